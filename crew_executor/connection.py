@@ -1,0 +1,206 @@
+"""The client's end of one worker: its link, its cell, its log, and what is known of its process.
+
+Sends what the scheduler decided, in the order it decided it, from whichever thread comes along; reads in a thread of
+its own. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import queue
+import secrets
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from . import cell as cells
+from . import transport
+from .channel import Channel
+from .core.messages import Buffer, Frame, Kind, TaskFlag, decode_control, encode_control, encode_first_ordinal, encode_task
+from .core.scheduler import FLUSH_SECONDS, Task, Worker
+from .errors import ProtocolError
+from .futures import WorkerFacts
+from .launchers import Invitation, WorkerExit
+from .transport import LinkClosed
+
+INLINE_BYTES = 64 * 1024
+"""Frames up to this size are sent by whoever comes along: the socket's buffer takes them. Larger ones could block
+until the worker reads, so they go through a thread of the connection's own."""
+LOG_TAIL_BYTES = 4000
+
+_Entry = tuple[Kind, int, list[tuple[int, int, int, Any]]]
+
+
+class Connection:
+    """One worker as the dispatcher sees it, from the invitation to the grave.
+
+    Attributes:
+        worker: the scheduler's view of it.
+        facts: name, host and pid, for records.
+        launched_at: monotonic seconds.
+        exit: how its process ended, or None while that is not known.
+        is_joined: it has proved who it is; `is_ready`: and its initializer has run.
+        is_reader_done: the reader thread has seen the end of the link.
+    """
+
+    def __init__(self, worker: Worker, run: int, launched_at: float) -> None:
+        self.worker = worker
+        self.facts = WorkerFacts(worker.name)
+        self.launched_at = launched_at
+        self.busy_seconds = 0.0
+        self.exit: WorkerExit | None = None
+        self.is_joined = False
+        self.is_ready = False
+        self.is_reader_done = False
+        self.killed_because = ""
+        self.kill_at: float | None = None
+        self._run = run
+        self._secret = secrets.token_hex(32)
+        self._outgoing: deque[_Entry] = deque()
+        self._sender: threading.Thread | None = None
+        self._sender_wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        ours, self._theirs = socket.socketpair()
+        self.cell = cells.Cell(cells.create_file())
+        self._log_fd = cells.create_file(0)
+        self._channel = Channel(transport.open_socket(ours), run)
+        self.reader: threading.Thread | None = None
+
+    # ------------------------------------------------------------------ the invitation
+
+    def invitation(self, idle_timeout: float | None, environment: dict[str, str]) -> Invitation:
+        """Return what a launcher needs to bring the worker here."""
+        descriptors = (self._theirs.fileno(), self.cell.fd, self._log_fd)
+        return Invitation(self.worker.name, self._run, self._secret, idle_timeout, environment, descriptors)
+
+    def invited(self) -> None:
+        """Close this process's copy of the worker's end, once the launcher has passed it on."""
+        self._theirs.close()
+
+    # ------------------------------------------------------------------ sending
+
+    def put_tasks(self, first: int, tasks: list[Task]) -> None:
+        """Queue a frame of tasks; called under the dispatcher's lock, so that frames keep the order of decisions.
+
+        The parts are taken here: by the time the frame is written, a task may have been withdrawn, sent elsewhere,
+        finished there and emptied.
+        """
+        entries = [
+            (task.task_id, task.attempt, TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS else 0, task.parts)
+            for task in tasks
+        ]
+        self._outgoing.append((Kind.TASKS, first, entries))
+
+    def put_go(self, ordinal: int) -> None:
+        """Queue the word to leave after a task; called under the dispatcher's lock."""
+        self._outgoing.append((Kind.GO, ordinal, []))
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether frames wait to be written."""
+        return bool(self._outgoing)
+
+    def pump(self, may_block: bool = False) -> None:
+        """Write the queued frames, unless another thread is at it: then that one writes them.
+
+        The last look at the queue comes after the lock is free again, so a frame queued while its holder was about to
+        stop is not forgotten:
+        1. holder: sees the queue empty   2. other: queues, finds the lock taken, goes away
+        3. holder: frees the lock         4. holder: looks again, and writes it
+        """
+        send_lock = self._channel.link.send_lock
+        while self._outgoing and send_lock.acquire(blocking=may_block):
+            try:
+                while self._outgoing:
+                    if not may_block and self._is_big(self._outgoing[0]):
+                        self._wake_sender()
+                        return
+                    self._write(self._outgoing.popleft())
+            except LinkClosed:
+                self._outgoing.clear()  # the loss is noticed and judged elsewhere
+            finally:
+                send_lock.release()
+
+    @staticmethod
+    def _is_big(entry: _Entry) -> bool:
+        return sum(len(part) for _id, _attempt, _flags, parts in entry[2] for part in parts) > INLINE_BYTES
+
+    def _wake_sender(self) -> None:
+        if self._sender is None:
+            name = f"crew-sender-{self.worker.name}"
+            self._sender = threading.Thread(target=self._send_big, name=name, daemon=True)
+            self._sender.start()
+        self._sender_wake.put(True)
+
+    def _send_big(self) -> None:
+        while self._sender_wake.get():
+            self.pump(may_block=True)
+
+    def _write(self, entry: _Entry) -> None:
+        kind, ordinal, tasks = entry
+        if kind is Kind.GO:
+            self._channel.send_locked(Kind.GO, [encode_control({"ordinal": ordinal})])
+            return
+        pieces: list[Buffer] = [encode_first_ordinal(ordinal)]
+        for task_id, attempt, flags, parts in tasks:
+            pieces += encode_task(task_id, attempt, flags, parts)
+        self._channel.send_locked(Kind.TASKS, pieces, len(tasks))
+
+    # ------------------------------------------------------------------ reading
+
+    def greet(self, timeout: float, initializer: bytes) -> dict[str, Any]:
+        """Wait for the worker, check its secret, welcome it; return its hello.
+
+        Raises:
+            ProtocolError: it is not the invited worker.
+            LinkClosed, LinkTimeout: it is not there.
+        """
+        frame = self._channel.recv(timeout=timeout, limit=transport.UNTRUSTED_BYTES_MAX)
+        if frame.kind != Kind.HELLO:
+            raise ProtocolError(f"expected a hello from {self.worker.name}, got a frame of kind {frame.kind}")
+        hello, _parts = decode_control(frame.body)
+        if not hmac.compare_digest(str(hello.get("secret")).encode(), self._secret.encode()):
+            raise ProtocolError(f"whoever dialled in as {self.worker.name} does not know its secret")
+        self.facts = WorkerFacts(self.worker.name, str(hello["host"]), int(hello["pid"]))
+        self._channel.send_control(Kind.WELCOME, {}, [initializer])
+        return hello
+
+    def recv(self) -> Frame:
+        """Return the next frame of the worker; for its reader thread."""
+        return self._channel.recv()
+
+    def start_reader(self, serve: Callable[[Connection], None]) -> None:
+        """Start the thread that reads from the worker."""
+        name = f"crew-reader-{self.worker.name}"
+        self.reader = threading.Thread(target=serve, args=(self,), name=name, daemon=True)
+        self.reader.start()
+
+    def drain(self) -> None:
+        """Let the reader finish with what has arrived: the worker is dead."""
+        self._channel.link.drain()
+
+    # ------------------------------------------------------------------ the end
+
+    def log_tail(self) -> str:
+        """Return the last lines that the worker wrote to its stderr."""
+        if self._log_fd < 0:
+            return ""
+        size = os.fstat(self._log_fd).st_size
+        tail = os.pread(self._log_fd, LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
+        return tail.decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Free everything; for the dispatcher, after the reader is done. Joins the threads of this connection."""
+        self._channel.link.close()
+        self._theirs.close()
+        self._sender_wake.put(False)
+        for thread in (self.reader, self._sender):
+            if thread is not None and thread.ident is not None:
+                thread.join()
+        self._channel.link.free()
+        self.cell.close()
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+            self._log_fd = -1

@@ -1,0 +1,272 @@
+"""The wire vocabulary: frames to bytes and back. Pure; payloads stay opaque bytes.
+
+A frame is a header of 40 bytes and a body:
+
+    length      u64   of everything after these 8 bytes
+    version     u8    VERSION; a peer of another version is refused by name
+    kind        u8    one of Kind
+    flags       u16   reserved, 0
+    run         u64   the executor's run: a stray frame of another run is refused
+    sequence    u64   1, 2, 3 ... per direction of a link
+    ack         u64   the highest sequence received from the peer, cumulative
+    count       u32   items in the body
+
+The sequence and the ack are there from the first version because a resend over a broken connection cannot be
+added later. The body of TASKS is the ordinal of its first task (u64: a link numbers the tasks it carries) and
+its task items; of OUTCOMES the worker's monotonic clock at sending (f64) and its outcome items; of the others
+a JSON object and a table of payload parts.
+
+An item ends with a table of parts: the pickle first, then what travels beside it (out-of-band buffers, warnings).
+Rule 1: nothing here looks into a part. Rule 2: a decoder never trusts a length: ProtocolError, not a slice too short.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from ..errors import ProtocolError
+
+VERSION = 1
+
+HEADER = struct.Struct("<QBBHQQQI")
+PREFIX_BYTES = 8
+"""Bytes of the length field, which does not count itself."""
+
+# A task: id, attempt, flags, extra parts, bytes of the first part.
+TASK_ITEM = struct.Struct("<QHHIQ")
+# An outcome: id, attempt, flags, extra parts, bytes of the first part, started (Unix seconds), seconds, cpu seconds, max_rss (bytes).
+OUTCOME_ITEM = struct.Struct("<QHHIQdddQ")
+_U64 = struct.Struct("<Q")
+_F64 = struct.Struct("<d")
+
+
+class Kind(IntEnum):
+    """What a frame is for; the arrow says who sends it (c: client, w: worker)."""
+
+    HELLO = 1  # w>c who I am, and the secret that proves I was invited
+    WELCOME = 2  # c>w how to work: initializer, limits
+    READY = 3  # w>c the initializer ran (or failed: flagged in the object)
+    TASKS = 4  # c>w run these in order
+    OUTCOMES = 5  # w>c these are done
+    LEAVE = 6  # w>c may I leave? (idle, walltime)
+    GO = 7  # c>w leave after the task with this ordinal; nothing follows
+    BYE = 8  # w>c the last frame of a worker that leaves
+
+
+class TaskFlag(IntEnum):
+    """Bits of a task item."""
+
+    FLUSH_BEFORE = 1  # send finished outcomes before this one starts: it is unknown or slow (RULES 2)
+
+
+class OutcomeFlag(IntEnum):
+    """Bits of an outcome item."""
+
+    ERROR = 1  # the first part is a pickled exception
+    WARNINGS = 2  # the part after the first is JSON: the warnings of the task
+    REPORT = 4  # the last part is JSON: the error as text, for a client that cannot unpickle it
+
+
+class Frame(NamedTuple):
+    """One decoded frame; `body` is a view into the received buffer."""
+
+    kind: int
+    run: int
+    sequence: int
+    ack: int
+    count: int
+    body: memoryview
+
+
+class TaskItem(NamedTuple):
+    """A task as the worker sees it."""
+
+    ordinal: int
+    task_id: int
+    attempt: int
+    flags: int
+    parts: tuple[memoryview, ...]
+
+
+class Outcome(NamedTuple):
+    """What became of one attempt of a task, as the worker reports it."""
+
+    task_id: int
+    attempt: int
+    flags: int
+    parts: tuple[bytes, ...]
+    started: float  # Unix seconds, the worker's clock
+    seconds: float
+    cpu_seconds: float
+    max_rss: int  # bytes
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the task ended in an exception."""
+        return bool(self.flags & OutcomeFlag.ERROR)
+
+
+Buffer = bytes | bytearray | memoryview
+
+
+def encode_header(kind: int, run: int, sequence: int, ack: int, count: int, body_bytes: int) -> bytes:
+    """Return the 40 bytes that open a frame whose body has `body_bytes` bytes."""
+    return HEADER.pack(HEADER.size - PREFIX_BYTES + body_bytes, VERSION, kind, 0, run, sequence, ack, count)
+
+
+def decode_frame(data: memoryview) -> Frame:
+    """Decode what follows the length field; raise ProtocolError for another version or a frame too short."""
+    if len(data) < HEADER.size - PREFIX_BYTES:
+        raise ProtocolError(f"a frame of {len(data)} bytes is shorter than its header")
+    version, kind, _flags, run, sequence, ack, count = _REST.unpack_from(data)
+    if version != VERSION:
+        raise ProtocolError(
+            f"the peer speaks version {version} of the wire, this side {VERSION}: install the same crew_executor on both"
+        )
+    return Frame(kind, run, sequence, ack, count, data[_REST.size :])
+
+
+_REST = struct.Struct("<BBHQQQI")  # HEADER without its length field
+
+
+def encode_task(task_id: int, attempt: int, flags: int, parts: Sequence[Buffer]) -> list[Buffer]:
+    """Return the pieces of one task item, not joined: large parts are not copied here."""
+    first = parts[0]
+    if len(parts) == 1:
+        return [TASK_ITEM.pack(task_id, attempt, flags, 0, len(first)), first]
+    lengths = b"".join(_U64.pack(len(part)) for part in parts[1:])
+    return [TASK_ITEM.pack(task_id, attempt, flags, len(parts) - 1, len(first)), lengths, *parts]
+
+
+def encode_first_ordinal(ordinal: int) -> bytes:
+    """Return the bytes that open the body of TASKS."""
+    return _U64.pack(ordinal)
+
+
+def encode_clock(seconds: float) -> bytes:
+    """Return the bytes that open the body of OUTCOMES."""
+    return _F64.pack(seconds)
+
+
+def decode_tasks(frame: Frame) -> list[TaskItem]:
+    """Decode a TASKS frame."""
+    body, offset = frame.body, _U64.size
+    try:
+        (ordinal,) = _U64.unpack_from(body)
+        tasks = []
+        for _ in range(frame.count):
+            task_id, attempt, flags, extras, length = TASK_ITEM.unpack_from(body, offset)
+            parts, offset = _take_parts(body, offset + TASK_ITEM.size, length, extras)
+            tasks.append(TaskItem(ordinal, task_id, attempt, flags, parts))
+            ordinal += 1
+    except struct.error as error:
+        raise ProtocolError(f"a TASKS frame ends too early: {error}") from None
+    if offset != len(body):
+        raise ProtocolError(f"a TASKS frame has {len(body) - offset} bytes too many")
+    return tasks
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """Return one outcome item as bytes, ready for the outbox or a frame."""
+    parts = outcome.parts
+    head = OUTCOME_ITEM.pack(
+        outcome.task_id,
+        outcome.attempt,
+        outcome.flags,
+        len(parts) - 1,
+        len(parts[0]),
+        outcome.started,
+        outcome.seconds,
+        outcome.cpu_seconds,
+        outcome.max_rss,
+    )
+    if len(parts) == 1:
+        return head + parts[0]
+    lengths = b"".join(_U64.pack(len(part)) for part in parts[1:])
+    return b"".join((head, lengths, *parts))
+
+
+def decode_outcomes(frame: Frame) -> tuple[float, list[Outcome]]:
+    """Decode an OUTCOMES frame into the worker's clock at sending and the outcomes."""
+    if len(frame.body) < _F64.size:
+        raise ProtocolError("an OUTCOMES frame ends before its clock")
+    (clock,) = _F64.unpack_from(frame.body)
+    outcomes = decode_outcome_items(frame.body[_F64.size :])
+    if len(outcomes) != frame.count:
+        raise ProtocolError(f"an OUTCOMES frame announces {frame.count} outcomes and holds {len(outcomes)}")
+    return clock, outcomes
+
+
+def decode_outcome_items(items: memoryview) -> list[Outcome]:
+    """Decode outcome items that stand one behind the other: the body of a frame, or a dead worker's outbox."""
+    outcomes, offset = [], 0
+    size, unpack = OUTCOME_ITEM.size, OUTCOME_ITEM.unpack_from
+    try:
+        while offset < len(items):
+            task_id, attempt, flags, extras, length, started, seconds, cpu, max_rss = unpack(items, offset)
+            offset += size
+            if extras:
+                views, offset = _take_parts(items, offset, length, extras)
+                parts = tuple(bytes(view) for view in views)
+            else:
+                part = bytes(items[offset : offset + length])
+                if len(part) != length:
+                    raise ProtocolError(f"an outcome of {length} bytes ends after {len(part)}")
+                parts = (part,)
+                offset += length
+            outcomes.append(Outcome(task_id, attempt, flags, parts, started, seconds, cpu, max_rss))
+    except struct.error as error:
+        raise ProtocolError(f"an outcome ends too early: {error}") from None
+    return outcomes
+
+
+def _take_parts(body: memoryview, offset: int, first: int, extras: int) -> tuple[tuple[memoryview, ...], int]:
+    lengths = [first]
+    if extras:
+        if offset + extras * _U64.size > len(body):
+            raise ProtocolError(f"a table of {extras} parts does not fit into its frame")
+        lengths += struct.unpack_from(f"<{extras}Q", body, offset)
+        offset += extras * _U64.size
+    parts = []
+    for length in lengths:
+        if length > len(body) - offset:
+            raise ProtocolError(f"a part of {length} bytes does not fit into its frame")
+        parts.append(body[offset : offset + length])
+        offset += length
+    return tuple(parts), offset
+
+
+def encode_control(fields: dict[str, Any], parts: Sequence[Buffer] = ()) -> bytes:
+    """Return the body of a control frame: a JSON object and opaque parts."""
+    text = json.dumps(fields).encode()
+    lengths = struct.pack(f"<{len(parts)}Q", *(len(part) for part in parts))
+    return b"".join((struct.pack("<QI", len(text), len(parts)), lengths, text, *parts))
+
+
+def decode_control(body: memoryview) -> tuple[dict[str, Any], tuple[memoryview, ...]]:
+    """Decode the body of a control frame; nothing but JSON is interpreted."""
+    start = struct.calcsize("<QI")
+    if len(body) < start:
+        raise ProtocolError(f"a control frame of {len(body)} bytes ends too early")
+    text_bytes, count = struct.unpack_from("<QI", body)
+    if start + count * _U64.size > len(body):
+        raise ProtocolError(f"a table of {count} parts does not fit into its frame")
+    lengths = struct.unpack_from(f"<{count}Q", body, start)
+    offset = start + count * _U64.size
+    pieces = []
+    for length in (text_bytes, *lengths):
+        if length > len(body) - offset:
+            raise ProtocolError(f"a part of {length} bytes does not fit into its frame")
+        pieces.append(body[offset : offset + length])
+        offset += length
+    try:
+        fields = json.loads(bytes(pieces[0]))
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep, a few kB of "[" are enough
+        raise ProtocolError(f"a control frame holds no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ProtocolError(f"a control frame holds {type(fields).__name__}, not an object")
+    return fields, tuple(pieces[1:])

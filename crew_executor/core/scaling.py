@@ -1,0 +1,106 @@
+"""How many workers to launch now, and when to stop trying. Pure: counters and `now` in, a number and words out.
+
+The arithmetic is that of R's crew (crew_launcher.R, scale()): demand counts queued *and* running tasks, supply counts
+workers on their way *and* at work; the difference is launched in one decision. Workers leave by themselves.
+
+Launches that fail are counted in a row. After each the next try waits longer; after `failures_max` of them, with
+nobody at work, the pool is given up: never a silent relaunch loop. Tasks have no part in this count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BACKOFF_FIRST = 0.1
+BACKOFF_LONGEST = 60.0
+"""Seconds to wait after the first failed launch in a row, doubled after each, up to the longest."""
+
+SCALING_MODES = ("demand", "one", "none")
+
+
+@dataclass(frozen=True)
+class ScalingRules:
+    """The bounds of a pool.
+
+    Args:
+        max_workers: at most so many workers, those on their way included.
+        min_workers: so many are kept even without work.
+        mode: "demand" launches what is missing at once; "one" launches one worker a decision and waits for it;
+            "none" keeps min_workers (max_workers if that is 0), whatever the demand.
+        failures_max: failed launches in a row, with no worker at work, after which the pool is given up.
+    """
+
+    max_workers: int
+    min_workers: int = 0
+    mode: str = "demand"
+    failures_max: int = 3
+
+
+class Scaler:
+    """Decide how many workers to launch; remember failures."""
+
+    def __init__(self, rules: ScalingRules) -> None:
+        self.rules = rules
+        self.failures = 0  # in a row
+        self.is_given_up = False
+        self.retry_at = 0.0
+        self.last_decision = "nothing launched yet"
+
+    def floor(self) -> int:
+        """Return how many workers are kept without any demand."""
+        rules = self.rules
+        if rules.mode == "none":
+            return rules.min_workers or rules.max_workers
+        return rules.min_workers
+
+    def wanted(self, tasks_open: int) -> int:
+        """Return how many workers there should be for so many tasks queued or running."""
+        if self.rules.mode == "none":
+            return self.floor()
+        return max(self.floor(), min(tasks_open, self.rules.max_workers))
+
+    def launches(self, *, tasks_open: int, starting: int, ready: int, leaving: int, now: float) -> int:
+        """Return how many workers to launch now.
+
+        Args:
+            tasks_open: tasks queued or held by workers that stay.
+            starting: workers launched that have not joined yet.
+            ready: workers at work.
+            leaving: workers told to leave that are still there; they do not count as supply, but a replacement may
+                start beside them so that recycling costs no pause.
+            now: monotonic seconds.
+        """
+        if self.is_given_up or now < self.retry_at:
+            return 0
+        missing = self.wanted(tasks_open) - starting - ready
+        if missing <= 0:
+            return 0
+        if self.rules.mode == "one":
+            missing = 0 if starting else 1
+        elif self.failures:
+            missing = 1 if not starting else 0  # after a failure: try one before trying many
+        if missing:
+            self.last_decision = (
+                f"launch {missing}: {tasks_open} open tasks, {ready} workers ready, {starting} starting, {leaving} leaving,"
+                f" at most {self.rules.max_workers}"
+            )
+        return missing
+
+    def may_leave(self, *, ready: int) -> bool:
+        """Answer whether one of `ready` workers may leave for being idle."""
+        return ready > self.floor()
+
+    def launch_succeeded(self) -> None:
+        """Note that a worker has joined."""
+        self.failures = 0
+        self.retry_at = 0.0
+
+    def launch_failed(self, *, ready: int, now: float) -> None:
+        """Note that a worker did not come up; wait before the next try, or give up."""
+        self.failures += 1
+        doublings = min(self.failures - 1, 16)  # beyond the longest wait; 2 ** 1024 is too large for a float
+        self.retry_at = now + min(BACKOFF_FIRST * 2**doublings, BACKOFF_LONGEST)
+        self.last_decision = f"{self.failures} launches in a row failed; next try in {self.retry_at - now:.1f} s"
+        if self.failures >= self.rules.failures_max and not ready:
+            self.is_given_up = True
+            self.last_decision = f"given up after {self.failures} failed launches in a row"

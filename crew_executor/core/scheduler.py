@@ -1,0 +1,453 @@
+"""Tasks and workers: who gets what, how much of it ahead, and what becomes of it when a worker goes. Pure.
+
+Rule 1: everything that moves a task lives in this file. A task is in exactly one place: the queue, one worker's
+`held`, or done. Rule 2: `now` is an argument; effects go through the Port. The port is called while the shell holds
+its lock, so a port notes what is to be done and does it later. Rule 3: payloads are opaque.
+
+How much is sent ahead is a matter of time, not of count. A worker holds about `horizon` seconds of work: enough to
+hide a round trip and a client whose interpreter lock is busy. A task of a function never seen goes alone. What a
+worker has not started can be taken back at any time (recall), which happens when another worker is idle or when the
+running task outlives the horizon: so nothing short is ever trapped behind something long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Protocol
+
+from .estimates import Estimates
+from .messages import Outcome
+from .taskqueue import TaskQueue
+
+AHEAD_TASKS = 256
+"""Tasks a worker may hold, started or not. Above about 100 the frames' fixed cost is spread thin enough."""
+AHEAD_BYTES = 48 * 1024
+"""Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds about 200 kB."""
+AHEAD_ONE_SECONDS = 0.1
+"""A single task up to this long may always wait at a busy worker: a recall gets it back for a few microseconds."""
+FLUSH_SECONDS = 0.001
+"""Before a task longer than this, or unknown, the worker sends what it has finished."""
+HORIZON_MIN = 0.002
+HORIZON_MAX = 0.030
+"""Bounds of the horizon in seconds: two scheduler quanta, and a few times the 5.7 ms that a busy client costs."""
+RECALL_SECONDS = 0.0005
+"""Taking back less than this much work for an idle worker costs more than it gains."""
+UNKNOWN_SECONDS = 60.0
+"""Stands for the estimate of a function never seen: more than any horizon."""
+
+QUEUED, SENT, DONE = "queued", "sent", "done"
+
+
+class Task:
+    """One call on its way. Made by the shell, changed by the Scheduler alone.
+
+    Attributes:
+        task_id: unique within the executor.
+        key: what tells functions apart when their durations are learned.
+        parts: the payload, opaque; emptied when the task is done.
+        handle: whatever the shell wants to find again (its Future); opaque.
+        attempt: 1 for the first run. An outcome of another attempt is dropped.
+        ordinal: its number on the link of the worker that holds it.
+    """
+
+    __slots__ = ("attempt", "estimate", "handle", "key", "ordinal", "parts", "payload_bytes", "priority", "state", "task_id", "worker")
+
+    def __init__(
+        self, task_id: int, key: Hashable, parts: Sequence[Any], handle: Any = None, *, priority: int = 0
+    ) -> None:
+        self.task_id = task_id
+        self.key = key
+        self.parts = parts
+        self.payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        self.handle = handle
+        self.priority = priority
+        self.attempt = 1
+        self.state = QUEUED
+        self.worker: Worker | None = None
+        self.ordinal = 0
+        self.estimate = UNKNOWN_SECONDS
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the task waits in the queue."""
+        return self.state is QUEUED
+
+    def __repr__(self) -> str:
+        return f"<Task {self.task_id} {self.state} attempt={self.attempt}>"
+
+
+class Worker:
+    """One worker as the scheduler sees it. Made by the shell, changed by the Scheduler alone.
+
+    Attributes:
+        held: tasks sent and not known to be done, by id, in the order of their ordinals.
+        ordinal: of the last task sent over its link.
+        since: when the oldest held task became the oldest, as far as is known here (seconds, monotonic).
+        tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
+    """
+
+    __slots__ = (
+        "held", "held_bytes", "held_seconds", "is_leaving", "is_ready", "is_recalling", "name", "ordinal", "since", "tasks_done",
+        "tasks_left",
+    )  # fmt: skip
+
+    def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
+        self.name = name
+        self.held: dict[int, Task] = {}
+        self.held_seconds = 0.0
+        self.held_bytes = 0
+        self.ordinal = 0
+        self.since = 0.0
+        self.tasks_left = tasks_max
+        self.tasks_done = 0
+        self.is_ready = False
+        self.is_leaving = False
+        self.is_recalling = False
+
+    @property
+    def state(self) -> str:
+        """The state in a word: starting, idle, busy, leaving."""
+        if self.is_leaving:
+            return "leaving"
+        if not self.is_ready:
+            return "starting"
+        return "busy" if self.held else "idle"
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.name} {self.state} held={len(self.held)}>"
+
+
+class Port(Protocol):
+    """What the scheduler asks of the world. Called under the shell's lock: note it, do it later, in this order."""
+
+    def send(self, worker: Worker, tasks: list[Task]) -> None:
+        """Send these tasks; their ordinals are consecutive and end at worker.ordinal."""
+
+    def dismiss(self, worker: Worker) -> None:
+        """Tell the worker to leave after worker.ordinal; nothing will follow."""
+
+    def recall(self, worker: Worker) -> None:
+        """Take back what the worker has not started and answer with recalled(); also deliver what it has finished."""
+
+    def finish(self, task: Task, outcome: Outcome, worker: Worker) -> None:
+        """The task is done, with this outcome."""
+
+    def crash(self, task: Task, worker: Worker) -> None:
+        """The task is done: its worker died after it had started."""
+
+    def unsend(self, task: Task) -> None:
+        """The task is back in the queue; it had certainly not started."""
+
+
+class Scheduler:
+    """Match tasks and workers. See the head of the file for the rules."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self.queue = TaskQueue()
+        self.estimates = Estimates()
+        self.horizon = HORIZON_MIN
+        self.workers: dict[str, Worker] = {}
+        self.tasks_done = 0
+        self._held = 0  # tasks in all workers' `held`
+        # Ready workers that may be given work, by how many tasks they hold: none, one, more. Each is in exactly one.
+        self._idle: dict[Worker, None] = {}
+        self._thin: dict[Worker, None] = {}
+        self._ahead: dict[Worker, None] = {}
+        # Leaving workers that hold more than one: they get nothing, but what they have not started can be recalled.
+        self._closing: dict[Worker, None] = {}
+
+    # ------------------------------------------------------------------ what can be asked
+
+    @property
+    def tasks_open(self) -> int:
+        """Tasks queued or held: the demand for workers."""
+        return len(self.queue) + self._held
+
+    @property
+    def tasks_held(self) -> int:
+        """Tasks that are at a worker, started or not."""
+        return self._held
+
+    @property
+    def workers_ready(self) -> int:
+        """Workers that can be given tasks now."""
+        return len(self._idle) + len(self._thin) + len(self._ahead)
+
+    @property
+    def has_work_ahead(self) -> bool:
+        """Whether some worker holds more than one task, so that ticks are needed."""
+        return bool(self._ahead or self._closing)
+
+    # ------------------------------------------------------------------ tasks come and go
+
+    def submit(self, task: Task, now: float) -> None:
+        """Accept a new task and send it at once if a worker has room for it."""
+        self.queue.append(task)
+        if self._idle:
+            self._fill(next(reversed(self._idle)), now)
+        elif self._thin and len(self.queue) == 1:
+            self._fill(next(iter(self._thin)), now)
+
+    def cancel(self, task: Task) -> bool:
+        """Drop a queued task; False when it has been sent or is done."""
+        if task.state is not QUEUED:
+            return False
+        self.queue.forget()
+        self._mark_done(task)
+        return True
+
+    def cancel_all(self) -> list[Task]:
+        """Drop every queued task and return them."""
+        tasks = list(self.queue)
+        for task in tasks:
+            self.cancel(task)
+        return tasks
+
+    def abandon(self) -> list[Task]:
+        """Drop every task, queued or held, and return them: the pool cannot go on."""
+        tasks = self.cancel_all()
+        for worker in self.workers.values():
+            for task in list(worker.held.values()):
+                del worker.held[task.task_id]
+                self._held -= 1
+                self._mark_done(task)
+                tasks.append(task)
+            self._place(worker)
+        return tasks
+
+    def outcomes(self, worker: Worker, outcomes: Iterable[Outcome], now: float) -> None:
+        """Take what a worker reports; an outcome that is late, repeated or of another attempt is dropped."""
+        held = worker.held
+        observe, finish = self.estimates.observe, self._port.finish
+        head = next(iter(held), None)
+        for outcome in outcomes:
+            task = held.get(outcome.task_id)
+            if task is None or task.attempt != outcome.attempt:
+                continue
+            del held[outcome.task_id]
+            self._held -= 1
+            worker.tasks_done += 1
+            worker.held_seconds -= task.estimate
+            worker.held_bytes -= task.payload_bytes
+            observe(task.key, outcome.seconds)
+            self._mark_done(task)
+            finish(task, outcome, worker)
+        if head != next(iter(held), None):  # a frame without news of the running task leaves its clock alone
+            worker.since = now
+        self._place(worker)
+        self._fill(worker, now)
+        if not held and not worker.is_leaving:
+            self._recall_for_idle(now)
+
+    # ------------------------------------------------------------------ workers come and go
+
+    def worker_ready(self, worker: Worker, now: float) -> None:
+        """Accept a worker that has joined and can run tasks."""
+        if worker.name in self.workers:
+            raise ValueError(f"worker {worker.name} is already at work: names must be unique")
+        self.workers[worker.name] = worker
+        worker.is_ready = True
+        self._place(worker)
+        self._fill(worker, now)
+        if not worker.held:
+            self._recall_for_idle(now)
+
+    def dismiss(self, worker: Worker, now: float) -> None:
+        """Let a worker leave after what it has started; the rest is taken back."""
+        if worker.is_leaving or worker.name not in self.workers:
+            return
+        worker.is_leaving = True
+        self._place(worker)
+        self._port.dismiss(worker)
+        if len(worker.held) > 1 and not worker.is_recalling:
+            worker.is_recalling = True
+            self._port.recall(worker)
+
+    def leave_requested(self, worker: Worker, now: float) -> bool:
+        """Answer a worker that asks to leave: True when it may. Not while a frame is on its way to it."""
+        if worker.held or worker.is_leaving or worker.name not in self.workers:
+            return False
+        self.dismiss(worker, now)
+        return True
+
+    def worker_lost(self, worker: Worker, started: int | None, now: float) -> None:
+        """Judge the tasks of a worker that is gone. Its last outcomes have been delivered before.
+
+        Args:
+            worker: the worker; unknown ones are ignored.
+            started: the ordinal of the last task it started, from its shared cell; None when nobody knows: then
+                whatever it holds may have run and counts as started.
+            now: monotonic seconds.
+        """
+        if self.workers.get(worker.name) is not worker:
+            return
+        del self.workers[worker.name]
+        worker.is_ready = False
+        self._place(worker)
+        tasks = list(worker.held.values())
+        for task in reversed(tasks):
+            if started is not None and task.ordinal > started:
+                self._return(task, worker)
+        for task in tasks:
+            if task.worker is worker:
+                del worker.held[task.task_id]
+                self._held -= 1
+                self._mark_done(task)
+                self._port.crash(task, worker)
+        self._fill_idle(now)
+
+    def recalled(self, worker: Worker, kept: int, now: float) -> None:
+        """Take back what the worker handed over: its held tasks with an ordinal above `kept`."""
+        worker.is_recalling = False
+        for task in reversed(list(worker.held.values())):
+            if task.ordinal <= kept:
+                break
+            self._return(task, worker)
+        if worker.name in self.workers:
+            self._place(worker)
+        self._fill_idle(now)
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self, now: float) -> None:
+        """Recall from workers whose running task outlives the horizon."""
+        for worker in [worker for worker in (*self._ahead, *self._closing) if not worker.is_recalling]:
+            if now >= self._overrun_at(worker):
+                worker.is_recalling = True
+                self._port.recall(worker)
+
+    def next_tick(self) -> float | None:
+        """Return when tick() has something to do at the earliest, or None."""
+        waiting = [self._overrun_at(worker) for worker in (*self._ahead, *self._closing) if not worker.is_recalling]
+        return min(waiting) if waiting else None
+
+    def observe_reaction(self, seconds: float) -> None:
+        """Learn how long the client takes from an outcome's sending to its handling; it sets the horizon."""
+        target = min(max(HORIZON_MIN, 2 * seconds), HORIZON_MAX)  # in this order NaN becomes HORIZON_MIN
+        # Rise at once, come down slowly: a client thread that computes stays for a while.
+        self.horizon = target if target > self.horizon else self.horizon + (target - self.horizon) / 16
+
+    # ------------------------------------------------------------------ the rules
+
+    def _overrun_at(self, worker: Worker) -> float:
+        head = next(iter(worker.held.values()))
+        return worker.since + 2 * self.horizon + min(head.estimate, AHEAD_ONE_SECONDS)
+
+    def _fill(self, worker: Worker, now: float) -> None:
+        """Send the worker as much as it should hold. Cases: idle takes any task; busy takes known short ones."""
+        waiting = len(self.queue)
+        held = worker.held
+        if not waiting or not worker.is_ready or worker.is_leaving or worker.is_recalling:
+            return
+        if len(held) > 1 and (len(held) > AHEAD_TASKS // 2 or worker.held_seconds > self.horizon / 2):
+            return
+        if held and now >= self._overrun_at(worker):  # it would be recalled at once, if the running task lets it
+            return
+        # An equal share of what waits, so that the first worker to answer does not take all.
+        room = min(AHEAD_TASKS - len(held), -(-waiting // self.workers_ready))
+        if worker.tasks_left is not None:
+            room = min(room, worker.tasks_left)
+        batch: list[Task] = []
+        was_empty = not held
+        while len(batch) < room:
+            task = self.queue.peek()
+            if task is None:
+                break
+            estimate = self.estimates.seconds(task.key)
+            if held and not self._fits_ahead(worker, task, estimate):
+                break
+            self.queue.pop()
+            self._hold(worker, task, estimate)
+            batch.append(task)
+        if not batch:
+            return
+        if was_empty:
+            worker.since = now
+        self._place(worker)
+        self._port.send(worker, batch)
+        if worker.tasks_left == 0:
+            worker.is_leaving = True
+            self._place(worker)
+            self._port.dismiss(worker)
+
+    def _fits_ahead(self, worker: Worker, task: Task, estimate: float | None) -> bool:
+        if estimate is None or worker.held_bytes + task.payload_bytes > AHEAD_BYTES:
+            return False
+        if worker.held_seconds >= UNKNOWN_SECONDS:  # something unknown is running: nobody knows for how long
+            return False
+        if worker.held_seconds + estimate <= self.horizon:
+            return True
+        return len(worker.held) == 1 and estimate <= AHEAD_ONE_SECONDS
+
+    def _hold(self, worker: Worker, task: Task, estimate: float | None) -> None:
+        worker.ordinal += 1
+        task.ordinal = worker.ordinal
+        task.state = SENT
+        task.worker = worker
+        task.estimate = UNKNOWN_SECONDS if estimate is None else estimate
+        worker.held[task.task_id] = task
+        worker.held_seconds += task.estimate
+        worker.held_bytes += task.payload_bytes
+        if worker.tasks_left is not None:
+            worker.tasks_left -= 1
+        self._held += 1
+
+    def _return(self, task: Task, worker: Worker) -> None:
+        del worker.held[task.task_id]
+        worker.held_seconds -= task.estimate
+        worker.held_bytes -= task.payload_bytes
+        if worker.tasks_left is not None and not worker.is_leaving:
+            worker.tasks_left += 1
+        self._held -= 1
+        task.worker = None
+        task.state = QUEUED
+        self.queue.put_back(task)
+        self._port.unsend(task)
+
+    def _mark_done(self, task: Task) -> None:
+        task.state = DONE
+        task.worker = None
+        task.parts = ()
+        self.tasks_done += 1
+
+    def _fill_idle(self, now: float) -> None:
+        if len(self.queue):
+            for worker in list(reversed(self._idle)):
+                self._fill(worker, now)
+
+    def _place(self, worker: Worker) -> None:
+        """Keep the three sets in step with what the worker holds."""
+        if not worker.held:
+            worker.held_seconds, worker.held_bytes = 0.0, 0  # float sums drift
+        self._idle.pop(worker, None)
+        self._thin.pop(worker, None)
+        self._ahead.pop(worker, None)
+        self._closing.pop(worker, None)
+        if not worker.is_ready:
+            return
+        # Whoever owes an answer to a recall can be given nothing before it: not idle, though it may hold nothing.
+        held = len(worker.held) or int(worker.is_recalling)
+        if worker.is_leaving:
+            if held > 1:
+                self._closing[worker] = None
+            return
+        (self._idle if held == 0 else self._thin if held == 1 else self._ahead)[worker] = None
+
+    def _recall_for_idle(self, now: float) -> None:
+        """Nothing waits and a worker is idle: take work from the one that has most of it ahead."""
+        if len(self.queue) or not self._idle:
+            return
+        best, most = None, RECALL_SECONDS
+        for worker in (*self._ahead, *self._closing):
+            if worker.is_recalling:
+                continue
+            head = next(iter(worker.held.values()))
+            seconds = worker.held_seconds - head.estimate
+            if now >= self._overrun_at(worker):
+                seconds += UNKNOWN_SECONDS
+            if seconds >= most:
+                best, most = worker, seconds
+        if best is not None:
+            best.is_recalling = True
+            self._port.recall(best)

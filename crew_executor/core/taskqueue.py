@@ -1,0 +1,71 @@
+"""The tasks that wait: higher priority first, first in first out within one priority. Pure.
+
+A cancelled task stays in its deque as a stone and is skipped when its turn comes: cancelling is O(1), however long
+the queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .scheduler import Task
+
+
+class TaskQueue:
+    """Hold waiting tasks by priority. `len()` counts the living ones."""
+
+    __slots__ = ("_by_priority", "_living", "_order")
+
+    def __init__(self) -> None:
+        self._by_priority: dict[int, deque[Task]] = {}
+        self._order: list[int] = []  # priorities in use, highest first
+        self._living = 0
+
+    def __len__(self) -> int:
+        return self._living
+
+    def __iter__(self) -> Iterator[Task]:
+        for priority in self._order:
+            yield from (task for task in self._by_priority[priority] if task.is_queued)
+
+    def append(self, task: Task) -> None:
+        """Put a new task behind those of its priority."""
+        self._lane(task.priority).append(task)
+        self._living += 1
+
+    def put_back(self, task: Task) -> None:
+        """Put a task that was sent in vain before those of its priority; call with the latest of several first."""
+        self._lane(task.priority).appendleft(task)
+        self._living += 1
+
+    def forget(self) -> None:
+        """Count one queued task less: its stone is skipped later. The caller has marked it."""
+        self._living -= 1
+
+    def peek(self) -> Task | None:
+        """Return the task whose turn it is, without taking it."""
+        order = self._order
+        while order:
+            lane = self._by_priority[order[0]]
+            while lane:
+                if lane[0].is_queued:
+                    return lane[0]
+                lane.popleft()
+            del self._by_priority[order.pop(0)]
+        return None
+
+    def pop(self) -> Task:
+        """Take the task that peek() has just returned."""
+        self._living -= 1
+        return self._by_priority[self._order[0]].popleft()
+
+    def _lane(self, priority: int) -> deque[Task]:
+        lane = self._by_priority.get(priority)
+        if lane is None:
+            lane = self._by_priority[priority] = deque()
+            self._order.append(priority)
+            self._order.sort(reverse=True)
+        return lane

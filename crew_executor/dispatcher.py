@@ -1,0 +1,588 @@
+"""The imperative shell around the scheduler: one per executor, in the client's process.
+
+    submit(), cancel()        users' threads ---\\
+    outcomes, joining, BYE    reader threads ----+--> lock { scheduler decides } --> effects, after the lock:
+    exits of processes        launcher's thread -> events -> dispatcher thread --/     send frames, finish futures,
+    time: overruns, time-outs, scaling, shutdown  -> dispatcher thread                  read a cell, kill
+
+Who comes along with news takes the lock, lets the scheduler decide, frees the lock, and carries out the effects in its
+own thread: a submit() sends its frame itself, a reader thread resolves futures. The dispatcher thread has no part in
+that hot path; it keeps the time, scales, and buries workers.
+
+Rule 1: under the lock nothing blocks, and nothing of a user's runs. Rule 2: a finaliser or signal handler only puts
+an event into the queue; the lock is not re-entrant. Rule 3: whatever ends this thread ends every future with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import queue
+import secrets
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from . import transport
+from .connection import Connection
+from .core.messages import Frame, Kind, Outcome, decode_control, decode_outcome_items, decode_outcomes
+from .core.scaling import Scaler, ScalingRules
+from .core.scheduler import Scheduler, Task, Worker
+from .errors import BrokenCrewError, CrewError, LaunchError, ProtocolError
+from .futures import CrewFuture
+from .launchers import Launcher, WorkerExit
+from .log import logger
+from .obituary import crash_error, launch_failure
+from .stats import Stats, WorkerStats
+from .tracebacks import loads_error
+from .transport import LinkClosed, LinkTimeout
+
+EXIT_GRACE = 5.0
+"""Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
+STALL_SECONDS = 2.0
+"""A pause of this thread above this is the client's own (SIGSTOP, debugger): every deadline moves by it (RULES 6)."""
+UNSENT_LOOK = 1.0
+"""While tasks are out, seconds between looks for frames whose sender was interrupted (a Ctrl-C in submit())."""
+DRAIN_RETRY = 0.05
+DECISIONS_KEPT = 20
+
+_Effect = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+class Dispatcher:
+    """Run the tasks of one executor. All public methods may be called from any thread."""
+
+    def __init__(
+        self, name: str, launcher: Launcher, rules: ScalingRules, *, idle_timeout: float | None,
+        tasks_max: int | None, max_pending: int | None, initializer: bytes, environment: dict[str, str],
+    ) -> None:  # fmt: skip
+        transport.load()
+        self.name = name
+        self.run_id = secrets.randbits(64)
+        self._launcher = launcher
+        self._idle_timeout = idle_timeout
+        self._tasks_max = tasks_max
+        self._max_pending = max_pending
+        self._initializer = initializer
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._effects: list[_Effect] = []
+        self._scheduler = Scheduler(self)
+        self._scaler = Scaler(rules)
+        self._rules = rules
+        self._connections: dict[str, Connection] = {}
+        self._numbers = itertools.count(1)
+        self._task_ids = itertools.count(1)
+        self._launched = 0
+        self._decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
+        self._last_failure = ""
+        self._events: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._is_poked = False
+        self._is_closing = False
+        self._is_killing = False
+        self._is_tick_planned = False
+        self.broken: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._reader_idents: set[int] = set()
+        self._bound_cancel = self._cancel  # one object for all futures
+
+    # ------------------------------------------------------------------ for users' threads
+
+    def submit(self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], priority: int) -> None:
+        """Take a task; block while max_pending are open, except in threads of ours (RULES 14).
+
+        Raises:
+            RuntimeError: the executor is shut down.
+            BrokenCrewError: the pool cannot go on.
+        """
+        with self._lock:
+            self._check_open()
+            if self._max_pending is not None and threading.get_ident() not in self._reader_idents:
+                while self._scheduler.tasks_open >= self._max_pending:
+                    self._room.wait()
+                    self._check_open()
+            task = Task(next(self._task_ids), key, parts, future, priority=priority)
+            future._task = task
+            future._cancel_task = self._bound_cancel
+            self._scheduler.submit(task, time.monotonic())
+            if self._thread is None:
+                self._start()
+            elif self._is_short_of_workers() or self._must_tick_earlier():
+                self._poke()
+            effects = self._take_effects()
+        self._act(effects)
+
+    def shutdown(self, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; finish those that are here, or cancel the queued ones, then let the workers go."""
+        with self._lock:
+            self._is_closing = True
+            self._room.notify_all()
+            cancelled = self._scheduler.cancel_all() if cancel_futures else []
+        for task in cancelled:
+            task.handle._finish_cancelled()
+        self._post(self._nothing)
+
+    def close_later(self) -> None:
+        """Ask for shutdown(); safe in a finaliser or signal handler."""
+        self._post(self._close_from_event)
+
+    def kill_workers(self, signal_number: int = signal.SIGKILL) -> None:
+        """End every worker now: running tasks fail, queued ones are cancelled. The executor is closed by it."""
+        self.shutdown(cancel_futures=True)
+        self._post(self._kill_all, signal_number)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until every task is done and every worker gone."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the dispatcher's thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stats(self) -> Stats:
+        """Return a consistent snapshot."""
+        with self._lock:
+            workers = tuple(
+                WorkerStats(
+                    connection.facts.name, connection.facts.host, connection.facts.pid,
+                    connection.worker.state, connection.worker.tasks_done, connection.busy_seconds,
+                )
+                for connection in self._connections.values()
+            )  # fmt: skip
+            scheduler = self._scheduler
+            return Stats(
+                len(scheduler.queue), scheduler.tasks_held, scheduler.tasks_done, workers, self._launched,
+                tuple(self._decisions),
+            )  # fmt: skip
+
+    def check_open(self) -> None:
+        """Raise what submit() would raise, if it would."""
+        with self._lock:
+            self._check_open()
+
+    def start_workers(self) -> None:
+        """Start this dispatcher now if workers are wanted without any task."""
+        with self._lock:
+            if self._thread is None and self._scaler.floor() > 0:
+                self._start()
+
+    def _check_open(self) -> None:
+        if self.broken is not None:
+            raise BrokenCrewError(str(self.broken)) from self.broken.__cause__
+        if self._is_closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _cancel(self, future: CrewFuture[Any]) -> bool:
+        with self._lock:
+            is_cancelled = self._scheduler.cancel(future._task)
+            if is_cancelled:
+                self._room.notify()
+            if is_cancelled and self._is_closing:
+                self._poke()
+        return is_cancelled
+
+    # ------------------------------------------------------------------ the scheduler's port (under the lock)
+
+    def send(self, worker: Worker, tasks: list[Task]) -> None:
+        """Queue a frame for the worker."""
+        connection = self._connections[worker.name]
+        connection.put_tasks(worker.ordinal - len(tasks) + 1, tasks)
+        for task in tasks:
+            task.handle._sent()
+        self._effects.append((connection.pump, ()))
+
+    def dismiss(self, worker: Worker) -> None:
+        """Queue the word to leave."""
+        connection = self._connections[worker.name]
+        connection.put_go(worker.ordinal)
+        self._effects.append((connection.pump, ()))
+        self._poke()
+
+    def recall(self, worker: Worker) -> None:
+        """Take back through the cell, after the lock is free."""
+        self._effects.append((self._recall_now, (self._connections[worker.name], worker.ordinal)))
+
+    def finish(self, task: Task, outcome: Outcome, worker: Worker) -> None:
+        """Resolve the future after the lock is free."""
+        connection = self._connections[worker.name]
+        connection.busy_seconds += outcome.seconds
+        self._effects.append((task.handle._finish, (outcome, connection.facts)))
+
+    def crash(self, task: Task, worker: Worker) -> None:
+        """Fail the future of a task whose worker died."""
+        self._effects.append((self._fail_crashed, (task, self._connections[worker.name])))
+
+    def unsend(self, task: Task) -> None:
+        """Make the future pending again."""
+        task.handle._unsent()
+
+    # ------------------------------------------------------------------ effects
+
+    def _take_effects(self) -> list[_Effect]:
+        effects = self._effects
+        if effects:
+            self._effects = []
+        return effects
+
+    def _act(self, effects: list[_Effect]) -> None:
+        for function, arguments in effects:
+            function(*arguments)
+
+    def _decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
+        """Let the scheduler decide under the lock, then act."""
+        with self._lock:
+            result = decision(*arguments)
+            effects = self._take_effects()
+        self._act(effects)
+        return result
+
+    def _recall_now(self, connection: Connection, ordinal: int) -> None:
+        # In this order: what had finished before the withdrawal is certainly in the outbox that is read after it.
+        with self._lock:
+            if connection.worker.name not in self._connections:
+                return  # buried meanwhile, its tasks judged
+            kept = connection.cell.withdraw(ordinal)
+            items = connection.cell.read_outbox()
+            now = time.monotonic()
+            self._scheduler.outcomes(connection.worker, decode_outcome_items(memoryview(items)), now)
+            self._scheduler.recalled(connection.worker, kept, now)
+            effects = self._take_effects()
+        self._act(effects)
+
+    def _fail_crashed(self, task: Task, connection: Connection) -> None:
+        future: CrewFuture[Any] = task.handle
+        future._finish_lost(crash_error(future.name(), connection), connection.facts)
+
+    # ------------------------------------------------------------------ the readers' threads
+
+    def _serve(self, connection: Connection) -> None:
+        """Read from one worker until its link ends."""
+        self._reader_idents.add(threading.get_ident())
+        try:
+            self._join(connection)
+            while True:
+                self._handle(connection, connection.recv())
+        except (LinkClosed, LinkTimeout):
+            pass
+        except ProtocolError as error:
+            logger.error("worker %s broke the protocol and is killed: %s", connection.worker.name, error)
+            self._post(self._kill, connection, f"it broke the protocol: {error}")
+        except BaseException as error:
+            logger.exception("the reader of worker %s failed", connection.worker.name)
+            self._post(self._break, CrewError(f"the reader of {connection.worker.name} failed: {error!r}"), error)
+        finally:
+            self._reader_idents.discard(threading.get_ident())
+            self._post(self._reader_done, connection)
+
+    def _join(self, connection: Connection) -> None:
+        # The dispatcher's thread watches the start-up time; this limit only keeps the thread from staying for ever.
+        connection.greet(2 * self._launcher.startup_timeout, self._initializer)
+        connection.is_joined = True
+        frame = connection.recv()
+        if frame.kind != Kind.READY:
+            raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
+        fields, parts = decode_control(frame.body)
+        if not fields["is_ready"]:
+            error = loads_error(bytes(parts[0]), json.loads(bytes(parts[1])))
+            self._post(self._break, BrokenCrewError(_INITIALIZER_FAILED), error)
+            return
+        self._decide(self._worker_ready, connection)
+
+    def _worker_ready(self, connection: Connection) -> None:
+        connection.is_ready = True
+        self._scaler.launch_succeeded()
+        if not self._is_killing:
+            self._scheduler.worker_ready(connection.worker, time.monotonic())
+            self._poke()
+
+    def _handle(self, connection: Connection, frame: Frame) -> None:
+        if frame.kind == Kind.OUTCOMES:
+            sent_at, outcomes = decode_outcomes(frame)
+            with self._lock:
+                now = time.monotonic()
+                self._scheduler.observe_reaction(now - sent_at)
+                self._scheduler.outcomes(connection.worker, outcomes, now)
+                if self._max_pending is not None:
+                    self._room.notify_all()
+                if self._must_tick_earlier() or self._is_closing:
+                    self._poke()
+                effects = self._take_effects()
+            self._act(effects)
+        elif frame.kind == Kind.LEAVE:
+            self._decide(self._leave_requested, connection)
+        elif frame.kind != Kind.BYE:
+            raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")
+
+    def _leave_requested(self, connection: Connection) -> None:
+        if self._scaler.may_leave(ready=self._scheduler.workers_ready):
+            self._scheduler.leave_requested(connection.worker, time.monotonic())
+
+    # ------------------------------------------------------------------ the dispatcher's thread
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"crew-dispatcher-{self.name}", daemon=True)
+        self._thread.start()
+
+    def _poke(self) -> None:
+        if not self._is_poked:
+            self._is_poked = True
+            self._post(self._nothing)
+
+    def _post(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._events.put((function, arguments))
+
+    def _nothing(self) -> None:
+        """Only wake the thread."""
+
+    def _run(self) -> None:
+        try:
+            wake_at: float | None = 0.0
+            while not self._is_over():
+                wake_at = self._turn(wake_at)
+        except BaseException as error:  # the one handler that keeps futures from waiting for ever
+            logger.exception("the dispatcher of %s failed", self.name)
+            self._break(BrokenCrewError(f"the dispatcher of executor {self.name} failed: {error!r}"), error)
+            self._end_by_force()
+
+    def _turn(self, wake_at: float | None) -> float | None:
+        """Wait for an event or the time, handle both; return when to wake next."""
+        before = time.monotonic()
+        with contextlib.suppress(queue.Empty):
+            timeout = None if wake_at is None else max(0.0, wake_at - before)
+            function, arguments = self._events.get(timeout=timeout)
+            function(*arguments)
+            while True:
+                function, arguments = self._events.get_nowait()
+                function(*arguments)
+        now = time.monotonic()
+        if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
+            self._extend_deadlines(now - max(before, wake_at))
+        with self._lock:
+            self._is_poked = False
+            self._scheduler.tick(now)
+            self._watch(now)
+            launches = self._decide_launches(now)
+            effects = self._take_effects()
+        self._act(effects)
+        self._launch(launches, now)
+        for connection in list(self._connections.values()):
+            if connection.has_outgoing:
+                connection.pump()
+        with self._lock:
+            return self._next_wake(time.monotonic())
+
+    def _extend_deadlines(self, seconds: float) -> None:
+        logger.info("the client stood still for %.1f s; deadlines are moved", seconds)
+        for connection in self._connections.values():
+            connection.launched_at += seconds
+            if connection.kill_at is not None:
+                connection.kill_at += seconds
+
+    def _must_tick_earlier(self) -> bool:
+        """Whether a tick is due before the thread wakes by itself. Under the lock."""
+        return self._scheduler.has_work_ahead and not self._is_tick_planned
+
+    def _next_wake(self, now: float) -> float | None:
+        times: list[float] = []
+        tick = self._scheduler.next_tick()
+        self._is_tick_planned = tick is not None
+        if tick is not None:
+            times.append(max(tick, now + 0.001))
+        if self._scheduler.tasks_held:
+            times.append(now + UNSENT_LOOK)
+        if self._is_short_of_workers() and self._scaler.retry_at > now:
+            times.append(self._scaler.retry_at)
+        for connection in self._connections.values():
+            if not connection.is_joined and connection.exit is None:
+                times.append(connection.launched_at + self._launcher.startup_timeout)
+            if connection.kill_at is not None:
+                times.append(connection.kill_at)
+            if connection.exit is not None:
+                times.append(now + DRAIN_RETRY)
+            elif self._launcher.walltime is not None and not connection.worker.is_leaving:
+                times.append(connection.launched_at + self._launcher.walltime)
+        return min(times) if times else None
+
+    # ------------------------------------------------------------------ scaling and launching
+
+    def _counts(self) -> tuple[int, int, int]:
+        starting = leaving = 0
+        for connection in self._connections.values():
+            if connection.worker.is_leaving or connection.exit is not None or connection.killed_because:
+                leaving += 1
+            elif not connection.is_ready:
+                starting += 1
+        return starting, self._scheduler.workers_ready, leaving
+
+    def _demand(self) -> int:
+        leaving = sum(
+            len(connection.worker.held) for connection in self._connections.values() if connection.worker.is_leaving
+        )
+        return self._scheduler.tasks_open - leaving
+
+    def _is_short_of_workers(self) -> bool:
+        """Cheap for the hot path: under the lock, before any counting. A full pool is never short."""
+        if len(self._connections) >= self._rules.max_workers or self.broken is not None:
+            return False
+        return self._scheduler.tasks_open > len(self._connections) or len(self._connections) < self._scaler.floor()
+
+    def _decide_launches(self, now: float) -> int:
+        if self.broken is not None or self._is_killing:
+            return 0
+        if self._is_closing and not self._scheduler.tasks_open:
+            return 0
+        starting, ready, leaving = self._counts()
+        demand = self._demand()
+        number = self._scaler.launches(tasks_open=demand, starting=starting, ready=ready, leaving=leaving, now=now)
+        if number:
+            self._decisions.append(self._scaler.last_decision)
+        return number
+
+    def _launch(self, number: int, now: float) -> None:
+        for _ in range(number):
+            name = f"{self.name}-{next(self._numbers)}"
+            try:
+                connection = Connection(Worker(name, tasks_max=self._tasks_max), self.run_id, now)
+            except (OSError, CrewError) as error:  # descriptors or memory ran out
+                self._launch_failed(f"no link for worker {name} could be made: {error}")
+                return
+            with self._lock:
+                self._connections[name] = connection
+                self._launched += 1
+            invitation = connection.invitation(self._idle_timeout, self._environment)
+            connection.start_reader(self._serve)
+            try:
+                self._launcher.launch(invitation, lambda end, c=connection: self._post(self._exited, c, end))  # type: ignore[misc]
+            except Exception as error:  # a launcher may be anybody's
+                reason = error if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
+                self._exited(connection, WorkerExit(name, reason=f"could not be launched: {reason}"))
+            finally:
+                connection.invited()
+
+    # ------------------------------------------------------------------ watching and burying workers
+
+    def _watch(self, now: float) -> None:
+        """Look at each worker's clocks. Under the lock."""
+        timeout, walltime = self._launcher.startup_timeout, self._launcher.walltime
+        is_idle_end = self._is_closing and not self._scheduler.tasks_open
+        for connection in list(self._connections.values()):
+            worker = connection.worker
+            if connection.exit is not None:
+                if not connection.is_reader_done:
+                    connection.drain()
+            elif not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
+                self._effects.append((self._kill, (connection, f"it did not join within startup_timeout={timeout:g} s")))
+            elif connection.kill_at is not None and now >= connection.kill_at:
+                connection.kill_at = now + EXIT_GRACE
+                self._effects.append((self._kill, (connection, connection.killed_because or "it did not end by itself")))
+            elif is_idle_end and not connection.is_ready:
+                if connection.kill_at is None:
+                    connection.kill_at = now
+                    connection.killed_because = "the executor was shut down"
+                    self._effects.append((self._kill, (connection, connection.killed_because)))
+            elif worker.is_ready and not worker.is_leaving:
+                if is_idle_end or (walltime is not None and now - connection.launched_at >= walltime):
+                    self._scheduler.dismiss(worker, now)
+            if worker.is_leaving and not worker.held and connection.kill_at is None and connection.exit is None:
+                connection.kill_at = now + EXIT_GRACE
+
+    def _kill(self, connection: Connection, because: str) -> None:
+        connection.killed_because = connection.killed_because or because
+        if connection.exit is None:
+            self._launcher.kill(connection.invitation(None, {}), signal.SIGKILL)
+
+    def _kill_all(self, signal_number: int) -> None:
+        self._is_killing = True
+        for connection in list(self._connections.values()):
+            connection.killed_because = connection.killed_because or "the executor's workers were told to end"
+            connection.kill_at = time.monotonic() + EXIT_GRACE
+            if connection.exit is None:
+                self._launcher.kill(connection.invitation(None, {}), signal_number)
+
+    def _exited(self, connection: Connection, end: WorkerExit) -> None:
+        """The process is over: what it had sent or left in its outbox counts, then its tasks are judged."""
+        connection.exit = end
+        connection.drain()
+        self._bury_if_over(connection)
+
+    def _reader_done(self, connection: Connection) -> None:
+        connection.is_reader_done = True
+        if connection.exit is None and connection.kill_at is None:
+            # The end of a link is only a hint: the process may live on without it, and is of no more use.
+            connection.kill_at = time.monotonic() + EXIT_GRACE
+        self._bury_if_over(connection)
+
+    def _bury_if_over(self, connection: Connection) -> None:
+        if connection.exit is None or not connection.is_reader_done:
+            return
+        worker = connection.worker
+        with self._lock:
+            now = time.monotonic()
+            if worker.is_ready:
+                outcomes = decode_outcome_items(memoryview(connection.cell.read_outbox()))
+                self._scheduler.outcomes(worker, outcomes, now)
+                self._scheduler.worker_lost(worker, connection.cell.started, now)
+            effects = self._take_effects()
+            self._room.notify_all()
+        self._act(effects)
+        if not connection.is_ready and not connection.exit.is_launchers_fault:
+            self._launch_failed(launch_failure(connection, self._launcher.describe()))
+        with self._lock:
+            del self._connections[worker.name]
+        connection.close()
+
+    def _launch_failed(self, text: str) -> None:
+        if (self._is_closing and not self._scheduler.tasks_open) or self._is_killing or self.broken is not None:
+            return
+        with self._lock:
+            self._scaler.launch_failed(ready=self._scheduler.workers_ready, now=time.monotonic())
+            self._decisions.append(self._scaler.last_decision)
+        logger.warning("%s", text)
+        if self._scaler.is_given_up:
+            row = f"{self._scaler.failures} launches in a row failed (max_failed_launches={self._rules.failures_max})"
+            self._break(BrokenCrewError(f"{row}; the last: {text}"), LaunchError(text))
+
+    # ------------------------------------------------------------------ the end
+
+    def _close_from_event(self) -> None:
+        with self._lock:
+            self._is_closing = True
+            self._room.notify_all()
+
+    def _is_over(self) -> bool:
+        with self._lock:
+            return self._is_closing and not self._connections and not self._scheduler.tasks_open
+
+    def _break(self, error: BaseException, cause: BaseException | None = None) -> None:
+        """Fail every future with the error: the pool cannot go on."""
+        if not isinstance(error, BrokenCrewError):
+            error = BrokenCrewError(str(error))
+        error.__cause__ = cause
+        with self._lock:
+            if self.broken is None:
+                self.broken = error
+            self._is_closing = self._is_killing = True
+            tasks = self._scheduler.abandon()
+            self._effects = [effect for effect in self._effects if effect[0] != self._fail_crashed]
+            self._room.notify_all()
+        for task in tasks:
+            failure = BrokenCrewError(str(error))
+            failure.__cause__ = cause
+            task.handle._finish_lost(failure)
+        self._kill_all(signal.SIGKILL)
+
+    def _end_by_force(self) -> None:
+        """After a failure of this thread itself: no loop will bury anybody, so do what can be done here."""
+        for connection in list(self._connections.values()):
+            with contextlib.suppress(Exception):
+                connection.close()
+
+
+_INITIALIZER_FAILED = "the initializer failed in a worker; its exception is the cause"

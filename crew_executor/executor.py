@@ -1,0 +1,336 @@
+"""CrewExecutor: the front door. Checks arguments, pickles calls, and hands them to its dispatcher."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from . import serialize
+from .core.scaling import SCALING_MODES, ScalingRules
+from .cpus import usable_cpus
+from .futures import CrewFuture
+from .launchers import Launcher, LocalLauncher, make_launcher
+from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order
+from .options import TaskOptions
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+    from .view import ExecutorView
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+)  # fmt: skip
+"""Set in workers, unless the user has set them, so that all workers together use each CPU once."""
+
+_SHUTDOWN = "cannot schedule new futures after shutdown"
+_INTERPRETER_SHUTDOWN = "cannot schedule new futures after interpreter shutdown"
+
+_numbers = itertools.count(1)
+
+
+class CrewExecutor(Executor):
+    """Run calls in worker processes that come and go with the work; a drop-in for ProcessPoolExecutor.
+
+    Args:
+        max_workers: at most so many workers; default: the CPUs this process may use.
+        mp_context: accepted for compatibility: a multiprocessing context or its name. "spawn" starts a new interpreter
+            for each worker; the others, and None, fork workers of a fresh supervisor process, never of this one.
+        initializer: called in each worker before its first task; if it fails, the pool is broken.
+        initargs: its arguments.
+        max_tasks_per_child: tasks after which a worker is replaced, or None.
+        launcher: where workers come from: a name ("local") or a Launcher.
+        min_workers: so many workers are kept even without work; default 0.
+        scaling: "demand": launch what is missing, in one decision; "one": one worker at a time; "none": a fixed pool
+            of min_workers, or of max_workers if that is 0.
+        idle_timeout: seconds without work after which a worker leaves; default: the launcher's (local: None, it stays).
+        max_pending: tasks submitted and not done above which submit() blocks, or None.
+        name: shown in worker names, threads and errors; default "crew-1", "crew-2", ...
+
+    Raises:
+        ValueError, TypeError: as ProcessPoolExecutor does, naming the argument.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        launcher: str | Launcher = "local",
+        min_workers: int = 0,
+        scaling: str = "demand",
+        idle_timeout: float | None = None,
+        max_pending: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._max_workers = usable_cpus() if max_workers is None else max_workers
+        if self._max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        start_method = _start_method(mp_context)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        _check_tasks_per_child(max_tasks_per_child, start_method)
+        _check_own_arguments(self._max_workers, min_workers, scaling, idle_timeout, max_pending)
+        self._launcher = _with_start_method(make_launcher(launcher), start_method)
+        self._name = f"crew-{next(_numbers)}" if name is None else str(name)
+        self._options = TaskOptions()
+        self._pid = os.getpid()
+        rules = ScalingRules(self._max_workers, min_workers, scaling, self._launcher.max_failed_launches)
+        self._dispatcher = _make_dispatcher(
+            self._name, self._launcher, rules,
+            idle_timeout=self._launcher.idle_timeout if idle_timeout is None else idle_timeout,
+            tasks_max=max_tasks_per_child, max_pending=max_pending,
+            initializer=serialize.dumps((initializer, tuple(initargs))), environment=_thread_limits(self._max_workers),
+        )  # fmt: skip
+        # A forgotten executor finishes its work, then its workers leave. The callback must not refer to the executor.
+        weakref.finalize(self, self._dispatcher.close_later).atexit = False
+        self._dispatcher.start_workers()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> CrewFuture[T]:
+        """Schedule fn(*args, **kwargs) and return its future; every keyword belongs to fn.
+
+        The call is pickled now: later changes to its arguments do not matter. A call that cannot be pickled makes a
+        future with the error.
+
+        Raises:
+            RuntimeError: the executor or the interpreter is shut down.
+            BrokenCrewError: the pool cannot go on: the initializer failed, or workers never start.
+        """
+        return self._submit(self._options, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = DEFAULT_CHUNKSIZE,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over fn applied to the items of the iterables, in their order.
+
+        Args:
+            fn: called with one item of each iterable.
+            iterables: ends with the shortest.
+            timeout: seconds from this call after which the iterator raises TimeoutError, None for ever.
+            chunksize: items that travel and run as one task.
+            buffersize: read at most so many items ahead of the consumer; None reads all at once.
+
+        Raises:
+            ValueError, TypeError: an argument is out of range.
+        """
+        check_map_arguments(fn, chunksize, buffersize)
+        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def options(self, *, name: str | None = None, priority: int | None = None) -> ExecutorView:
+        """Return a light view on this pool whose tasks have these options.
+
+        Args:
+            name: the tasks' name, in records, errors and reports.
+            priority: higher runs first; first in first out within one priority. Default 0.
+        """
+        from .view import ExecutorView  # late: it imports this module
+
+        return ExecutorView(self, self._options.add(name=name, priority=priority))
+
+    def stats(self) -> Stats:
+        """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
+        return self._dispatcher.stats()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, finish those submitted, then let the workers go.
+
+        Args:
+            wait: return when all that is done; else at once, while it goes on.
+            cancel_futures: cancel what no worker has yet.
+        """
+        if self._pid != os.getpid():
+            return  # a forked child: the pool is its parent's
+        self._dispatcher.shutdown(cancel_futures=cancel_futures)
+        if wait:
+            self._dispatcher.join()
+
+    def terminate_workers(self) -> None:
+        """End the workers with SIGTERM, whatever they run, and close the executor."""
+        self._end_workers("SIGTERM")
+
+    def kill_workers(self) -> None:
+        """End the workers with SIGKILL, whatever they run, and close the executor."""
+        self._end_workers("SIGKILL")
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Shut down and wait; after a KeyboardInterrupt or SystemExit, end what runs instead of waiting for it."""
+        if exc_type is not None and not issubclass(exc_type, Exception):
+            self.kill_workers()
+            self._dispatcher.join()
+        else:
+            self.shutdown(wait=True)
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return (
+            f"<CrewExecutor {self._name}: {stats.queued} queued, {stats.running} running, {stats.done} done;"
+            f" {len(stats.workers)} of at most {self._max_workers} workers>"
+        )
+
+    def _end_workers(self, signal_name: str) -> None:
+        import signal
+
+        self._dispatcher.kill_workers(signal.Signals[signal_name])
+
+    def _submit(
+        self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> CrewFuture[T]:
+        if _is_interpreter_ending:
+            raise RuntimeError(_INTERPRETER_SHUTDOWN)
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"executor {self._name} belongs to process {self._pid}; this is its forked child {os.getpid()}, where "
+                "NNG cannot be used: start this process with the spawn or forkserver method to make an executor here"
+            )
+        future: CrewFuture[T] = CrewFuture()
+        future._fn = fn
+        future._name = options.name
+        future._submitted = time.time()
+        try:
+            part = serialize.dumps((fn, args, kwargs))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                raise
+            self._dispatcher.check_open()
+            future._finish_lost(_pickling_error(error, fn, args, kwargs))
+            return future
+        key = (getattr(fn, "__module__", None), getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+        self._dispatcher.submit(future, key, (part,), options.priority or 0)
+        return future
+
+
+# ---------------------------------------------------------------------- checks
+
+
+def _start_method(mp_context: Any) -> str | None:
+    if mp_context is None:
+        return None
+    method = mp_context if isinstance(mp_context, str) else mp_context.get_start_method(allow_none=False)
+    if method not in ("fork", "forkserver", "spawn"):
+        raise ValueError(f"mp_context must be None, a multiprocessing context or its name, not {mp_context!r}")
+    return str(method)
+
+
+def _check_tasks_per_child(number: int | None, start_method: str | None) -> None:
+    if number is None:
+        return
+    if not isinstance(number, int):
+        raise TypeError("max_tasks_per_child must be an integer")
+    if number <= 0:
+        raise ValueError("max_tasks_per_child must be >= 1")
+    if start_method == "fork":
+        raise ValueError(
+            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; supply a different mp_context."
+        )
+
+
+def _check_own_arguments(
+    max_workers: int, min_workers: int, scaling: str, idle_timeout: float | None, max_pending: int | None
+) -> None:
+    if not 0 <= min_workers <= max_workers:
+        raise ValueError(f"min_workers must be between 0 and max_workers={max_workers}, not {min_workers!r}")
+    if scaling not in SCALING_MODES:
+        raise ValueError(f"scaling must be one of {', '.join(SCALING_MODES)}, not {scaling!r}")
+    if idle_timeout is not None and not idle_timeout > 0:
+        raise ValueError(f"idle_timeout must be None or a number of seconds above 0, not {idle_timeout!r}")
+    if max_pending is not None and max_pending < 1:
+        raise ValueError(f"max_pending must be None or at least 1, not {max_pending!r}")
+
+
+def _with_start_method(launcher: Launcher, start_method: str | None) -> Launcher:
+    if start_method == "spawn" and isinstance(launcher, LocalLauncher) and launcher.python is None:
+        return launcher.with_python(sys.executable)
+    return launcher
+
+
+def _thread_limits(max_workers: int) -> dict[str, str]:
+    share = str(max(1, usable_cpus() // max_workers))
+    return dict.fromkeys(THREAD_VARIABLES, share)
+
+
+def _pickling_error(
+    error: BaseException, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> BaseException:
+    """Name what cannot be pickled; the error keeps the type that pickling gave it."""
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    for place, value in (*enumerate(args), *kwargs.items()):
+        if isinstance(value, Future):
+            return TypeError(f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()")
+    if hasattr(error, "add_note"):
+        error.add_note(f"raised while pickling the call of {name} in the client")
+    return error
+
+
+# ---------------------------------------------------------------------- the end of the interpreter
+
+_is_interpreter_ending = False
+_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+
+
+def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:
+    from . import transport  # late: pynng takes 70-100 ms to import
+    from .dispatcher import Dispatcher
+
+    if transport.was_forked_from_user():
+        raise RuntimeError(
+            f"process {os.getpid()} was forked from one that used a CrewExecutor; NNG cannot be used here: start this "
+            "process with the spawn or forkserver method of multiprocessing"
+        )
+    dispatcher = Dispatcher(*args, **kwargs)
+    _dispatchers.add(dispatcher)
+    return dispatcher
+
+
+def _end_of_interpreter() -> None:
+    """Finish what was submitted, then end every worker and the supervisor.
+
+    Runs as a threading exit hook: before atexit, so before pynng's own, and before daemon threads are frozen. After a
+    KeyboardInterrupt nobody wants to wait: what runs is ended.
+    """
+    global _is_interpreter_ending
+    _is_interpreter_ending = True
+    dispatchers = list(_dispatchers)
+    is_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    for dispatcher in dispatchers:
+        if is_interrupted:
+            dispatcher.kill_workers()
+        else:
+            dispatcher.shutdown()
+    for dispatcher in dispatchers:
+        dispatcher.join()
+    supervisor_handle = sys.modules.get("crew_executor.launchers.supervisor_handle")
+    if supervisor_handle is not None:
+        supervisor_handle.close()
+
+
+def _forget_in_child() -> None:
+    """A forked child ends without waiting for its parent's workers."""
+    global _dispatchers
+    _dispatchers = weakref.WeakSet()
+
+
+threading._register_atexit(_end_of_interpreter)  # type: ignore[attr-defined]  # what concurrent.futures itself uses
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,310 @@
+"""What a user holds: a standard Future that also knows what happened to its task.
+
+An outcome arrives as bytes and is unpickled by whoever asks for it first, once: a huge or malicious result costs the
+asker, never the threads that serve all. Nothing here knows dispatchers or sockets; cancelling goes through a callable.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as _FuturesTimeoutError  # another class than the built-in before 3.11
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import serialize, tracebacks
+from .core.messages import Outcome, OutcomeFlag
+from .errors import TaskTimeoutError, WorkerCrashError
+from .log import logger
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskWarning:
+    """A warning that a task caused: its text, the name of its category, and where."""
+
+    message: str
+    category: str
+    filename: str
+    lineno: int
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """Which worker ran a task."""
+
+    name: str = ""
+    host: str = ""
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """What is known of one task. Times are Unix seconds; durations are seconds.
+
+    Attributes:
+        name: as given by options(name=...), else the function's qualified name.
+        command: the function's qualified name.
+        status: "success", "error", "crash", "timeout", "cancel", or None while pending.
+        result: the value, when status is "success".
+        seconds: how long the call ran.
+        error: the exception, unless status is "success" or None.
+        traceback: the exception's formatted traceback, with the worker's frames.
+        warnings: at most 100 that the task caused.
+        worker, host, pid: where it ran.
+        submitted, started, finished: when.
+        queue_seconds: from submit to start.
+        cpu_seconds: CPU time of the whole worker process while the task ran.
+        max_rss: the worker's high-water mark of memory in bytes, this task's or an earlier one's.
+        attempts: how often it was started.
+    """
+
+    name: str
+    command: str
+    status: str | None = None
+    result: Any = None
+    seconds: float | None = None
+    error: BaseException | None = None
+    traceback: str | None = None
+    warnings: tuple[TaskWarning, ...] = ()
+    worker: str = ""
+    host: str = ""
+    pid: int | None = None
+    submitted: float | None = None
+    started: float | None = None
+    finished: float | None = None
+    queue_seconds: float | None = None
+    cpu_seconds: float | None = None
+    max_rss: int | None = None
+    attempts: int = 0
+
+
+class CrewFuture(Future[T]):
+    """The future of one task; made by CrewExecutor.submit(). `await` works on it as well."""
+
+    # Set by the dispatcher when the task is submitted. As class attributes they cost nothing until then.
+    _fn: Any = None
+    _name: str | None = None
+    _submitted: float | None = None
+    _cancel_task: Callable[[CrewFuture[Any]], bool] | None = None
+    _task: Any = None
+
+    _unopened: Outcome | None = None  # an outcome whose parts nobody has unpickled yet
+    _facts: Outcome | None = None  # the outcome without its parts
+    _worker: WorkerFacts | None = None
+    _warnings: tuple[TaskWarning, ...] = ()
+    _frames: TracebackType | None = None  # the exception's own frames, before any raise in this process
+
+    # ------------------------------------------------------------------ for users
+
+    def cancel(self) -> bool:
+        """Cancel the task if it has not been sent to a worker; return whether it is cancelled.
+
+        When this returns True the work does not happen, and whoever waits for the future has been woken.
+        """
+        if self._cancel_task is None:
+            return super().cancel()
+        if self._cancel_task(self):
+            self._finish_cancelled()
+        return self.cancelled()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return what the call returned, or raise what it raised.
+
+        Args:
+            timeout: seconds to wait, None for ever.
+
+        Raises:
+            CancelledError: the future was cancelled.
+            TimeoutError: it is not done in time.
+            WorkerCrashError: the worker died while it ran the task.
+            RemoteTaskError: the task failed and its exception could not travel.
+            BaseException: whatever the call raised, with the worker's frames.
+        """
+        try:
+            self._wait_done(timeout)
+            self._open()
+            error = self._exception  # type: ignore[has-type]
+            if error is not None:
+                # Each raise adds frames to the exception: begin from the worker's every time.
+                raise error.with_traceback(self._frames)
+            return self._result  # type: ignore[has-type,no-any-return]
+        finally:
+            error = None
+            self = None  # type: ignore[assignment]  # break the cycle exception -> frame -> future
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, or None; raise CancelledError or TimeoutError as result() does."""
+        self._wait_done(timeout)
+        self._open()
+        return self._exception  # type: ignore[has-type,no-any-return]
+
+    def record(self) -> TaskRecord:
+        """Return what is known of the task now; does not wait."""
+        command = _command(self._fn)
+        name, worker = self._name or command, self._worker or WorkerFacts()
+        attempts = getattr(self._task, "attempt", 1)
+        if self.cancelled():
+            error: BaseException = CancelledError(f"task {name} was cancelled before it was sent")
+            return TaskRecord(name, command, "cancel", error=error, submitted=self._submitted)
+        if not self.done():
+            return TaskRecord(name, command, submitted=self._submitted)
+        failure = self.exception()
+        facts = self._facts
+        times: dict[str, Any] = {"submitted": self._submitted, "attempts": attempts}
+        if facts is not None:
+            times["started"] = facts.started
+            times["finished"] = facts.started + facts.seconds
+            times["queue_seconds"] = max(0.0, facts.started - (self._submitted or facts.started))
+            times |= {"seconds": facts.seconds, "cpu_seconds": facts.cpu_seconds, "max_rss": facts.max_rss}
+        return TaskRecord(
+            name,
+            command,
+            _status(failure),
+            result=None if failure is not None else self._result,  # type: ignore[has-type]
+            error=failure,
+            traceback=None if failure is None else tracebacks.describe(failure)["traceback_text"],
+            warnings=self._warnings,
+            worker=worker.name,
+            host=worker.host,
+            pid=worker.pid,
+            **times,
+        )
+
+    def name(self) -> str:
+        """Return the name of the task: as given by options(name=...), else its function's."""
+        return self._name or _command(self._fn)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # late: 30 ms, and only for those who run a loop anyway
+
+        return asyncio.wrap_future(self).__await__()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a future cannot be sent to a worker or pickled: pass its result, future.result()")
+
+    # ------------------------------------------------------------------ for the dispatcher
+
+    def _sent(self) -> None:
+        self._state = "RUNNING"  # a plain write: nobody waits for this state
+
+    def _unsent(self) -> None:
+        self._state = "PENDING"
+
+    def _finish(self, outcome: Outcome, worker: WorkerFacts) -> None:
+        """Take the outcome and wake whoever waits. Called once, outside every lock of ours."""
+        self._worker = worker
+        if outcome.flags & OutcomeFlag.WARNINGS:
+            self._warnings = _show_warnings(outcome.parts[1])
+            outcome = outcome._replace(
+                parts=(outcome.parts[0], *outcome.parts[2:]), flags=outcome.flags & ~OutcomeFlag.WARNINGS
+            )
+        with self._condition:
+            self._unopened = outcome
+            self._state = FINISHED
+            for waiter in self._waiters:
+                (waiter.add_exception if outcome.is_error else waiter.add_result)(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+
+    def _finish_lost(self, error: BaseException, worker: WorkerFacts | None = None) -> None:
+        """Fail the future with an error of ours."""
+        self._worker = worker
+        with self._condition:
+            self._exception = error
+            self._state = FINISHED
+            for waiter in self._waiters:
+                waiter.add_exception(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+
+    def _finish_cancelled(self) -> None:
+        """Go straight to the last state: no worker will ever look at this future and notify its waiters."""
+        with self._condition:
+            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED):
+                return
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+
+    # ------------------------------------------------------------------ inside
+
+    def _wait_done(self, timeout: float | None) -> None:
+        if self._state == FINISHED:
+            return
+        with self._condition:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while self._state not in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED):
+                left = None if deadline is None else deadline - time.monotonic()
+                if (left is not None and left <= 0) or not self._condition.wait(left):
+                    if self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED):
+                        break
+                    raise _FuturesTimeoutError()
+            if self._state != FINISHED:
+                raise CancelledError()
+
+    def _open(self) -> None:
+        """Unpickle the outcome, once."""
+        if self._unopened is None:
+            return
+        with self._condition:
+            outcome = self._unopened
+            if outcome is None:
+                return
+            if outcome.is_error:
+                report = json.loads(outcome.parts[-1])
+                self._exception = tracebacks.loads_error(outcome.parts[0], report)
+                self._frames = self._exception.__traceback__
+            else:
+                try:
+                    self._result = serialize.loads(outcome.parts[0])
+                except BaseException as error:
+                    self._exception = error
+                    self._frames = error.__traceback__
+                    _note(error, f"raised while unpickling the result of {_command(self._fn)} in the client")
+            self._facts = outcome._replace(parts=())
+            self._unopened = None  # last: who finds it None without the lock may read the result
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "success"
+    if isinstance(error, WorkerCrashError):
+        return "crash"
+    return "timeout" if isinstance(error, TaskTimeoutError) else "error"
+
+
+def _command(fn: Any) -> str:
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    module = getattr(fn, "__module__", None)
+    return f"{module}.{name}" if module else str(name)
+
+
+def _note(error: BaseException, note: str) -> None:
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+
+
+def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
+    """Show a task's warnings through this process's filters and return them. Never raises."""
+    shown = []
+    for entry in json.loads(part):
+        shown.append(TaskWarning(entry["message"], entry["category"], entry["filename"], entry["lineno"]))
+        # Only a class that is here already: a worker's word must not import anything.
+        category = getattr(sys.modules.get(entry["module"]), entry["category"], UserWarning)
+        if not (isinstance(category, type) and issubclass(category, Warning)):
+            category = UserWarning
+        try:
+            warnings.warn_explicit(entry["message"], category, entry["filename"], entry["lineno"])
+        except Exception as error:  # a filter that makes errors of warnings: there is nobody here to raise it to
+            logger.warning("a task's warning was turned into an error by a filter of the client: %s", error)
+    return tuple(shown)

@@ -1,0 +1,211 @@
+"""The client's end of the supervisor: one per client process, started at first use, replaced when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import LaunchError
+from ..supervisor_wire import recv_message, send_message
+from .base import WorkerExit
+
+BYE_SECONDS = 5.0
+"""How long the supervisor may take to go when told so, before it is killed."""
+
+_BOOT = (
+    "import sys, json; a = json.loads(sys.argv[1]); "
+    "sys.path[:] = [p for p in sys.path if p]; sys.path += [p for p in a['sys_path'] if p not in sys.path]; "
+    "from crew_executor.{module} import {function}; {function}(*a['arguments'])"
+)
+
+
+def boot_arguments(module: str, function: str, arguments: list[Any]) -> list[str]:
+    """Return the interpreter's arguments that run a function of ours, wherever the package was imported from.
+
+    The interpreter's own path stays in front, the client's is appended: a `queue.py` beside the user's script must not
+    break our imports.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    path = [*(entry for entry in sys.path if isinstance(entry, str) and entry), root]
+    return ["-c", _BOOT.format(module=module, function=function), json.dumps({"sys_path": path, "arguments": arguments})]
+
+
+def interpreter_arguments() -> list[str]:
+    """Return the options this interpreter was started with, as multiprocessing does for its children."""
+    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
+
+
+class SupervisorHandle:
+    """Talk to one supervisor process. Thread-safe."""
+
+    def __init__(self) -> None:
+        if not sys.executable:
+            raise LaunchError(
+                "sys.executable is empty, so no interpreter for workers is known: set it, or use LocalLauncher(python=...)"
+            )
+        self.client_pid = os.getpid()
+        self._lock = threading.Lock()
+        self._exits: dict[str, tuple[str, Callable[[WorkerExit], None]]] = {}
+        self._pids: dict[str, int] = {}
+        self._is_lost = False
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, open(os.devnull, "r+b") as null:
+                command = [
+                    sys.executable,
+                    *interpreter_arguments(),
+                    *boot_arguments("supervisor", "main", [theirs.fileno(), os.getpid()]),
+                ]
+                # A session of its own: a Ctrl-C or hang-up of the terminal is for the client.
+                self._process = subprocess.Popen(
+                    command, stdin=null, stdout=_open_or(1, null), stderr=_open_or(2, null),
+                    pass_fds=(theirs.fileno(),), start_new_session=True,
+                )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            raise LaunchError(f"the supervisor cannot be started with {sys.executable}: {error}") from error
+        self._socket = ours
+        self._reader = threading.Thread(target=self._read, name="crew-supervisor", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._process.pid
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the supervisor is gone."""
+        return self._is_lost
+
+    def launch(
+        self,
+        launch_id: str,
+        name: str,
+        message: dict[str, Any],
+        descriptors: tuple[int, ...],
+        on_exit: Callable[[WorkerExit], None],
+    ) -> None:
+        """Order one worker; `on_exit` is called once, from another thread."""
+        with self._lock:
+            self._exits[launch_id] = (name, on_exit)
+            try:
+                send_message(self._socket, {"op": "launch", "id": launch_id, **message}, descriptors)
+            except OSError:
+                # It is gone; its reader will say so of every launch that is still in the table.
+                if not self._is_lost:
+                    return
+                del self._exits[launch_id]
+                raise LaunchError("the supervisor of local workers is gone") from None
+
+    def kill(self, launch_id: str, signal_number: int) -> None:
+        """Send a signal to a worker's process group."""
+        with self._lock, contextlib.suppress(OSError):
+            send_message(self._socket, {"op": "kill", "id": launch_id, "signal": int(signal_number)})
+
+    def close(self) -> None:
+        """Tell the supervisor to end everything and wait until it has."""
+        with self._lock, contextlib.suppress(OSError):
+            send_message(self._socket, {"op": "bye"})
+        try:
+            self._process.wait(BYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                received = recv_message(self._socket)
+            except (OSError, ValueError):
+                received = None
+            if received is None:
+                break
+            self._handle(received[0])
+        self._lose()
+
+    def _handle(self, event: dict[str, Any]) -> None:
+        launch_id = event["id"]
+        if event["event"] == "started":
+            self._pids[launch_id] = event["pid"]
+            return
+        with self._lock:
+            name, on_exit = self._exits.pop(launch_id)
+            pid = self._pids.pop(launch_id, None)
+        if event["event"] == "failed":
+            on_exit(WorkerExit(name, reason=event["error"]))
+        else:
+            on_exit(WorkerExit(name, pid, event["exitcode"], event["max_rss"]))
+
+    def _lose(self) -> None:
+        """The supervisor is gone, and its workers with it: the kernel kills them (PDEATHSIG)."""
+        with self._lock:
+            self._is_lost = True
+            exits, self._exits = self._exits, {}
+            self._socket.close()
+        for launch_id, (name, on_exit) in exits.items():
+            pid = self._pids.pop(launch_id, None)
+            on_exit(WorkerExit(name, pid, reason="its supervisor died", is_launchers_fault=True))
+
+
+def _open_or(fd: int, null: Any) -> Any:
+    """Return the descriptor, or /dev/null when the client has closed it."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return null
+    return fd
+
+
+_handle: SupervisorHandle | None = None
+_handle_lock = threading.Lock()
+
+
+def current() -> SupervisorHandle:
+    """Return this process's supervisor, starting one if there is none or it has died."""
+    global _handle
+    with _handle_lock:
+        if _handle is not None and _handle.is_lost:
+            _handle.close()
+            _handle = None
+        if _handle is None:
+            _handle = SupervisorHandle()
+        return _handle
+
+
+def running() -> SupervisorHandle | None:
+    """Return this process's supervisor if it has one."""
+    return _handle
+
+
+def close() -> None:
+    """End this process's supervisor, if there is one. Called when the interpreter exits, after all executors."""
+    global _handle
+    with _handle_lock:
+        handle, _handle = _handle, None
+    if handle is not None:
+        handle.close()
+
+
+def _after_fork_in_child() -> None:
+    """A forked child has no supervisor: the parent's goes on serving the parent."""
+    global _handle, _handle_lock
+    _handle_lock = threading.Lock()
+    handle, _handle = _handle, None
+    if handle is not None:
+        # The copy of the socket must not keep the supervisor waiting for an end of file; nor must Popen's destructor
+        # complain about a child that is not ours.
+        handle._socket.close()
+        handle._process.returncode = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,112 @@
+"""map(): cut the items into tasks, and give the results back in order. Runs in the client; run_chunk() in workers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from . import tracebacks
+
+T = TypeVar("T")
+
+DEFAULT_CHUNKSIZE = 1
+
+
+def check_map_arguments(fn: Callable[..., Any], chunksize: int, buffersize: int | None) -> None:
+    """Raise what the standard library raises for arguments of map() that are out of range."""
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+
+
+def map_in_order(
+    submit: Callable[..., Future[Any]],
+    fn: Callable[..., T],
+    iterables: Sequence[Iterable[Any]],
+    *,
+    timeout: float | None,
+    chunksize: int,
+    buffersize: int | None,
+) -> Iterator[T]:
+    """Submit the items now (with a buffersize: the first of them) and return an iterator over the results."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    items = zip(*iterables)
+    if chunksize == 1:
+        futures: Iterator[Future[Any]] = (submit(fn, *item) for item in items)
+        unpack: Callable[[Any], Iterable[T]] = _single
+    else:
+        chunks = iter(lambda: list(itertools.islice(items, chunksize)), [])
+        futures = (submit(run_chunk, fn, chunk) for chunk in chunks)
+        unpack = _open_chunk
+        buffersize = None if buffersize is None else -(-buffersize // chunksize)
+    waiting = deque(itertools.islice(futures, buffersize))
+    return _results(waiting, futures, unpack, deadline)
+
+
+def _results(
+    waiting: deque[Future[Any]],
+    more: Iterator[Future[Any]],
+    unpack: Callable[[Any], Iterable[T]],
+    deadline: float | None,
+) -> Iterator[T]:
+    try:
+        while waiting:
+            future = waiting.popleft()
+            try:
+                value = future.result(None if deadline is None else deadline - time.monotonic())
+            except BaseException:
+                future.cancel()  # it may still be queued when the time is over
+                raise
+            del future  # the result must not outlive its use by the consumer
+            waiting.extend(itertools.islice(more, 1))
+            yield from unpack(value)
+            del value
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _single(value: T) -> Iterator[T]:
+    yield value
+
+
+def run_chunk(fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> tuple[list[Any], tuple[bytes, str] | None]:
+    """Apply fn to each item, in a worker; stop at the first error.
+
+    Returns:
+        The results so far, and the pickled error with its report, or None.
+    """
+    results: list[Any] = []
+    try:
+        for item in chunk:
+            results.append(fn(*item))
+    except BaseException as error:
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        return results, _dump_error(error)
+    return results, None
+
+
+def _dump_error(error: BaseException) -> tuple[bytes, str]:
+    report = tracebacks.describe(error)
+    try:
+        return tracebacks.dumps_error(error), json.dumps(report)
+    except BaseException as broken:
+        stand_in = tracebacks.remote_error(report, f"it cannot be pickled: {type(broken).__name__}: {broken}")
+        return tracebacks.dumps_error(stand_in), json.dumps(report)
+
+
+def _open_chunk(value: tuple[list[T], tuple[bytes, str] | None]) -> Iterator[T]:
+    results, failure = value
+    results.reverse()
+    while results:
+        yield results.pop()
+    if failure is not None:
+        raise tracebacks.loads_error(failure[0], json.loads(failure[1]))

@@ -1,0 +1,34 @@
+"""What must be asked of the operating system about processes: the only importer of psutil."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+
+KILL_SECONDS = 3.0
+"""How long kill_descendants() goes on: processes that fork while being killed need more than one round."""
+
+
+def kill_descendants() -> None:
+    """Kill every descendant of this process with SIGKILL, and those they fork meanwhile."""
+    me = psutil.Process()
+    until = time.monotonic() + KILL_SECONDS
+    while time.monotonic() < until:
+        living = [child for child in me.children(recursive=True) if _is_alive(child)]
+        if not living:
+            return
+        for child in living:
+            try:
+                child.kill()
+            except psutil.NoSuchProcess:
+                continue  # it ended between the listing and now
+        psutil.wait_procs(living, timeout=0.1)
+
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,192 @@
+"""The supervisor: a small process beside the client that forks local workers in milliseconds and outlives nobody.
+
+Exec'ed once per client process. It has imported what workers need, runs no user code, starts no thread and opens no
+NNG socket, so that forking is safe and cheap. It reports each exit, kills process groups on order, and when the client
+vanishes, however it did, ends every worker and whatever escaped from one.
+
+    client --launch (+ descriptors), kill, bye--> supervisor --fork--> worker
+           <--started, failed, exited------------
+
+The messages are those of supervisor_wire.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from . import serialize, tracebacks, transport
+from .supervisor_wire import recv_message, send_message
+from .worker import process as worker_process
+
+PARENT_POLL = 1.0
+"""Seconds between looks at the parent, where the kernel cannot tell of its death."""
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def _prctl() -> Callable[[int, int], None]:
+    """Return prctl(2), or a function that does nothing where there is none."""
+    if sys.platform != "linux" or os.environ.get("CREW_EXECUTOR_NO_PRCTL"):
+        return lambda option, value: None
+    import ctypes
+
+    call = ctypes.CDLL(None, use_errno=True).prctl
+    return lambda option, value: call(option, value, 0, 0, 0)
+
+
+class Supervisor:
+    """Serve one client until it says bye or is gone."""
+
+    def __init__(self, control: socket.socket, client_pid: int) -> None:
+        self._control = control
+        self._client_pid = client_pid
+        self._workers: dict[int, str] = {}  # pid -> the client's id of the launch
+        self._prctl = _prctl()
+        self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._pid = os.getpid()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        self._client_fd = -1
+        if hasattr(os, "pidfd_open") and not os.environ.get("CREW_EXECUTOR_NO_PIDFD"):
+            with contextlib.suppress(OSError):
+                self._client_fd = os.pidfd_open(client_pid)
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Serve until the end, then leave nothing behind."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to make the wake-up descriptor work
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for fd in (self._control.fileno(), self._wake_read, self._client_fd):
+            if fd >= 0:
+                self._selector.register(fd, selectors.EVENT_READ)
+        # What was imported is shared with the workers for good: keep the collector from touching (copying) it.
+        gc.collect()
+        gc.freeze()
+        try:
+            while os.getppid() == self._client_pid and self._serve_once():
+                pass
+        finally:
+            self._end_all()
+
+    def _serve_once(self) -> bool:
+        timeout = None if self._client_fd >= 0 else PARENT_POLL
+        ready = {key.fd for key, _ in self._selector.select(timeout)}
+        if self._wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+        self._reap()
+        if self._client_fd in ready:
+            return False
+        if self._control.fileno() in ready:
+            received = recv_message(self._control)
+            if received is None or received[0]["op"] == "bye":
+                return False
+            message, descriptors = received
+            if message["op"] == "launch":
+                self._launch(message, descriptors)
+            elif message["op"] == "kill":
+                self._kill(message["id"], message["signal"])
+        return True
+
+    def _tell(self, **message: Any) -> None:
+        # A client that is gone is found out by the loop; its reports are of no use to anybody.
+        with contextlib.suppress(OSError):
+            send_message(self._control, message)
+
+    def _launch(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, too many processes: the launch fails, not the supervisor
+            self._tell(event="failed", id=message["id"], error=f"fork: {error}")
+            pid = -1
+        if pid == 0:
+            self._become_worker(message, descriptors)
+        for fd in descriptors:
+            os.close(fd)
+        if pid > 0:
+            with contextlib.suppress(OSError):  # the child does it too: whoever comes first
+                os.setpgid(pid, pid)
+            self._workers[pid] = message["id"]
+            self._tell(event="started", id=message["id"], pid=pid)
+
+    def _become_worker(self, message: dict[str, Any], descriptors: list[int]) -> NoReturn:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            with contextlib.suppress(OSError):
+                os.setpgid(0, 0)  # a Ctrl-C in the terminal is for the client; a kill takes the task's children along
+            self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != self._pid:  # the supervisor died before the kernel was told
+                os._exit(1)
+            self._prctl(_PR_SET_CHILD_SUBREAPER, 0)
+            self._selector.close()
+            for fd in (self._wake_read, self._wake_write, self._client_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self._control.close()
+            code = worker_process.start(message, descriptors)
+        except BaseException:  # nothing may unwind into the supervisor's frames
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _kill(self, launch_id: str, signal_number: int) -> None:
+        for pid, known in self._workers.items():
+            if known == launch_id:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal_number)
+
+    def _reap(self) -> None:
+        """Report workers that ended; collect what was orphaned to us."""
+        while True:
+            try:
+                # Look before reaping: as long as the dead leader is not reaped, its group's number is not reused.
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if seen is None:
+                return
+            pid = seen.si_pid
+            launch_id = self._workers.pop(pid, None)
+            is_clean = seen.si_code == os.CLD_EXITED and seen.si_status == 0
+            if launch_id is not None and not is_clean:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+            _pid, status, usage = os.wait4(pid, 0)
+            if launch_id is not None:
+                exitcode = os.waitstatus_to_exitcode(status)
+                self._tell(event="exited", id=launch_id, pid=pid, exitcode=exitcode, max_rss=usage.ru_maxrss * 1024)
+
+    def _end_all(self) -> None:
+        for pid in self._workers:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        if os.getppid() == self._client_pid:
+            return  # an orderly end: a process that a task detached on purpose may live on
+        from .processes import kill_descendants  # late: it imports psutil, needed once in a life
+
+        kill_descendants()
+
+
+def main(control_fd: int, client_pid: int) -> None:
+    """Run the supervisor on an inherited socket."""
+    control = socket.socket(fileno=control_fd)
+    os.set_inheritable(control_fd, False)
+    transport.load()
+    serialize.load()
+    tracebacks.load()
+    with control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Supervisor(control, client_pid).run()

@@ -1,0 +1,42 @@
+"""Messages between a client and its supervisor: JSON objects behind a length of 4 bytes.
+
+The descriptors of a launch ride on the length. Both ends are on one machine and trust each other: the socket is a
+pair that only they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+_LENGTH = struct.Struct("<I")
+DESCRIPTORS_MAX = 8
+
+
+def send_message(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+    """Send one message; the socket blocks."""
+    text = json.dumps(message).encode()
+    socket.send_fds(sock, [_LENGTH.pack(len(text))], descriptors)
+    sock.sendall(text)
+
+
+def recv_message(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Receive one message and its descriptors; None at the end of the stream."""
+    head, descriptors, _flags, _address = socket.recv_fds(sock, _LENGTH.size, DESCRIPTORS_MAX)
+    while head and len(head) < _LENGTH.size:
+        more = sock.recv(_LENGTH.size - len(head))
+        head = head + more if more else b""
+    if not head:
+        return None
+    (left,) = _LENGTH.unpack(head)
+    pieces = []
+    while left:
+        piece = sock.recv(min(left, 1 << 16))
+        if not piece:
+            return None
+        pieces.append(piece)
+        left -= len(piece)
+    message: dict[str, Any] = json.loads(b"".join(pieces))
+    return message, descriptors

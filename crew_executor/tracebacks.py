@@ -1,0 +1,99 @@
+"""Exceptions to bytes and back, with their real frames: the only importer of tblib.
+
+An exception travels with its attributes, `__cause__`, `__context__`, `__notes__` and traceback frames. What cannot
+travel comes as a RemoteTaskError that carries the original's type, text and formatted traceback. Nothing is installed
+globally: the reducers live in the pickler of this module alone.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import traceback
+from types import TracebackType
+from typing import Any
+
+from . import serialize
+from .errors import RemoteTaskError
+
+TEXT_MAX = 100_000
+"""Characters of a formatted traceback that travel; a RecursionError has a thousand frames."""
+
+
+def load() -> None:
+    """Import tblib ahead of its first use."""
+    import tblib.pickling_support  # noqa: F401
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """Return an exception as text: its type, message and formatted traceback. Never raises."""
+    kind = type(error)
+    try:
+        text = str(error)
+    except Exception as broken:  # a user's __str__ may fail; then its failure is the text
+        text = f"<no text: str() raised {type(broken).__name__}>"
+    try:
+        lines = "".join(traceback.format_exception(kind, error, error.__traceback__))
+    except Exception as broken:
+        lines = f"<no traceback: formatting raised {type(broken).__name__}>"
+    return {
+        "type_name": f"{kind.__module__}.{kind.__qualname__}",
+        "text": text[:TEXT_MAX],
+        "traceback_text": lines[-TEXT_MAX:],
+    }
+
+
+def remote_error(report: dict[str, str], why: str) -> RemoteTaskError:
+    """Return the exception that stands for one that could not travel."""
+    return RemoteTaskError(
+        f"{report['type_name']}: {report['text']} ({why}; the worker's traceback is in .traceback_text)",
+        type_name=report["type_name"],
+        text=report["text"],
+        traceback_text=report["traceback_text"],
+    )
+
+
+def dumps_error(error: BaseException) -> bytes:
+    """Pickle an exception with its frames and whatever hangs on it; raise what pickling raises.
+
+    The result has been unpickled once here: a class whose `__init__` does not fit its args is found out in the
+    worker, not in the client.
+    """
+    buffer = io.BytesIO()
+    _ErrorPickler(buffer, serialize.PROTOCOL).dump(error)
+    data = buffer.getvalue()
+    if serialize.is_by_value(data):
+        data = serialize.dumps_by_value(error, _reduce)
+    loaded = pickle.loads(data)
+    if type(loaded) is not type(error) and type(loaded).__qualname__ != type(error).__qualname__:
+        raise pickle.PicklingError(f"{type(error).__qualname__} comes back as {type(loaded).__qualname__}")
+    return data
+
+
+def loads_error(data: Any, report: dict[str, str]) -> BaseException:
+    """Unpickle an exception; RemoteTaskError made of the report when that fails."""
+    try:
+        error = pickle.loads(data)
+    except BaseException as broken:  # even a SystemExit of some __setstate__: the future must get an error
+        stand_in = remote_error(report, f"it cannot be unpickled here: {type(broken).__name__}: {broken}")
+        stand_in.__cause__ = broken
+        return stand_in
+    if not isinstance(error, BaseException):
+        return remote_error(report, f"it was unpickled as {type(error).__name__}, which is no exception")
+    return error
+
+
+def _reduce(value: Any) -> Any:
+    from tblib import pickling_support  # late: only tasks that fail pay for it
+
+    if isinstance(value, TracebackType):
+        return pickling_support.pickle_traceback(value)
+    if isinstance(value, BaseException):
+        return pickling_support.pickle_exception(value)
+    return NotImplemented
+
+
+class _ErrorPickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        return _reduce(value)
+

@@ -1,0 +1,350 @@
+"""Framed byte streams over NNG: the only importer of pynng.
+
+NNG's stream API carries the frames (docs/adr/0001): one code for ipc, tcp and TLS, nothing dropped silently, every
+link an object of its own. A frame here is a length of 8 bytes and so many bytes; what they mean is not known here.
+
+Rules that NNG's own behaviour dictates (each measured; see docs/adr/0001):
+1. A forked child must touch nothing of NNG: it would abort, or hang at exit. `register_at_fork` makes every link of
+   the parent inert in the child and unregisters pynng's exit hook there.
+2. Only the thread that waits for an aio frees it. Others close the stream or cancel; the waiter then returns.
+3. A blocked wait holds no interpreter lock, but Python's signal handlers run only after it returned.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import struct
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import CrewError, ProtocolError
+
+Buffer = bytes | bytearray | memoryview
+
+_LENGTH = struct.Struct("<Q")
+RECEIVE_BYTES = 64 * 1024
+"""The receive buffer. Frames above it are received straight into a buffer of their own."""
+JOIN_BYTES = 256 * 1024
+"""Pieces up to this total are joined into one write; above, large pieces are written from where they are."""
+FRAME_BYTES_MAX = 1 << 40
+UNTRUSTED_BYTES_MAX = 4096
+"""The longest frame accepted from a peer that has not proved who it is."""
+
+_TIMED_OUT, _CLOSED, _CANCELED = 5, 7, 20  # nng_errno_enum of NNG 1.x
+_NEEDED = (
+    "nng_aio_alloc", "nng_aio_cancel", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
+    "nng_aio_set_iov", "nng_aio_set_timeout", "nng_aio_wait", "nng_init_set_parameter", "nng_stream_close",
+    "nng_stream_free", "nng_stream_listener_accept", "nng_stream_listener_alloc", "nng_stream_listener_free",
+    "nng_stream_listener_listen", "nng_stream_listener_set_int", "nng_stream_recv", "nng_stream_send",
+)  # fmt: skip
+
+
+class LinkClosed(CrewError):
+    """The link is closed, by this side or the other; what had arrived before has been delivered."""
+
+
+class LinkTimeout(CrewError):
+    """Nothing arrived within the timeout; nothing is lost."""
+
+
+class _Nng:
+    """pynng's cffi library, loaded and checked at first use."""
+
+    def __init__(self) -> None:
+        import pynng  # late: it takes 70-100 ms, and importing crew_executor must be cheap
+        import pynng.nng as pynng_module
+
+        # Typed as Any: cffi's names exist at run time only.
+        self.lib: Any = pynng.lib
+        self.ffi: Any = pynng.ffi
+        missing = [name for name in _NEEDED if not hasattr(self.lib, name)]
+        if missing:
+            raise CrewError(
+                f"the installed pynng lacks {', '.join(missing)}: crew_executor needs pynng 0.9 or a later one that "
+                "keeps NNG's stream functions; try: pip install 'pynng>=0.9'"
+            )
+        self.exit_hook = pynng_module._pynng_atexit
+        # 12 threads on two cores by default; these suffice (2 is NNG's minimum of task threads).
+        for name, count in (
+            ("NNG_INIT_NUM_TASK_THREADS", 2),
+            ("NNG_INIT_NUM_EXPIRE_THREADS", 1),
+            ("NNG_INIT_NUM_POLLER_THREADS", 1),
+            ("NNG_INIT_NUM_RESOLVER_THREADS", 1),
+        ):
+            self.lib.nng_init_set_parameter(getattr(self.lib, name), count)
+
+    def check(self, code: int, doing: str) -> None:
+        """Raise for an NNG error code."""
+        if code == 0:
+            return
+        text = self.ffi.string(self.lib.nng_strerror(code)).decode()
+        if code == _TIMED_OUT:
+            raise LinkTimeout(f"{doing}: {text}")
+        raise LinkClosed(f"{doing}: {text} (NNG error {code})")
+
+    def new_aio(self) -> Any:
+        """Allocate an aio without a callback."""
+        pointer = self.ffi.new("nng_aio **")
+        self.check(self.lib.nng_aio_alloc(pointer, self.ffi.NULL, self.ffi.NULL), "allocating an aio")
+        return pointer[0]
+
+
+_nng: _Nng | None = None
+_nng_lock = threading.Lock()
+_is_used = False  # whether a link was opened in this process
+_is_forked_from_user = False  # whether this process is a forked child of one that used NNG
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def load() -> None:
+    """Import pynng and check it. Opens nothing, so a process may still fork afterwards."""
+    global _nng
+    with _nng_lock:
+        if _nng is None:
+            _nng = _Nng()
+
+
+def _library() -> _Nng:
+    global _is_used
+    if _is_forked_from_user:
+        raise CrewError(
+            f"process {os.getpid()} was forked from a process that used NNG, which cannot be used in a forked child: "
+            "create the executor in the parent, or start this process with the spawn or forkserver method"
+        )
+    if _nng is None:
+        load()
+    assert _nng is not None
+    _is_used = True
+    return _nng
+
+
+def _after_fork_in_child() -> None:
+    global _is_forked_from_user, _nng_lock
+    _nng_lock = threading.Lock()
+    if not _is_used or _nng is None:
+        return
+    _is_forked_from_user = True
+    atexit.unregister(_nng.exit_hook)
+    for link in list(_links):
+        link._is_inert = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Link:
+    """A framed, reliable byte stream with one reader and any number of senders.
+
+    Made by `open_socket()`. recv() belongs to one thread; send() may be called by any; close() by any.
+    """
+
+    def __init__(self, nng: _Nng, stream: Any) -> None:
+        self._nng = nng
+        self._stream = stream
+        self._is_inert = False
+        self._is_closed = False
+        self._recv_aio = nng.new_aio()
+        self._send_aio = nng.new_aio()
+        self._recv_iov = nng.ffi.new("nng_iov[1]")
+        self._send_iov = nng.ffi.new("nng_iov[1]")
+        self._timeout_ms = -1
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._address = nng.ffi.from_buffer(self._buffer)
+        self._start = self._end = 0
+        self.send_lock = threading.Lock()
+        self._unsettled: tuple[Any, ...] | None = None
+        self._is_draining = False
+        _links.add(self)
+
+    # ------------------------------------------------------------------ receiving
+
+    def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
+        """Return the next frame without its length.
+
+        Args:
+            timeout: seconds to wait for each read, None for ever.
+            limit: the longest frame accepted, in bytes.
+
+        Raises:
+            LinkClosed: the peer or this side closed the link.
+            LinkTimeout: nothing came in time.
+            ProtocolError: the frame is longer than `limit`.
+        """
+        while True:
+            have = self._end - self._start
+            if have >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(self._buffer, self._start)
+                if length > limit:
+                    raise ProtocolError(f"a frame of {length} bytes was announced where {limit} are allowed")
+                whole = _LENGTH.size + length
+                if have >= whole:
+                    start = self._start + _LENGTH.size
+                    self._start += whole
+                    return memoryview(bytes(self._buffer[start : self._start]))
+                if whole > RECEIVE_BYTES:
+                    return self._recv_large(length, timeout)
+            if self._start:
+                self._buffer[:have] = self._buffer[self._start : self._end]
+                self._start, self._end = 0, have
+            self._end += self._read(self._address + self._end, RECEIVE_BYTES - self._end, timeout)
+
+    def _recv_large(self, length: int, timeout: float | None) -> memoryview:
+        frame = bytearray(length)
+        got = self._end - self._start - _LENGTH.size
+        frame[:got] = self._buffer[self._start + _LENGTH.size : self._end]
+        self._start = self._end = 0
+        address = self._nng.ffi.from_buffer(frame)
+        while got < length:
+            got += self._read(address + got, length - got, timeout)
+        return memoryview(frame)
+
+    def _read(self, address: Any, capacity: int, timeout: float | None) -> int:
+        if self._is_inert or self._is_closed:
+            raise LinkClosed("receiving: the link is closed")
+        lib, aio = self._nng.lib, self._recv_aio
+        if self._is_draining:
+            timeout = 0.05  # a local socket hands over at once what it holds
+        timeout_ms = -1 if timeout is None else max(1, int(timeout * 1000))
+        if timeout_ms != self._timeout_ms:
+            self._timeout_ms = timeout_ms
+            lib.nng_aio_set_timeout(aio, timeout_ms)
+        iov = self._recv_iov
+        iov[0].iov_buf, iov[0].iov_len = address, capacity
+        lib.nng_aio_set_iov(aio, 1, iov)
+        lib.nng_stream_recv(self._stream, aio)
+        lib.nng_aio_wait(aio)
+        code = lib.nng_aio_result(aio)
+        if code == 0:
+            return int(lib.nng_aio_count(aio))
+        if self._is_draining:
+            if code == _CANCELED:
+                return 0  # the wait that began before drain(): go on with the short timeout
+            raise LinkClosed("receiving: the link is drained")
+        self._nng.check(code, "receiving")
+        raise AssertionError("unreachable")
+
+    def drain(self) -> None:
+        """Let the reader finish what has arrived and then see the link as closed, even if no end of file comes.
+
+        For a peer that is known to be dead while others may hold copies of its end. May be called again: a call that
+        falls between the reader's look at the flag and its wait has no effect.
+        """
+        self._is_draining = True
+        if not self._is_inert and not self._is_closed:
+            self._nng.lib.nng_aio_cancel(self._recv_aio)
+
+    # ------------------------------------------------------------------ sending
+
+    def send(self, pieces: Sequence[Buffer]) -> None:
+        """Send a frame whose pieces already begin with its length; return when the kernel has it.
+
+        Raises:
+            LinkClosed: the link is closed; the frame may have left in part.
+        """
+        with self.send_lock:
+            self.send_locked(pieces)
+
+    def send_locked(self, pieces: Sequence[Buffer]) -> None:
+        """Send like send(), for a caller that holds `send_lock`."""
+        if sum(map(len, pieces)) <= JOIN_BYTES:
+            self._write(b"".join(pieces))
+            return
+        small: list[Buffer] = []
+        for piece in pieces:
+            if len(piece) < JOIN_BYTES:
+                small.append(piece)
+                continue
+            if small:
+                self._write(b"".join(small))
+                small = []
+            self._write(piece)
+        if small:
+            self._write(b"".join(small))
+
+    def _write(self, data: Buffer) -> None:
+        """Hand all of `data` to the kernel.
+
+        NNG tries the write in nng_stream_send itself and reports its end through another thread. When the count
+        already says that all bytes are gone, waiting for that report is put off to the next write: it would cost a
+        thread switch (about 50 us) for nothing.
+        """
+        if self._is_inert or self._is_closed:
+            raise LinkClosed("sending: the link is closed")
+        nng = self._nng
+        lib, aio, iov = nng.lib, self._send_aio, self._send_iov
+        self._settle()
+        start, sent, total = nng.ffi.from_buffer(data), 0, len(data)
+        while sent < total:
+            iov[0].iov_buf, iov[0].iov_len = start + sent, total - sent
+            lib.nng_aio_set_iov(aio, 1, iov)
+            lib.nng_stream_send(self._stream, aio)
+            if lib.nng_aio_count(aio) == total - sent:
+                self._unsettled = (data, start)  # keeps the memory until NNG is done with it
+                return
+            lib.nng_aio_wait(aio)
+            nng.check(lib.nng_aio_result(aio), "sending")
+            sent += lib.nng_aio_count(aio)
+
+    def _settle(self) -> None:
+        if self._unsettled is None:
+            return
+        lib, aio = self._nng.lib, self._send_aio
+        lib.nng_aio_wait(aio)
+        self._unsettled = None
+        self._nng.check(lib.nng_aio_result(aio), "sending")
+
+    # ------------------------------------------------------------------ the end
+
+    def close(self) -> None:
+        """Close the stream: a blocked recv() or send() raises LinkClosed. Idempotent, from any thread."""
+        if self._is_inert or self._is_closed:
+            return
+        self._is_closed = True
+        self._nng.lib.nng_stream_close(self._stream)
+
+    def free(self) -> None:
+        """Give the memory back. For the one reader, after its last recv(), when nobody will send any more."""
+        if self._is_inert:
+            return
+        self.close()
+        with self.send_lock:
+            if self._stream is None:
+                return
+            lib = self._nng.lib
+            for aio in (self._recv_aio, self._send_aio):
+                lib.nng_aio_wait(aio)
+                lib.nng_aio_free(aio)
+            lib.nng_stream_free(self._stream)
+            self._stream = None
+
+
+def open_socket(sock: socket.socket) -> Link:
+    """Make a link of a connected stream socket; the socket is taken over.
+
+    NNG's `socket://` listener adopts a descriptor: no name, no port, nobody else can connect.
+    """
+    nng = _library()
+    lib, ffi = nng.lib, nng.ffi
+    listener = ffi.new("nng_stream_listener **")
+    nng.check(lib.nng_stream_listener_alloc(listener, b"socket://"), "opening a socket")
+    aio = nng.new_aio()
+    try:
+        nng.check(lib.nng_stream_listener_listen(listener[0]), "opening a socket")
+        nng.check(lib.nng_stream_listener_set_int(listener[0], b"socket:fd", sock.detach()), "adopting a socket")
+        lib.nng_stream_listener_accept(listener[0], aio)
+        lib.nng_aio_wait(aio)
+        nng.check(lib.nng_aio_result(aio), "adopting a socket")
+        return Link(nng, ffi.cast("nng_stream *", lib.nng_aio_get_output(aio, 0)))
+    finally:
+        lib.nng_aio_free(aio)
+        lib.nng_stream_listener_free(listener[0])
+
+
+def was_forked_from_user() -> bool:
+    """Answer whether this process is a forked child of one that used NNG, so that no link can be opened here."""
+    return _is_forked_from_user

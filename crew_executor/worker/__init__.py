@@ -1,0 +1,1 @@
+"""The worker process: join, receive, run, answer, leave."""

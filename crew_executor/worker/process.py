@@ -1,0 +1,277 @@
+"""The life of one worker: become a process of its own, join, work through frames, leave.
+
+One thread does everything: the main thread, where users' code expects to run. It reads its link only when it has
+nothing to run; what must reach it sooner stands in the shared cell (withdrawals) or comes as a signal. An outcome is
+in the cell's outbox before the next task starts, and is sent when the worker runs dry, after FLUSH_SECONDS, or before
+a task that may take long.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import gc
+import json
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from .. import serialize, transport
+from ..cell import Cell
+from ..channel import Channel
+from ..core.messages import (
+    Frame,
+    Kind,
+    TaskFlag,
+    TaskItem,
+    decode_control,
+    decode_tasks,
+    encode_clock,
+    encode_outcome,
+)
+from ..errors import ProtocolError
+from ..transport import LinkClosed, LinkTimeout
+from .call import CallRunner, dump_initializer_error
+
+FLUSH_SECONDS = 0.001
+LOG_BYTES = 64 * 1024
+"""What is kept of a worker's stderr for a post-mortem."""
+
+
+class WorkerLoop:
+    """Take frames, run tasks, answer."""
+
+    def __init__(self, channel: Channel, cell: Cell, name: str, idle_timeout: float | None) -> None:
+        self._channel = channel
+        self._cell = cell
+        self._idle_timeout = idle_timeout
+        self._runner = CallRunner(name)
+        self._unsent = 0  # outcomes in the outbox
+        self._flushed_at = 0.0
+        self._last_ordinal = 0
+
+    def run(self) -> None:
+        """Work until the client lets this worker go; raise LinkClosed when it vanishes."""
+        while True:
+            try:
+                frame = self._channel.recv(timeout=self._idle_timeout)
+            except LinkTimeout:
+                self._channel.send_control(Kind.LEAVE, {"reason": "idle"})
+                continue
+            if frame.kind == Kind.TASKS:
+                self._work(frame)
+            elif frame.kind == Kind.GO:
+                fields, _ = decode_control(frame.body)
+                if fields["ordinal"] != self._last_ordinal:
+                    raise ProtocolError(f"told to go after task {fields['ordinal']}, having seen {self._last_ordinal}")
+                self._channel.send_control(Kind.BYE)
+                return
+            else:
+                raise ProtocolError(f"a worker has no use for a frame of kind {frame.kind}")
+
+    def _work(self, frame: Frame) -> None:
+        self._flushed_at = time.perf_counter()
+        for item in decode_tasks(frame):
+            self._last_ordinal = item.ordinal
+            self._work_on(item)
+        self._flush()
+
+    def _work_on(self, item: TaskItem) -> None:
+        if self._unsent and item.flags & TaskFlag.FLUSH_BEFORE:
+            self._flush()
+        cell = self._cell
+        if not cell.claim(item.ordinal):
+            return
+        encoded = encode_outcome(self._runner.run(item))
+        if not cell.put(encoded):
+            self._flush()
+            if not cell.put(encoded):
+                self._channel.send(Kind.OUTCOMES, [encode_clock(time.monotonic()), encoded], 1)
+                cell.finish(item.ordinal)
+                return
+        self._unsent += 1
+        cell.finish(item.ordinal)
+        if time.perf_counter() - self._flushed_at > FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._unsent:
+            return
+        self._channel.send(Kind.OUTCOMES, [encode_clock(time.monotonic()), self._cell.peek()], self._unsent)
+        self._cell.clear()
+        self._unsent = 0
+        self._flushed_at = time.perf_counter()
+
+
+def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Callable[[], None]) -> int:
+    """Join the client behind the channel and work for it; return the exit code.
+
+    Args:
+        settings: name, secret, idle_timeout: what the invitation said.
+        on_joined: called when the client has accepted this worker, before any user code.
+    """
+    name = settings["name"]
+    cell.adopt()
+    python = platform.python_version()
+    hello = {"name": name, "secret": settings["secret"], "pid": os.getpid(), "host": platform.node(), "python": python}
+    channel.send_control(Kind.HELLO, hello)
+    frame = channel.recv()
+    if frame.kind != Kind.WELCOME:
+        raise ProtocolError(f"expected to be welcomed, got a frame of kind {frame.kind}")
+    _fields, parts = decode_control(frame.body)
+    on_joined()
+    try:
+        initializer, initargs = serialize.loads(parts[0])
+        if initializer is not None:
+            initializer(*initargs)
+    except BaseException as error:
+        channel.send_control(Kind.READY, {"is_ready": False}, dump_initializer_error(error, name))
+        return 0
+    channel.send_control(Kind.READY, {"is_ready": True})
+    WorkerLoop(channel, cell, name, settings["idle_timeout"]).run()
+    return 0
+
+
+# ---------------------------------------------------------------------- becoming a process of one's own
+
+
+def start(message: dict[str, Any], descriptors: list[int]) -> int:
+    """Turn a forked child of the supervisor into the worker that the message describes; return its exit code.
+
+    The descriptors are: link, cell, log, stdout, stderr.
+    """
+    if message["python"] is not None:
+        _exec(message, descriptors)
+    link_fd, cell_fd, log_fd, out_fd, err_fd = descriptors
+    null = os.open(os.devnull, os.O_RDONLY)
+    _move(null, 0)
+    _move(out_fd, 1)
+    _move(err_fd, 2)
+    os.environ.clear()
+    os.environ.update(message["env"])
+    return run_worker(message, link_fd, cell_fd, log_fd, lambda: None)
+
+
+def start_after_exec(
+    settings_fd: int, link_fd: int, cell_fd: int, log_fd: int, out_fd: int, err_fd: int
+) -> None:
+    """Be the worker of a fresh interpreter: until it has joined, what it prints goes to its log alone."""
+    with os.fdopen(settings_fd, "r") as file:
+        message = json.load(file)
+    for fd in (link_fd, cell_fd, log_fd, out_fd, err_fd):
+        os.set_inheritable(fd, False)
+
+    def on_joined() -> None:
+        _move(out_fd, 1)
+        _move(err_fd, 2)
+
+    os._exit(run_worker(message, link_fd, cell_fd, log_fd, on_joined))
+
+
+def run_worker(
+    message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, on_joined: Callable[[], None]
+) -> int:
+    """Set this process up, serve, and end as an ordinary Python process would."""
+    sys.path[:] = message["sys_path"]
+    with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble
+        os.chdir(message["cwd"])
+    signal.signal(signal.SIGINT, lambda *_: None)  # children that a task starts get the default back at exec
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _forget_main()
+    _keep_stderr(log_fd)
+    if not sys.warnoptions:
+        warnings.simplefilter("always")  # the client's filters decide what is shown
+    gc.unfreeze()
+    gc.enable()
+    cell = Cell(cell_fd)
+    code = 1
+    try:
+        channel = Channel(transport.open_socket(socket.socket(fileno=link_fd)), message["run"])
+        code = serve(channel, cell, message, on_joined)
+    except LinkClosed:
+        code = 1  # the client is gone; the supervisor is about to say so too
+    _end_like_an_interpreter()
+    return code
+
+
+def _end_like_an_interpreter() -> None:
+    # A user's non-daemon threads and exit functions get their turn, as in a process that ends by itself.
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself calls at exit
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed by a task, or a pipe without a reader
+            stream.flush()
+
+
+def _exec(message: dict[str, Any], descriptors: list[int]) -> None:
+    """Replace this process by the interpreter the message names."""
+    log_fd = descriptors[2]
+    settings_fd = _settings_file(message)
+    _move(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    numbers = [settings_fd, *descriptors]
+    for fd in numbers:
+        os.set_inheritable(fd, True)
+    *head, boot_json = message["boot"]
+    boot = json.loads(boot_json)
+    boot["arguments"] = numbers
+    argv = [message["python"], *message["python_args"], *head, json.dumps(boot)]
+    try:
+        os.execve(argv[0], argv, message["env"])
+    except OSError as error:
+        os.write(2, f"cannot execute {argv[0]}: {error}\n".encode())
+        os._exit(127)
+
+
+def _settings_file(message: dict[str, Any]) -> int:
+    import tempfile
+
+    fd, path = tempfile.mkstemp(prefix="crew_executor-")
+    os.unlink(path)
+    os.write(fd, json.dumps(message).encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _move(source: int, target: int) -> None:
+    if source != target:
+        os.dup2(source, target, inheritable=True)
+        os.close(source)
+    else:
+        os.set_inheritable(target, True)
+
+
+def _forget_main() -> None:
+    """Give the worker an empty `__main__`: what a task finds there must not depend on how workers are started."""
+    import types
+
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [""]
+
+
+def _keep_stderr(log_fd: int) -> None:
+    """Copy what goes through sys.stderr, and faulthandler's words, to the log, which survives this process."""
+    faulthandler.enable(log_fd, all_threads=True)
+    sys.stdout = os.fdopen(1, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stderr = stream = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    write = stream.write
+
+    def write_both(text: str) -> int:
+        with contextlib.suppress(Exception):  # the post-mortem copy must never cost the original
+            if os.lseek(log_fd, 0, os.SEEK_CUR) > LOG_BYTES:
+                os.ftruncate(log_fd, 0)
+                os.lseek(log_fd, 0, os.SEEK_SET)
+            os.write(log_fd, text.encode(errors="backslashreplace"))
+        return write(text)
+
+    # An attribute of the instance: isatty(), fileno() and buffer stay those of the real stream.
+    stream.write = write_both  # type: ignore[method-assign]

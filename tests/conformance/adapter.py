@@ -1,0 +1,158 @@
+"""Puts CrewExecutor in the place of ProcessPoolExecutor in the standard library's test classes.
+
+Every adaptation of those tests lives here: which executor they build, the scripts they run in a fresh interpreter,
+and the wrapper that makes a listed difference prove itself. What is expected of CrewExecutor is not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import re
+import unittest
+import unittest.mock
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import crew_executor
+from crew_executor import CrewExecutor, CrewFuture
+
+from . import stdlib
+from .differences import Difference
+
+# A deadlock shows as a failure within this time, before pytest's own limit; the standard library waits for 5 minutes.
+SECONDS_UNTIL_DEADLOCK = 45.0
+
+
+class WithoutContext(CrewExecutor):
+    """CrewExecutor as most people build it: the tests' mp_context, which they always pass, is left out."""
+
+    def __init__(self, *args: Any, mp_context: BaseContext | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+# The tests put this name into scripts that import it.
+WithoutContext.__name__ = WithoutContext.__qualname__ = CrewExecutor.__name__
+
+
+class Adapter(unittest.TestCase):
+    """What a behaviour of the standard library is joined with, in the place of its ProcessPoolSpawnMixin."""
+
+    is_conformance_case = True
+    executor_type: type[CrewExecutor] = WithoutContext
+    ctx = "forkserver"
+    TIMEOUT = SECONDS_UNTIL_DEADLOCK
+
+    def setUp(self) -> None:
+        support().environment_altered = False
+        put_in_place(self, self.executor_type)
+        super().setUp()
+
+    def tearDown(self) -> None:
+        super().tearDown()
+        if not hasattr(getattr(self, self._testMethodName), "difference"):
+            self.assertFalse(support().environment_altered, "the test left threads or processes: see its warnings")
+
+    def get_context(self) -> BaseContext:
+        """Return the context whose locks, queues and managers the tests use."""
+        return multiprocessing.get_context(self.ctx)
+
+
+class SpawnAdapter(Adapter):
+    """The same with mp_context="spawn": each worker is an interpreter of its own."""
+
+    executor_type = CrewExecutor
+    ctx = "spawn"
+
+
+ADAPTERS: tuple[type[Adapter], ...] = (Adapter, SpawnAdapter)
+
+
+def support() -> Any:
+    """Return the module test.support."""
+    return stdlib.lookup("support")
+
+
+def join(behaviour: type, adapter: type[Adapter], differences: dict[str, Difference], module: str) -> type[Adapter]:
+    """Make the test class that runs a behaviour of the standard library against CrewExecutor."""
+    name = f"{adapter.__name__.removesuffix('Adapter')}Crew{behaviour.__name__.removesuffix('Mixin')}"
+    namespace: dict[str, Any] = {"__module__": module, "TIMEOUT": adapter.TIMEOUT}
+    for attribute, value in vars(behaviour).items():
+        # The tests submit these: they must be found in the standard library's module, not in a class made here.
+        if isinstance(value, classmethod):
+            namespace[attribute] = getattr(behaviour, attribute)
+    for test in stdlib.names_of_tests(behaviour):
+        if difference := differences.get(f"{behaviour.__name__}.{test}"):
+            namespace[test] = prove(difference, getattr(behaviour, test))
+    return type(name, (behaviour, adapter, stdlib.lookup("ExecutorMixin"), stdlib.lookup("BaseTestCase")), namespace)
+
+
+def prove(difference: Difference, test: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Make the test that runs a listed test and asserts that it fails as the table says."""
+
+    @functools.wraps(test)
+    def run_and_expect_symptom(self: unittest.TestCase) -> None:
+        # A subtest would report its failure past us.
+        with unittest.mock.patch.object(self, "subTest", return_value=contextlib.nullcontext()):
+            try:
+                test(self)
+            except BaseException as error:  # noqa: BLE001  # SkipTest, and SystemExit of a task, are symptoms too
+                self.assertRegex(f"{type(error).__name__}: {error}", difference.symptom)
+            else:
+                self.fail(f"{difference.test} passes now: take it out of differences.py")
+
+    # Skips that the standard library put on the test are symptoms too, to be met when it runs.
+    for mark in ("__unittest_skip__", "__unittest_skip_why__"):
+        run_and_expect_symptom.__dict__.pop(mark, None)
+    run_and_expect_symptom.difference = difference  # type: ignore[attr-defined]  # read by the evidence
+    return run_and_expect_symptom
+
+
+@contextlib.contextmanager
+def crew_futures() -> Iterator[None]:
+    """Within this block the tests' own futures are CrewFutures."""
+    # Their texts name the class: "<Future at 0x...>".
+    future_type = type("Future", (CrewFuture,), {})
+    with contextlib.ExitStack() as stack:
+        for module in stdlib.modules():
+            if hasattr(module, "Future"):
+                stack.enter_context(unittest.mock.patch.object(module, "Future", future_type))
+        create_future = stdlib.lookup("create_future")
+        for module in stdlib.modules():
+            for name in [name for name in vars(module) if name.endswith("_FUTURE")]:
+                old = getattr(module, name)
+                new = create_future(state=old._state, exception=old._exception, result=old._result)
+                stack.enter_context(unittest.mock.patch.object(module, name, new))
+        yield
+
+
+def put_in_place(case: unittest.TestCase, executor_type: type[CrewExecutor]) -> None:
+    """Put CrewExecutor, until the test ends, where the standard library's tests name ProcessPoolExecutor themselves."""
+
+    # A function, for some tests leave early when their executor_type equals futures.ProcessPoolExecutor ("Hangs, see").
+    def build(*args: Any, **kwargs: Any) -> CrewExecutor:
+        return executor_type(*args, **kwargs)
+
+    for module in (futures, *stdlib.modules()):
+        replacements = {"ProcessPoolExecutor": build}
+        if hasattr(module, "assert_python_ok"):
+            replacements["assert_python_ok"] = functools.partial(_run_script, module.assert_python_ok)
+        for name in [name for name in replacements if hasattr(module, name)]:
+            patcher = unittest.mock.patch.object(module, name, replacements[name])
+            patcher.start()
+            case.addCleanup(patcher.stop)
+
+
+def _run_script(assert_python_ok: Callable[..., Any], option: str, script: str) -> Any:
+    """Run a script of the standard library's tests in a fresh, isolated interpreter, with CrewExecutor in it."""
+    root = str(Path(crew_executor.__file__).parents[1])
+    # Isolated means: without our PYTHONPATH and working directory. One script lacks its import of multiprocessing,
+    # as the standard library never runs it with processes.
+    preamble = f"import multiprocessing, sys\nif {root!r} not in sys.path: sys.path.insert(0, {root!r})\n"
+    name = CrewExecutor.__name__
+    ours = re.sub(rf"from concurrent\.futures import {name}\b", f"from crew_executor import {name}", script)
+    return assert_python_ok(option, preamble + ours)

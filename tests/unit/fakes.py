@@ -1,0 +1,116 @@
+"""What the tests of the core share: a port that notes, makers of tasks and outcomes, and hypothesis settings."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+
+from crew_executor.core.messages import Outcome
+from crew_executor.core.scheduler import Scheduler, Task, Worker
+from crew_executor.core.taskqueue import TaskQueue
+
+IS_THOROUGH = os.environ.get("CREW_EXECUTOR_HYPOTHESIS") == "thorough"
+
+
+def hypothesis_settings(*, examples: int, steps: int = 50) -> settings:
+    """Return settings for the quick tier; CREW_EXECUTOR_HYPOTHESIS=thorough gives 50 times the examples, and shrinks."""
+    return settings(
+        max_examples=examples * 50 if IS_THOROUGH else examples,
+        stateful_step_count=steps * 2 if IS_THOROUGH else steps,
+        derandomize=not IS_THOROUGH,
+        deadline=None,
+        database=None,
+        # Shrinking a failing run takes a minute; the quick tier only has to say that something is wrong.
+        phases=(Phase.explicit, Phase.generate, Phase.shrink) if IS_THOROUGH else (Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class FakePort:
+    """Note each effect as a tuple, tasks and workers by name, so that a test compares plain lists."""
+
+    def __init__(self) -> None:
+        self.effects: list[tuple[Any, ...]] = []
+
+    def send(self, worker: Worker, tasks: list[Task]) -> None:
+        self.effects.append(("send", worker.name, [task.task_id for task in tasks]))
+
+    def dismiss(self, worker: Worker) -> None:
+        self.effects.append(("dismiss", worker.name))
+
+    def recall(self, worker: Worker) -> None:
+        self.effects.append(("recall", worker.name))
+
+    def finish(self, task: Task, outcome: Outcome, worker: Worker) -> None:
+        self.effects.append(("finish", task.task_id, worker.name))
+
+    def crash(self, task: Task, worker: Worker) -> None:
+        self.effects.append(("crash", task.task_id, worker.name))
+
+    def unsend(self, task: Task) -> None:
+        self.effects.append(("unsend", task.task_id))
+
+
+class GuardedQueue(TaskQueue):
+    """A queue that raises when the scheduler asks it over and over within one call: a loop without end, made visible."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def __len__(self) -> int:
+        self.asked += 1
+        if self.asked > 20_000:
+            raise AssertionError("the scheduler turns in circles")
+        return super().__len__()
+
+
+class Bench:
+    """A scheduler with a noting port, and the moves that most tests need in one word each."""
+
+    def __init__(self) -> None:
+        self.port = FakePort()
+        self.scheduler = Scheduler(self.port)
+        self.scheduler.queue = GuardedQueue()
+        self.tasks: dict[int, Task] = {}
+
+    def teach(self, key: str, seconds: float) -> None:
+        """Make `key` a function that reliably takes `seconds`."""
+        for _ in range(60):
+            self.scheduler.estimates.observe(key, seconds)
+
+    def submit(self, count: int = 1, *, key: str = "f", size: int = 10, priority: int = 0, now: float = 0.0) -> list[Task]:
+        """Submit `count` tasks; their ids go on from the last one, from 1."""
+        made = []
+        for _ in range(count):
+            task = Task(len(self.tasks) + 1, key, (bytes(size),), priority=priority)
+            self.tasks[task.task_id] = task
+            made.append(task)
+            self.scheduler.submit(task, now)
+        return made
+
+    def join(self, name: str, *, tasks_max: int | None = None, now: float = 0.0) -> Worker:
+        """Let a new worker join."""
+        worker = Worker(name, tasks_max=tasks_max)
+        self.scheduler.worker_ready(worker, now)
+        return worker
+
+    def answer(self, worker: Worker, *task_ids: int, attempt: int = 1, seconds: float = 0.0, now: float = 0.0) -> None:
+        """Deliver one frame of outcomes."""
+        self.scheduler.outcomes(worker, [make_outcome(task_id, attempt, seconds=seconds) for task_id in task_ids], now)
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """Return the effects since the last call."""
+        effects, self.port.effects = self.port.effects, []
+        return effects
+
+
+def make_outcome(
+    task_id: int, attempt: int = 1, *, seconds: float = 0.0, flags: int = 0, parts: tuple[bytes, ...] = (b"result",)
+) -> Outcome:
+    """Return an outcome with plain values where a test does not care."""
+    return Outcome(task_id, attempt, flags, parts, started=1_700_000_000.0, seconds=seconds, cpu_seconds=seconds, max_rss=0)

@@ -1,0 +1,307 @@
+"""Checks core/messages.py: every frame comes back as it was, and no damaged frame gets past ProtocolError."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crew_executor.core import messages
+from crew_executor.core.messages import HEADER, PREFIX_BYTES, VERSION, Frame, Kind, Outcome, OutcomeFlag
+from crew_executor.errors import CrewError, ProtocolError
+
+from .fakes import hypothesis_settings, make_outcome
+
+U16 = st.integers(0, 2**16 - 1)
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+SECONDS = st.floats(allow_nan=False)
+PARTS = st.lists(st.binary(max_size=20), min_size=1, max_size=4).map(tuple)
+OUTCOMES = st.builds(Outcome, U64, U16, U16, PARTS, SECONDS, SECONDS, SECONDS, U64)
+JSON = st.none() | st.booleans() | st.integers() | st.sampled_from(["", "w1", "\u00e9\u4e2d\0", [1, [None]], {"a": {}}])
+
+
+def make_frame(kind: int, body: bytes, count: int = 0) -> bytes:
+    """Return a whole frame with its length field."""
+    return messages.encode_header(kind, 7, 3, 2, count, len(body)) + body
+
+
+def open_frame(data: bytes) -> Frame:
+    """Decode a whole frame as the transport does: the length field is consumed first."""
+    (length,) = struct.unpack_from("<Q", data)
+    assert len(data) - PREFIX_BYTES == length
+    return messages.decode_frame(memoryview(data)[PREFIX_BYTES:])
+
+
+def tasks_frame(tasks: list[tuple[int, int, int, tuple[bytes, ...]]], first: int = 1) -> bytes:
+    pieces: list[Any] = [messages.encode_first_ordinal(first)]
+    for task in tasks:
+        pieces += messages.encode_task(*task)
+    return make_frame(Kind.TASKS, b"".join(pieces), len(tasks))
+
+
+def outcomes_frame(outcomes: list[Outcome], clock: float = 0.5) -> bytes:
+    items = b"".join(map(messages.encode_outcome, outcomes))
+    return make_frame(Kind.OUTCOMES, messages.encode_clock(clock) + items, len(outcomes))
+
+
+# ---------------------------------------------------------------------- the header
+
+
+def test_the_header_has_40_bytes() -> None:
+    assert 40 == HEADER.size == len(messages.encode_header(1, 2, 3, 4, 5, 6))
+
+
+def test_the_length_counts_everything_behind_itself() -> None:
+    data = messages.encode_header(Kind.READY, 1, 1, 0, 0, 100)
+
+    assert 32 + 100 == struct.unpack_from("<Q", data)[0]
+
+
+def test_the_wire_looks_the_same_for_ever() -> None:
+    """Another layout needs another VERSION: this frame was written down when version 1 was."""
+    frame = tasks_frame([(0x0102, 1, 1, (b"ab", b"c"))], first=9)
+
+    assert 1 == VERSION
+    assert (
+        "4b00000000000000" "01" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
+        "0900000000000000" "0201000000000000" "0100" "0100" "01000000" "0200000000000000" "0100000000000000" "6162" "63"
+    ) == frame.hex()  # fmt: skip
+
+
+@given(U32, U64, U64, U64, st.sampled_from(Kind), st.binary(max_size=30))
+@hypothesis_settings(examples=40)
+def test_a_header_comes_back_as_it_was(count: int, run: int, sequence: int, ack: int, kind: Kind, body: bytes) -> None:
+    frame = open_frame(messages.encode_header(kind, run, sequence, ack, count, len(body)) + body)
+
+    assert (kind, run, sequence, ack, count, body) == (*frame[:5], bytes(frame.body))
+
+
+@pytest.mark.parametrize("size", [0, 1, 31])
+def test_a_frame_shorter_than_its_header_is_refused(size: int) -> None:
+    with pytest.raises(ProtocolError, match=f"{size} bytes is shorter"):
+        messages.decode_frame(memoryview(bytes(size)))
+
+
+@pytest.mark.parametrize("version", [0, VERSION + 1, 255])
+def test_another_version_is_refused_by_name_with_the_cure(version: int) -> None:
+    data = bytearray(make_frame(Kind.READY, b""))
+    data[PREFIX_BYTES] = version
+    with pytest.raises(ProtocolError, match=f"version {version} of the wire, this side 1: install the same") as caught:
+        open_frame(bytes(data))
+
+    assert isinstance(caught.value, CrewError)
+
+
+def test_the_body_is_a_view_and_not_a_copy() -> None:
+    data = bytearray(make_frame(Kind.READY, b"abc"))
+    frame = messages.decode_frame(memoryview(data)[PREFIX_BYTES:])
+    data[-1] = ord("!")
+
+    assert b"ab!" == bytes(frame.body)
+
+
+# ---------------------------------------------------------------------- tasks
+
+
+@given(st.lists(st.tuples(U64, U16, U16, PARTS), max_size=5), st.integers(0, 2**63))
+@hypothesis_settings(examples=60)
+def test_tasks_come_back_as_they_were(tasks: list[tuple[int, int, int, tuple[bytes, ...]]], first: int) -> None:
+    decoded = messages.decode_tasks(open_frame(tasks_frame(tasks, first)))
+
+    assert [(first + index, *task) for index, task in enumerate(tasks)] == [
+        (item.ordinal, item.task_id, item.attempt, item.flags, tuple(map(bytes, item.parts))) for item in decoded
+    ]
+
+
+def test_a_large_part_is_not_copied_by_the_encoder() -> None:
+    large, beside = bytes(100_000), bytearray(100_000)
+
+    assert large is messages.encode_task(1, 1, 0, (large,))[-1]
+    assert beside is messages.encode_task(1, 1, 0, (large, beside))[-1]
+
+
+def test_parts_of_a_task_are_views_into_the_frame() -> None:
+    frame = open_frame(tasks_frame([(1, 1, 0, (b"abc", b"d"))]))
+    (item,) = messages.decode_tasks(frame)
+
+    assert all(part.obj is frame.body.obj for part in item.parts)
+
+
+# ---------------------------------------------------------------------- outcomes
+
+
+@given(st.lists(OUTCOMES, max_size=5), SECONDS)
+@hypothesis_settings(examples=60)
+def test_outcomes_come_back_as_they_were(outcomes: list[Outcome], clock: float) -> None:
+    assert (clock, outcomes) == messages.decode_outcomes(open_frame(outcomes_frame(outcomes, clock)))
+
+
+@given(st.lists(OUTCOMES, max_size=5))
+@hypothesis_settings(examples=30)
+def test_an_outbox_is_read_like_a_frame(outcomes: list[Outcome]) -> None:
+    outbox = b"".join(map(messages.encode_outcome, outcomes))
+
+    assert outcomes == messages.decode_outcome_items(memoryview(outbox))
+
+
+def test_parts_of_an_outcome_are_copies_that_outlive_the_frame() -> None:
+    data = bytearray(messages.encode_outcome(make_outcome(1, parts=(b"abc", b"d"))))
+    (outcome,) = messages.decode_outcome_items(memoryview(data))
+    data[:] = bytes(len(data))
+
+    assert (b"abc", b"d") == outcome.parts
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_error"),
+    [(0, False), (OutcomeFlag.ERROR, True), (OutcomeFlag.WARNINGS, False), (OutcomeFlag.ERROR | OutcomeFlag.REPORT, True)],
+)
+def test_an_outcome_is_an_error_when_its_flag_says_so(flags: int, is_error: bool) -> None:
+    assert is_error is make_outcome(1, flags=flags).is_error
+
+
+@pytest.mark.parametrize("announced", [0, 1, 3, 2**32 - 1])
+def test_a_frame_that_announces_another_count_of_outcomes_is_refused(announced: int) -> None:
+    body = messages.encode_clock(0.0) + messages.encode_outcome(make_outcome(1)) * 2
+    with pytest.raises(ProtocolError, match=f"announces {announced} outcomes and holds 2"):
+        messages.decode_outcomes(open_frame(make_frame(Kind.OUTCOMES, body, announced)))
+
+
+# ---------------------------------------------------------------------- control frames
+
+
+@given(st.dictionaries(st.sampled_from(["", "a", "\u00e9"]), JSON), st.lists(st.binary(max_size=10), max_size=4))
+@hypothesis_settings(examples=60)
+def test_a_control_frame_comes_back_as_it_was(fields: dict[str, Any], parts: list[bytes]) -> None:
+    decoded, views = messages.decode_control(memoryview(messages.encode_control(fields, parts)))
+
+    assert (fields, parts) == (decoded, list(map(bytes, views)))
+
+
+def control_with_text(text: bytes) -> memoryview:
+    return memoryview(struct.pack("<QI", len(text), 0) + text)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe\x00", b"{'a': 1}", b"nonsense"])
+def test_a_control_frame_without_json_is_refused(text: bytes) -> None:
+    with pytest.raises(ProtocolError, match="holds no JSON"):
+        messages.decode_control(control_with_text(text))
+
+
+@pytest.mark.parametrize(("text", "found"), [(b"[]", "list"), (b"3", "int"), (b"null", "NoneType"), (b'"x"', "str")])
+def test_a_control_frame_that_is_no_object_is_refused(text: bytes, found: str) -> None:
+    with pytest.raises(ProtocolError, match=f"holds {found}, not an object"):
+        messages.decode_control(control_with_text(text))
+
+
+@pytest.mark.parametrize("text", [b"[" * 4000, b'{"a":' * 600 + b"1" + b"}" * 600, b"[" * 100_000, b"9" * 5000])
+def test_json_made_to_exhaust_the_decoder_is_refused(text: bytes) -> None:
+    """A peer that has proved nothing yet may send 4 kB: deep nesting must not end the reader by another exception."""
+    try:
+        fields, _ = messages.decode_control(control_with_text(text))
+    except ProtocolError:
+        return
+
+    assert isinstance(fields, dict)
+
+
+def test_bytes_behind_the_last_part_of_a_control_frame_are_ignored_or_refused_but_never_a_part() -> None:
+    _, parts = messages.decode_control(memoryview(messages.encode_control({}, (b"one",)) + b"tail"))
+
+    assert [b"one"] == list(map(bytes, parts))
+
+
+# ---------------------------------------------------------------------- damage
+
+WHOLE_TASKS = tasks_frame([(1, 1, 0, (b"payload",)), (2, 1, 1, (b"pickle", b"buffer", b""))])
+WHOLE_OUTCOMES = outcomes_frame([make_outcome(1), make_outcome(2, parts=(b"a", b"bb", b""))])
+WHOLE_CONTROL = messages.encode_control({"name": "w1"}, (b"one", b"two"))
+
+
+def decode_any(data: bytes) -> object:
+    """Decode a frame by its kind."""
+    frame = messages.decode_frame(memoryview(data)[PREFIX_BYTES:])
+    if frame.kind == Kind.TASKS:
+        return messages.decode_tasks(frame)
+    return messages.decode_outcomes(frame)
+
+
+@pytest.mark.parametrize("whole", [WHOLE_TASKS, WHOLE_OUTCOMES], ids=["tasks", "outcomes"])
+def test_a_frame_cut_anywhere_is_refused(whole: bytes) -> None:
+    for size in range(PREFIX_BYTES, len(whole)):
+        with pytest.raises(ProtocolError):
+            decode_any(whole[:size])
+
+
+def test_a_control_frame_cut_anywhere_is_refused() -> None:
+    for size in range(len(WHOLE_CONTROL)):
+        with pytest.raises(ProtocolError):
+            messages.decode_control(memoryview(WHOLE_CONTROL[:size]))
+
+
+@pytest.mark.parametrize("whole", [WHOLE_TASKS, WHOLE_OUTCOMES], ids=["tasks", "outcomes"])
+def test_a_frame_with_bytes_too_many_is_refused(whole: bytes) -> None:
+    for extra in (1, 8, 100):
+        with pytest.raises(ProtocolError):
+            decode_any(whole + bytes(extra))
+
+
+LIE = st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=8))
+
+
+@given(st.sampled_from([WHOLE_TASKS, WHOLE_OUTCOMES]), LIE)
+@hypothesis_settings(examples=150)
+def test_a_lie_in_a_frame_is_decoded_or_refused_and_never_another_exception(whole: bytes, lie: tuple[int, bytes]) -> None:
+    at, lies = PREFIX_BYTES + 2 + lie[0] % (len(whole) - PREFIX_BYTES - 2), lie[1]
+    try:
+        decode_any(whole[:at] + lies + whole[at + len(lies) :])
+    except ProtocolError:
+        pass
+
+
+@given(st.integers(0, len(WHOLE_CONTROL) - 1), st.binary(min_size=1, max_size=8))
+@hypothesis_settings(examples=150)
+def test_a_lie_in_a_control_frame_is_decoded_or_refused(at: int, lies: bytes) -> None:
+    try:
+        fields, parts = messages.decode_control(memoryview(WHOLE_CONTROL[:at] + lies + WHOLE_CONTROL[at + len(lies) :]))
+    except ProtocolError:
+        return
+
+    assert isinstance(fields, dict)
+    assert sum(map(len, parts)) <= len(WHOLE_CONTROL) + len(lies)
+
+
+@pytest.mark.parametrize("extras", [1, 1000, 2**32 - 1])
+def test_a_table_of_parts_larger_than_its_frame_is_refused_without_allocating_it(extras: int) -> None:
+    task = messages.encode_first_ordinal(1) + messages.TASK_ITEM.pack(1, 1, 0, extras, 0)
+    outcome = messages.OUTCOME_ITEM.pack(1, 1, 0, extras, 0, 0.0, 0.0, 0.0, 0)
+    with pytest.raises(ProtocolError, match=f"table of {extras} parts"):
+        messages.decode_tasks(open_frame(make_frame(Kind.TASKS, task, 1)))
+    with pytest.raises(ProtocolError, match=f"table of {extras} parts"):
+        messages.decode_outcome_items(memoryview(outcome))
+    with pytest.raises(ProtocolError, match=f"table of {extras} parts"):
+        messages.decode_control(memoryview(struct.pack("<QI", 0, extras)))
+
+
+@pytest.mark.parametrize("length", [8, 2**40, 2**64 - 1])
+def test_a_part_longer_than_its_frame_is_refused(length: int) -> None:
+    task = messages.encode_first_ordinal(1) + messages.TASK_ITEM.pack(1, 1, 0, 0, length) + b"seven.."
+    outcome = messages.OUTCOME_ITEM.pack(1, 1, 0, 0, length, 0.0, 0.0, 0.0, 0) + b"seven.."
+    with pytest.raises(ProtocolError, match=f"part of {length} bytes"):
+        messages.decode_tasks(open_frame(make_frame(Kind.TASKS, task, 1)))
+    with pytest.raises(ProtocolError, match=f"{length} bytes ends after 7"):
+        messages.decode_outcome_items(memoryview(outcome))
+    with pytest.raises(ProtocolError, match=f"part of {length} bytes"):
+        messages.decode_control(memoryview(struct.pack("<QI", length, 0) + b"seven.."))
+
+
+def test_a_control_frame_is_plain_json_on_the_wire() -> None:
+    body = messages.encode_control({"name": "w1"}, (b"opaque",))
+
+    assert json.dumps({"name": "w1"}).encode() in body
+    assert body.endswith(b"opaque")
