@@ -23,6 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from . import demo_tasks
+from .cpus import usable_cpus
 from .demo_tasks import FileReport, analyse_file, hold_worker
 from .errors import CrewError, WorkerCrashError
 from .report import Report
@@ -35,7 +36,7 @@ __all__ = ["add_arguments", "run"]
 
 FILES_DEFAULT = 600  # of the standard library's 1,700: about 20 s of work on one core
 FILES_QUICK = 150
-QUICK_BYTES_MAX = 16_000
+QUICK_BYTES = range(1_000, 16_001)  # a tiny file is no work
 # Names of the standard library's test data that are there to fail or to warn. A sample always includes them.
 TELLING_NAMES = ("bad", "grammar", "syntax")
 SKIPPED_DIRECTORIES = frozenset({"__pycache__", "site-packages", "dist-packages", "node_modules"})
@@ -125,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not files:
         report.line("There is nothing to analyse: no Python file was found. Name a directory with some: demo PATH")
         return 1
-    workers = arguments.workers or os.cpu_count() or 1
+    workers = arguments.workers or usable_cpus()
     try:
         pool_run = run_on_pool(files, workers, arguments.breaks, report)
     except CrewError as error:
@@ -158,8 +159,7 @@ def choose_files(path: Path | None, is_quick: bool, report: Report) -> list[Path
     sizes = {file: _warm(file) for file in found}
     chosen = found
     if is_quick:
-        # A tiny file is no work, unless it is there to fail.
-        small = [file for file in found if (0 if is_telling(file) else 1_000) < sizes[file] <= QUICK_BYTES_MAX]
+        small = [file for file in found if sizes[file] in QUICK_BYTES or is_telling(file)]
         chosen = sample(small or found, FILES_QUICK)
     elif path is None:
         chosen = sample(found, FILES_DEFAULT)
@@ -222,7 +222,8 @@ def run_on_pool(files: Sequence[Path], workers_max: int, breaks: bool, report: R
     from . import CrewExecutor
     from .launchers import LocalLauncher
 
-    report.heading(f"On a CrewExecutor of at most {workers_max} workers")
+    report.heading(f"On a CrewExecutor of at most {_workers(workers_max)}")
+    show_load(report)
     pool_run = PoolRun()
     # The pool shows each warning of a task in the client too; here they are shown from the records instead.
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="crew-demo-") as directory:
@@ -274,7 +275,7 @@ class PoolWatch:
             self._looked = now
             workers = self.look()
             done = len(self.pool_run.outcomes)
-            self.report.progress(f"  {self.seconds():6.2f} s  {done}/{files} files, {workers} workers")
+            self.report.progress(f"  {self.seconds():6.2f} s  {done}/{files} files, {_workers(workers)}")
 
     def wait_until_empty(self) -> None:
         """Wait until the idle workers have left by themselves."""
@@ -419,9 +420,18 @@ def show_speed(pool_run: PoolRun, serial_seconds: float, workers: int, report: R
     speedup = serial_seconds / pool_run.seconds if pool_run.seconds else 0.0
     held = ", although one worker was held and killed" if pool_run.crash else ""
     report.line(
-        f"  speed-up {speedup:.2f}x on at most {workers} workers: {pool_run.seconds:.2f} s on the pool, "
+        f"  speed-up {speedup:.2f}x on at most {_workers(workers)}: {pool_run.seconds:.2f} s on the pool, "
         f"its start from 0 workers included; {serial_seconds:.2f} s serially{held}"
     )
+
+
+def show_load(report: Report) -> None:
+    """Say so when this machine is busy already: then the speed-up tells more about the others than about the pool."""
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > usable_cpus() / 2:
+        cpus = usable_cpus()
+        report.line(
+            f"  this machine is busy already: a load of {load:.1f} on {cpus} CPUs; expect less speed-up than usual"
+        )
 
 
 def show_workers(pool_run: PoolRun, report: Report) -> None:
@@ -500,6 +510,10 @@ def _show_rest(count: int, report: Report) -> None:
         report.line(f"  and {count} more")
 
 
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
 def _short(file: Path) -> str:
     return str(Path(*file.parts[-3:]))
 
@@ -522,7 +536,7 @@ def judge(pool_run: PoolRun, serial: dict[Path, Outcome], workers_max: int, repo
     judge_results(pool_run.outcomes, serial, verdict)
     peak = pool_run.workers_peak
     verdict.check(
-        f"the pool grew from 0 to at most {workers_max} workers",
+        f"the pool grew from 0 to at most {_workers(workers_max)}",
         pool_run.workers_before == 0 and 1 <= peak <= workers_max,
         f"{pool_run.workers_before} at the start, {peak} at most",
     )

@@ -97,7 +97,7 @@ class CrewFuture(Future[T]):
     _task: Any = None
 
     _unopened: Outcome | None = None  # an outcome whose parts nobody has unpickled yet
-    _facts: Outcome | None = None  # the outcome without its parts
+    _times: tuple[float, float, float, int] | None = None  # started, seconds, cpu seconds, max_rss of the outcome
     _worker: WorkerFacts | None = None
     _warnings: tuple[TaskWarning, ...] = ()
     _frames: TracebackType | None = None  # the exception's own frames, before any raise in this process
@@ -129,8 +129,10 @@ class CrewFuture(Future[T]):
             BaseException: whatever the call raised, with the worker's frames.
         """
         try:
-            self._wait_done(timeout)
-            self._open()
+            if self._state != FINISHED:
+                self._wait_done(timeout)
+            if self._unopened is not None:
+                self._open()
             error = self._exception  # type: ignore[has-type]
             if error is not None:
                 # Each raise adds frames to the exception: begin from the worker's every time.
@@ -157,13 +159,12 @@ class CrewFuture(Future[T]):
         if not self.done():
             return TaskRecord(name, command, submitted=self._submitted)
         failure = self.exception()
-        facts = self._facts
         times: dict[str, Any] = {"submitted": self._submitted, "attempts": attempts}
-        if facts is not None:
-            times["started"] = facts.started
-            times["finished"] = facts.started + facts.seconds
-            times["queue_seconds"] = max(0.0, facts.started - (self._submitted or facts.started))
-            times |= {"seconds": facts.seconds, "cpu_seconds": facts.cpu_seconds, "max_rss": facts.max_rss}
+        if self._times is not None:
+            started, seconds, cpu_seconds, max_rss = self._times
+            times |= {"started": started, "finished": started + seconds, "seconds": seconds}
+            times |= {"queue_seconds": max(0.0, started - (self._submitted or started))}
+            times |= {"cpu_seconds": cpu_seconds, "max_rss": max_rss}
         return TaskRecord(
             name,
             command,
@@ -239,8 +240,6 @@ class CrewFuture(Future[T]):
     # ------------------------------------------------------------------ inside
 
     def _wait_done(self, timeout: float | None) -> None:
-        if self._state == FINISHED:
-            return
         with self._condition:
             deadline = None if timeout is None else time.monotonic() + timeout
             while self._state not in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED):
@@ -271,7 +270,7 @@ class CrewFuture(Future[T]):
                     self._exception = error
                     self._frames = error.__traceback__
                     _note(error, f"raised while unpickling the result of {_command(self._fn)} in the client")
-            self._facts = outcome._replace(parts=())
+            self._times = outcome[4:]
             self._unopened = None  # last: who finds it None without the lock may read the result
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import traceback
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any
 
 from . import serialize
@@ -88,9 +88,38 @@ def _reduce(value: Any) -> Any:
 
     if isinstance(value, TracebackType):
         return pickling_support.pickle_traceback(value)
-    if isinstance(value, BaseException):
-        return pickling_support.pickle_exception(value)
-    return NotImplemented
+    if not isinstance(value, BaseException):
+        return NotImplemented
+    hung_on = (
+        value.__cause__, value.__traceback__, value.__context__, value.__suppress_context__,
+        getattr(value, "__notes__", None),
+    )  # fmt: skip
+    if _has_python_method(value, "__init__") and not _has_python_method(value, "__reduce__", "__reduce_ex__"):
+        # Its args are those of the built-in base, which its own __init__ need not accept.
+        return pickling_support.unpickle_exception, (_Rebuild(type(value)), (value.args, value.__dict__), *hung_on)
+    reduced = value.__reduce_ex__(serialize.PROTOCOL)
+    if isinstance(reduced, str):
+        raise pickle.PicklingError(f"{type(value).__qualname__} reduces to a global name, {reduced!r}")
+    function, args, *state = reduced
+    return (pickling_support.unpickle_exception, (function, args, *hung_on), *state)
+
+
+def _has_python_method(value: object, *names: str) -> bool:
+    return any(isinstance(getattr(type(value), name), FunctionType) for name in names)
+
+
+class _Rebuild:
+    """Make an exception without its Python __init__: the built-in one under it sets what it knows from the args."""
+
+    def __init__(self, cls: type[BaseException]) -> None:
+        self.cls = cls
+
+    def __call__(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+        error = self.cls.__new__(self.cls, *args)
+        built_in = next(base for base in self.cls.__mro__ if not isinstance(base.__init__, FunctionType))
+        built_in.__init__(error, *args)
+        error.__dict__.update(attributes)
+        return error
 
 
 class _ErrorPickler(pickle.Pickler):

@@ -212,10 +212,11 @@ def test_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
     """`python -m crew_executor demo | head -1`."""
     running = Demo(cwd=tmp_path)
     assert running.process.stdout is not None
+    assert running.process.stderr is not None
     running.process.stdout.readline()
     running.process.stdout.close()
-    assert running.process.stderr is not None
-    err = running.process.stderr.read()
+    with running.process.stderr as stderr:
+        err = stderr.read()
 
     assert (1, "") == (running.process.wait(SECONDS_MAX), err)
     assert [] == running.wait_until_none_left()

@@ -155,6 +155,7 @@ class World:
     def unsend(self, task: Task) -> None:
         assert task.task_id not in self.done
         assert (task.task_id, task.attempt) not in self.begun, "what has started is not given back"
+        assert task.state == "queued"
         if self.unsent:
             assert self.unsent[-1].ordinal > task.ordinal, "the latest is put back first, so that the order is kept"
         self.unsent.append(task)
@@ -186,11 +187,17 @@ class World:
     def lose(self, fake: FakeWorker, started: int | None) -> None:
         """The client hears of a death; what is still on the link stays there and may come late."""
         fake.is_alive = False
+        held = [task for task, holder in self.where.items() if holder is fake.worker]
         if fake.worker in self.fakes:
             del self.fakes[fake.worker]
             self.recalls.pop(fake.worker, None)
             self.dead.append(fake)
         self.call(self.scheduler.worker_lost, fake.worker, started, self.now)
+        for task in held:
+            has_crashed = self.done.get(task.task_id) == CRASHED
+            assert has_crashed is (task not in self.unsent)
+            assert has_crashed or (task.task_id, task.attempt) not in self.begun - fake.begun
+            assert has_crashed is (started is None or (task.task_id, task.attempt) in fake.begun)
 
     def deliver(self, fake: FakeWorker, frame: tuple[str, Any]) -> None:
         """Let the client read one frame."""

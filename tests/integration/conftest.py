@@ -1,0 +1,61 @@
+"""Fixtures of the integration tests: a test that leaves a process, thread, descriptor or socket file behind fails."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crew_executor.launchers import supervisor_handle
+
+from .helpers import wait_until
+
+
+def _own_processes() -> set[int]:
+    """Return all descendants but the supervisor itself, which lives as long as this process."""
+    handle = supervisor_handle.running()
+    known = set() if handle is None else {handle.pid}
+    return {child.pid for child in psutil.Process().children(recursive=True)} - known
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("crew-")} - {"crew-supervisor"}
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found[entry] = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_up() -> None:
+    """Start what lives as long as the process, so that no test is blamed for its descriptors."""
+    from crew_executor import CrewExecutor
+
+    with CrewExecutor(1) as executor:
+        executor.submit(int).result()
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(_warm_up: None) -> Iterator[None]:
+    handle = supervisor_handle.running()
+    before = _descriptors()
+    files = set(Path("/dev/shm").glob("crew*"))
+    yield
+    gc.collect()
+    wait_until(lambda: not _own_processes(), "all worker processes of the test are gone", 10)
+    wait_until(lambda: not _threads(), "all threads of the test are gone", 10)
+    if supervisor_handle.running() is handle:
+        wait_until(lambda: len(_descriptors()) <= len(before), "all descriptors of the test are closed", 5)
+
+    assert set(Path("/dev/shm").glob("crew*")) == files

@@ -1,0 +1,117 @@
+"""Exceptions to bytes and back: every kind keeps what it knows, or is told as text."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+
+import pytest
+
+from crew_executor import tracebacks
+from crew_executor.errors import RemoteTaskError
+
+
+class TwoArguments(Exception):
+    def __init__(self, left: str, right: str) -> None:
+        super().__init__(f"{left} and {right}")
+        self.left = left
+        self.right = right
+
+
+class Exit(SystemExit):
+    def __init__(self, left: int, right: int) -> None:
+        super().__init__(left + right)
+
+
+class Missing(FileNotFoundError):
+    def __init__(self, path: str) -> None:
+        super().__init__(2, "no such thing", path)
+
+
+class Stubborn(Exception):
+    def __reduce__(self) -> tuple[object, ...]:
+        raise ValueError("no")
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def _round_trip(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as raised:
+        return tracebacks.loads_error(tracebacks.dumps_error(raised), tracebacks.describe(raised))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("text"),
+        KeyError("key"),
+        SystemExit(4),
+        StopIteration(5),
+        OSError(2, "no such file", "name"),
+        ImportError("text", name="module", path="path"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        SyntaxError("text", ("file", 3, 4, "line")),
+        TwoArguments("one", "two"),
+        Exit(1, 2),
+        Missing("name"),
+    ],
+)
+def test_an_exception_keeps_what_it_knows(error: BaseException) -> None:
+    loaded = _round_trip(error)
+
+    assert type(loaded) is type(error)
+    assert (str(loaded), loaded.args, loaded.__dict__) == (str(error), error.args, error.__dict__)
+    for name in ("code", "value", "errno", "filename", "name", "path", "encoding", "reason", "lineno", "text"):
+        assert getattr(loaded, name, None) == getattr(error, name, None)
+    assert [frame.name for frame in traceback.extract_tb(loaded.__traceback__)] == ["_round_trip"]
+
+
+def test_cause_context_and_notes_travel() -> None:
+    error = ValueError("outer")
+    error.__cause__ = TwoArguments("a", "b")
+    error.__context__ = KeyError("c")
+    error.__notes__ = ["a note"]  # type: ignore[attr-defined]
+    loaded = _round_trip(error)
+
+    assert isinstance(loaded.__cause__, TwoArguments)
+    assert loaded.__cause__.left == "a"
+    assert isinstance(loaded.__context__, KeyError)
+    assert loaded.__notes__ == ["a note"]  # type: ignore[attr-defined]
+
+
+def test_an_exception_of_main_travels_by_value() -> None:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    exec("class Local(Exception):\n    pass", namespace)  # noqa: S102  how a script's class looks
+    loaded = _round_trip(namespace["Local"]("text"))  # type: ignore[operator]
+
+    assert type(loaded).__name__ == "Local"
+
+
+def test_an_exception_that_refuses_to_be_pickled_raises_here() -> None:
+    with pytest.raises(ValueError, match="no"):
+        tracebacks.dumps_error(Stubborn())
+
+
+def test_bytes_that_cannot_be_loaded_become_a_remote_error() -> None:
+    loaded = tracebacks.loads_error(b"garbage", {"type_name": "a.B", "text": "t", "traceback_text": "lines"})
+
+    assert isinstance(loaded, RemoteTaskError)
+    assert (loaded.type_name, loaded.text, loaded.traceback_text) == ("a.B", "t", "lines")
+
+
+def test_a_pickle_that_is_no_exception_becomes_a_remote_error() -> None:
+    report = {"type_name": "a.B", "text": "t", "traceback_text": "lines"}
+
+    assert isinstance(tracebacks.loads_error(pickle.dumps(3), report), RemoteTaskError)
+
+
+def test_an_exception_without_words_can_be_described() -> None:
+    report = tracebacks.describe(Mute())
+
+    assert "ValueError" in report["text"]
+    assert report["type_name"].endswith("Mute")
