@@ -114,8 +114,7 @@ class Connection:
         while self._outgoing and send_lock.acquire(blocking=may_block):
             try:
                 while self._outgoing:
-                    if not may_block and self._is_big(self._outgoing[0]):
-                        self._wake_sender()
+                    if not may_block and self._is_big(self._outgoing[0]) and self._wake_sender():
                         return
                     self._write(self._outgoing.popleft())
             except LinkClosed:
@@ -127,12 +126,18 @@ class Connection:
     def _is_big(entry: _Entry) -> bool:
         return sum(len(part) for _id, _attempt, _flags, parts in entry[2] for part in parts) > INLINE_BYTES
 
-    def _wake_sender(self) -> None:
+    def _wake_sender(self) -> bool:
+        """Leave the big frame to the sender thread; False when there can be none any more."""
         if self._sender is None:
             name = f"crew-sender-{self.worker.name}"
-            self._sender = threading.Thread(target=self._send_big, name=name, daemon=True)
-            self._sender.start()
+            sender = threading.Thread(target=self._send_big, name=name, daemon=True)
+            try:
+                sender.start()
+            except RuntimeError:  # Python 3.12 at its end
+                return False
+            self._sender = sender
         self._sender_wake.put(True)
+        return True
 
     def _send_big(self) -> None:
         while self._sender_wake.get():
@@ -171,11 +176,16 @@ class Connection:
         """Return the next frame of the worker; for its reader thread."""
         return self._channel.recv()
 
-    def start_reader(self, serve: Callable[[Connection], None]) -> None:
-        """Start the thread that reads from the worker."""
+    def start_reader(self, serve: Callable[[Connection], None]) -> bool:
+        """Start the thread that reads from the worker; False when the interpreter starts no threads any more."""
         name = f"crew-reader-{self.worker.name}"
-        self.reader = threading.Thread(target=serve, args=(self,), name=name, daemon=True)
-        self.reader.start()
+        reader = threading.Thread(target=serve, args=(self,), name=name, daemon=True)
+        try:
+            reader.start()
+        except RuntimeError:  # Python 3.12 at its end
+            return False
+        self.reader = reader
+        return True
 
     def drain(self) -> None:
         """Let the reader finish with what has arrived: the worker is dead."""
@@ -197,7 +207,7 @@ class Connection:
         self._theirs.close()
         self._sender_wake.put(False)
         for thread in (self.reader, self._sender):
-            if thread is not None and thread.ident is not None:
+            if thread is not None:
                 thread.join()
         self._channel.link.free()
         self.cell.close()

@@ -48,6 +48,8 @@ STALL_SECONDS = 2.0
 UNSENT_LOOK = 1.0
 """While tasks are out, seconds between looks for frames whose sender was interrupted (a Ctrl-C in submit())."""
 DRAIN_RETRY = 0.05
+THREADLESS_LOOK = 0.02
+"""Seconds between looks for a worker to read from, while the interpreter ends."""
 DECISIONS_KEPT = 20
 
 _Effect = tuple[Callable[..., None], tuple[Any, ...]]
@@ -89,6 +91,8 @@ class Dispatcher:
         self.broken: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._reader_idents: set[int] = set()
+        self._readerless: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._is_threadless = False
         self._bound_cancel = self._cancel  # one object for all futures
 
     # ------------------------------------------------------------------ for users' threads
@@ -141,10 +145,15 @@ class Dispatcher:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the dispatcher's thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+    def join_lending_this_thread(self) -> None:
+        """Wait like join(), and read from workers meanwhile if no thread can be started any more.
+
+        Python 3.12 starts no thread once the main thread has come to its end, and that is when the work of a short
+        script is done. One reader is enough to finish everything.
+        """
+        while self._thread is not None and self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._serve(self._readerless.get(timeout=THREADLESS_LOOK))
 
     def stats(self) -> Stats:
         """Return a consistent snapshot."""
@@ -441,6 +450,8 @@ class Dispatcher:
         starting, ready, leaving = self._counts()
         demand = self._demand()
         number = self._scaler.launches(tasks_open=demand, starting=starting, ready=ready, leaving=leaving, now=now)
+        if number and self._is_threadless:
+            number = 0 if self._connections else 1  # the one thread that reads takes one worker after the other
         if number:
             self._decisions.append(self._scaler.last_decision)
         return number
@@ -457,7 +468,9 @@ class Dispatcher:
                 self._connections[name] = connection
                 self._launched += 1
             invitation = connection.invitation(self._idle_timeout, self._environment)
-            connection.start_reader(self._serve)
+            if not connection.start_reader(self._serve):
+                self._is_threadless = True
+                self._readerless.put(connection)
             try:
                 self._launcher.launch(invitation, lambda end, c=connection: self._post(self._exited, c, end))  # type: ignore[misc]
             except Exception as error:  # a launcher may be anybody's
@@ -465,6 +478,8 @@ class Dispatcher:
                 self._exited(connection, WorkerExit(name, reason=f"could not be launched: {reason}"))
             finally:
                 connection.invited()
+            if self._is_threadless:
+                return
 
     # ------------------------------------------------------------------ watching and burying workers
 

@@ -90,6 +90,8 @@ class CrewExecutor(Executor):
         self._name = f"crew-{next(_numbers)}" if name is None else str(name)
         self._options = TaskOptions()
         self._pid = os.getpid()
+        _check_not_forked()
+        self._launcher.prepare()
         rules = ScalingRules(self._max_workers, min_workers, scaling, self._launcher.max_failed_launches)
         self._dispatcher = _make_dispatcher(
             self._name, self._launcher, rules,
@@ -289,15 +291,18 @@ _is_interpreter_ending = False
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
 
-def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:
-    from . import transport  # late: pynng takes 70-100 ms to import
-    from .dispatcher import Dispatcher
-
-    if transport.was_forked_from_user():
+def _check_not_forked() -> None:
+    transport = sys.modules.get("crew_executor.transport")
+    if transport is not None and transport.was_forked_from_user():
         raise RuntimeError(
             f"process {os.getpid()} was forked from one that used a CrewExecutor; NNG cannot be used here: start this "
             "process with the spawn or forkserver method of multiprocessing"
         )
+
+
+def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:
+    from .dispatcher import Dispatcher  # late: pynng takes 70-100 ms to import
+
     dispatcher = Dispatcher(*args, **kwargs)
     _dispatchers.add(dispatcher)
     return dispatcher
@@ -319,7 +324,7 @@ def _end_of_interpreter() -> None:
         else:
             dispatcher.shutdown()
     for dispatcher in dispatchers:
-        dispatcher.join()
+        dispatcher.join_lending_this_thread()
     supervisor_handle = sys.modules.get("crew_executor.launchers.supervisor_handle")
     if supervisor_handle is not None:
         supervisor_handle.close()

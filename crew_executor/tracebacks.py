@@ -60,9 +60,12 @@ def dumps_error(error: BaseException) -> bytes:
     worker, not in the client.
     """
     buffer = io.BytesIO()
-    _ErrorPickler(buffer, serialize.PROTOCOL).dump(error)
-    data = buffer.getvalue()
-    if serialize.is_by_value(data):
+    try:
+        _ErrorPickler(buffer, serialize.PROTOCOL).dump(error)
+        data = buffer.getvalue()
+    except Exception:  # a class of a script, say: cloudpickle may know better, or raises the error to report
+        data = b""
+    if not data or serialize.is_by_value(data):
         data = serialize.dumps_by_value(error, _reduce)
     loaded = pickle.loads(data)
     if type(loaded) is not type(error) and type(loaded).__qualname__ != type(error).__qualname__:
@@ -83,6 +86,14 @@ def loads_error(data: Any, report: dict[str, str]) -> BaseException:
     return error
 
 
+_UNREDUCED = {
+    SyntaxError: ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset", "print_file_and_line"),
+    NameError: ("name",),
+    AttributeError: ("name",),
+}
+"""What built-in exceptions keep beside their args and __dict__, so that plain pickle loses it."""
+
+
 def _reduce(value: Any) -> Any:
     from tblib import pickling_support  # late: only tasks that fail pay for it
 
@@ -90,17 +101,18 @@ def _reduce(value: Any) -> Any:
         return pickling_support.pickle_traceback(value)
     if not isinstance(value, BaseException):
         return NotImplemented
-    hung_on = (
-        value.__cause__, value.__traceback__, value.__context__, value.__suppress_context__,
-        getattr(value, "__notes__", None),
-    )  # fmt: skip
-    if _has_python_method(value, "__init__") and not _has_python_method(value, "__reduce__", "__reduce_ex__"):
-        # Its args are those of the built-in base, which its own __init__ need not accept.
-        return pickling_support.unpickle_exception, (_Rebuild(type(value)), (value.args, value.__dict__), *hung_on)
     reduced = value.__reduce_ex__(serialize.PROTOCOL)
     if isinstance(reduced, str):
         raise pickle.PicklingError(f"{type(value).__qualname__} reduces to a global name, {reduced!r}")
     function, args, *state = reduced
+    if _has_python_method(value, "__init__") and not _has_python_method(value, "__reduce__", "__reduce_ex__"):
+        # The args are those of the built-in base, which the class's own __init__ need not accept.
+        function, args, state = _Rebuild(type(value)), (args, value.__dict__), []
+    kept = {name: getattr(value, name) for cls, names in _UNREDUCED.items() if isinstance(value, cls) for name in names}
+    if kept:
+        function, args = _Restore(kept), (function, args)
+    notes = getattr(value, "__notes__", None)
+    hung_on = (value.__cause__, value.__traceback__, value.__context__, value.__suppress_context__, notes)
     return (pickling_support.unpickle_exception, (function, args, *hung_on), *state)
 
 
@@ -117,8 +129,22 @@ class _Rebuild:
     def __call__(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
         error = self.cls.__new__(self.cls, *args)
         built_in = next(base for base in self.cls.__mro__ if not isinstance(base.__init__, FunctionType))
-        built_in.__init__(error, *args)
+        if built_in.__init__ is not BaseException.__init__:
+            built_in.__init__(error, *args)
         error.__dict__.update(attributes)
+        return error
+
+
+class _Restore:
+    """Make an exception and set what its args do not."""
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = attributes
+
+    def __call__(self, function: Any, args: tuple[Any, ...]) -> BaseException:
+        error: BaseException = function(*args)
+        for name, value in self.attributes.items():
+            setattr(error, name, value)
         return error
 
 

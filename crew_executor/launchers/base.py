@@ -106,6 +106,13 @@ class Launcher(ABC):
         self.walltime = walltime
         self.max_failed_launches = max_failed_launches
 
+    def prepare(self) -> None:  # noqa: B027  nothing to prepare is the common case
+        """Get ready for launches, in a thread of the user's, when an executor is made.
+
+        Raises:
+            LaunchError: this launcher cannot work here.
+        """
+
     @abstractmethod
     def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
         """Begin to start one worker and return.

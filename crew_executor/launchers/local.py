@@ -47,6 +47,10 @@ class LocalLauncher(Launcher):
             python_args=self.python_args,
         )
 
+    def prepare(self) -> None:
+        """Start the supervisor: its imports go on beside the client's own."""
+        supervisor_handle.current()
+
     def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
         """Order a worker of the supervisor; see Launcher.launch()."""
         handle = supervisor_handle.current()

@@ -91,7 +91,7 @@ def tree(tmp_path: Path) -> Path:
     (root / "package").mkdir(parents=True)
     (root / "package" / "good.py").write_text("def f(x):\n    return x\n", "utf-8")
     (root / "package" / "warns.py").write_text("x = 1\nassert (x, 'always true')\n", "utf-8")
-    (root / "euro.py").write_text("price = 3€\n", "utf-8")
+    (root / "euro.py").write_text("price = €\n", "utf-8")
     (root / "undecodable.py").write_bytes(b"# coding: utf-8\n\n\nname = '\xff'\n")
     (root / "__pycache__").mkdir()
     (root / "__pycache__" / "skipped.py").write_text("(", "utf-8")

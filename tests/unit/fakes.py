@@ -15,7 +15,7 @@ IS_THOROUGH = os.environ.get("CREW_EXECUTOR_HYPOTHESIS") == "thorough"
 
 
 def hypothesis_settings(*, examples: int, steps: int = 50) -> settings:
-    """Return settings for the quick tier; CREW_EXECUTOR_HYPOTHESIS=thorough gives 50 times the examples, and shrinks."""
+    """Return settings for the quick tier; CREW_EXECUTOR_HYPOTHESIS=thorough: 50 times the examples, and shrinks."""
     return settings(
         max_examples=examples * 50 if IS_THOROUGH else examples,
         stateful_step_count=steps * 2 if IS_THOROUGH else steps,
@@ -54,7 +54,7 @@ class FakePort:
 
 
 class GuardedQueue(TaskQueue):
-    """A queue that raises when the scheduler asks it over and over within one call: a loop without end, made visible."""
+    """A queue that raises when the scheduler asks it over and over within one call: a loop without end."""
 
     __slots__ = ("asked",)
 
@@ -83,7 +83,9 @@ class Bench:
         for _ in range(60):
             self.scheduler.estimates.observe(key, seconds)
 
-    def submit(self, count: int = 1, *, key: str = "f", size: int = 10, priority: int = 0, now: float = 0.0) -> list[Task]:
+    def submit(
+        self, count: int = 1, *, key: str = "f", size: int = 10, priority: int = 0, now: float = 0.0
+    ) -> list[Task]:
         """Submit `count` tasks; their ids go on from the last one, from 1."""
         made = []
         for _ in range(count):
@@ -113,4 +115,6 @@ def make_outcome(
     task_id: int, attempt: int = 1, *, seconds: float = 0.0, flags: int = 0, parts: tuple[bytes, ...] = (b"result",)
 ) -> Outcome:
     """Return an outcome with plain values where a test does not care."""
-    return Outcome(task_id, attempt, flags, parts, started=1_700_000_000.0, seconds=seconds, cpu_seconds=seconds, max_rss=0)
+    return Outcome(
+        task_id, attempt, flags, parts, started=1_700_000_000.0, seconds=seconds, cpu_seconds=seconds, max_rss=0
+    )

@@ -159,7 +159,12 @@ def test_parts_of_an_outcome_are_copies_that_outlive_the_frame() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "is_error"),
-    [(0, False), (OutcomeFlag.ERROR, True), (OutcomeFlag.WARNINGS, False), (OutcomeFlag.ERROR | OutcomeFlag.REPORT, True)],
+    [
+        (0, False),
+        (OutcomeFlag.ERROR, True),
+        (OutcomeFlag.WARNINGS, False),
+        (OutcomeFlag.ERROR | OutcomeFlag.REPORT, True),
+    ],
 )
 def test_an_outcome_is_an_error_when_its_flag_says_so(flags: int, is_error: bool) -> None:
     assert is_error is make_outcome(1, flags=flags).is_error
@@ -256,7 +261,9 @@ LIE = st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=8))
 
 @given(st.sampled_from([WHOLE_TASKS, WHOLE_OUTCOMES]), LIE)
 @hypothesis_settings(examples=150)
-def test_a_lie_in_a_frame_is_decoded_or_refused_and_never_another_exception(whole: bytes, lie: tuple[int, bytes]) -> None:
+def test_a_lie_in_a_frame_is_decoded_or_refused_and_never_another_exception(
+    whole: bytes, lie: tuple[int, bytes]
+) -> None:
     at, lies = PREFIX_BYTES + 2 + lie[0] % (len(whole) - PREFIX_BYTES - 2), lie[1]
     try:
         decode_any(whole[:at] + lies + whole[at + len(lies) :])

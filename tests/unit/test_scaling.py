@@ -24,7 +24,17 @@ def ask(scaler: Scaler, tasks: int, *, starting: int = 0, ready: int = 0, leavin
 
 @pytest.mark.parametrize(
     ("tasks", "starting", "ready", "expected"),
-    [(0, 0, 0, 0), (1, 0, 0, 1), (3, 0, 0, 3), (9, 0, 0, 4), (9, 2, 1, 1), (9, 4, 0, 0), (2, 1, 1, 0), (1, 0, 4, 0), (9, 3, 3, 0)],
+    [
+        (0, 0, 0, 0),
+        (1, 0, 0, 1),
+        (3, 0, 0, 3),
+        (9, 0, 0, 4),
+        (9, 2, 1, 1),
+        (9, 4, 0, 0),
+        (2, 1, 1, 0),
+        (1, 0, 4, 0),
+        (9, 3, 3, 0),
+    ],
 )
 def test_demand_launches_what_is_missing_in_one_decision(tasks: int, starting: int, ready: int, expected: int) -> None:
     assert expected == ask(make(4), tasks, starting=starting, ready=ready)
@@ -147,7 +157,9 @@ def test_the_last_decision_is_told_in_words() -> None:
     ask(scaler, 0, ready=4)
 
     assert "nothing launched yet" == before
-    assert "launch 2: 9 open tasks, 1 workers ready, 1 starting, 1 leaving, at most 4" == launched == scaler.last_decision
+    assert (
+        "launch 2: 9 open tasks, 1 workers ready, 1 starting, 1 leaving, at most 4" == launched == scaler.last_decision
+    )
     scaler.launch_failed(ready=1, now=0.0)
     assert "1 launches in a row failed; next try in 0.1 s" == scaler.last_decision
 
@@ -164,7 +176,7 @@ class PoolWorld(RuleBasedStateMachine):
     )  # fmt: skip
     def begin(self, max_workers: int, min_workers: int, mode: str, failures_max: int) -> None:
         rules = ScalingRules(max_workers, min(min_workers, max_workers), mode, failures_max)
-        self.rules, self.scaler = rules, Scaler(rules)
+        self.bounds, self.scaler = rules, Scaler(rules)
         self.now, self.tasks, self.starting, self.ready, self.leaving = 50.0, 0, 0, 0, 0
         self.row, self.last_failure = 0, 0.0  # failures since the last success, and when the latest was
 
@@ -173,13 +185,13 @@ class PoolWorld(RuleBasedStateMachine):
         missing = ask(
             self.scaler, self.tasks, starting=self.starting, ready=self.ready, leaving=self.leaving, now=self.now
         )
-        demand = min(self.tasks, self.rules.max_workers) if self.rules.mode != "none" else 0
+        demand = min(self.tasks, self.bounds.max_workers) if self.bounds.mode != "none" else 0
         assert 0 <= missing <= max(0, max(demand, self.scaler.floor()) - self.starting - self.ready)
         if missing:
             assert not self.scaler.is_given_up
-            assert not self.row or missing == 1 and self.starting == 0
+            assert not self.row or (missing == 1 and self.starting == 0)
             assert not self.row or self.now >= self.last_failure + BACKOFF_FIRST
-            assert self.rules.mode != "one" or missing == 1 and self.starting == 0
+            assert self.bounds.mode != "one" or (missing == 1 and self.starting == 0)
         self.starting += missing
         return missing
 
@@ -208,7 +220,9 @@ class PoolWorld(RuleBasedStateMachine):
             self.row, self.last_failure = self.row + 1, self.now
             was_given_up = self.scaler.is_given_up
             self.scaler.launch_failed(ready=self.ready, now=self.now)
-            assert self.scaler.is_given_up == (was_given_up or not self.ready and self.row >= self.rules.failures_max)
+            assert self.scaler.is_given_up == (
+                was_given_up or (not self.ready and self.row >= self.bounds.failures_max)
+            )
 
     @rule()
     def worker_dies(self) -> None:
@@ -227,21 +241,21 @@ class PoolWorld(RuleBasedStateMachine):
 
     @invariant()
     def the_pool_stays_within_its_bounds(self) -> None:
-        assert self.starting + self.ready <= self.rules.max_workers
+        assert self.starting + self.ready <= self.bounds.max_workers
         assert self.row == self.scaler.failures
 
     def teardown(self) -> None:
         """With launches that succeed the pool reaches what is wanted, unless it was given up."""
         if not hasattr(self, "scaler") or self.scaler.is_given_up:
             return
-        for _ in range(2 * self.rules.max_workers + 2):
+        for _ in range(2 * self.bounds.max_workers + 2):
             self.now += BACKOFF_LONGEST
             self.decide()
             while self.starting:
                 self.worker_joins()
         wanted = self.scaler.wanted(self.tasks)
 
-        assert self.scaler.floor() <= wanted <= self.rules.max_workers
+        assert self.scaler.floor() <= wanted <= self.bounds.max_workers
         assert wanted <= self.ready
         assert 0 == self.decide()
 

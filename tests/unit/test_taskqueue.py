@@ -94,7 +94,8 @@ def test_a_task_put_back_comes_before_those_of_its_priority_and_after_higher_one
     take(queue)
     second = queue.peek()
     take(queue)
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     queue.append(make(4, 7))
     for task in (second, first):  # the latest first
         task.state = "queued"

@@ -71,6 +71,17 @@ def test_an_exception_keeps_what_it_knows(error: BaseException) -> None:
     assert [frame.name for frame in traceback.extract_tb(loaded.__traceback__)] == ["_round_trip"]
 
 
+@pytest.mark.parametrize("source", ["from __future__ import nothing", "x = = 1", "unknown_name", "int.unknown"])
+def test_errors_of_the_compiler_and_the_interpreter_keep_their_place(source: str) -> None:
+    with pytest.raises((SyntaxError, NameError, AttributeError)) as caught:
+        exec(compile(source, "a_file", "exec"), {"__builtins__": {"int": int}})  # noqa: S102
+    loaded = _round_trip(caught.value)
+
+    assert str(loaded) == str(caught.value)
+    for name in ("lineno", "offset", "text", "filename", "name"):
+        assert getattr(loaded, name, None) == getattr(caught.value, name, None)
+
+
 def test_cause_context_and_notes_travel() -> None:
     error = ValueError("outer")
     error.__cause__ = TwoArguments("a", "b")

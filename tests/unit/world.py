@@ -16,7 +16,7 @@ Job = tuple[int, int, int]
 
 
 class FakeWorker:
-    """A worker at the far end of a link: takes frames in order, starts tasks in order, hands over what it has not started.
+    """A worker at the far end of a link: frames and tasks in order; hands over what it has not started.
 
     Attributes:
         inbox: frames on their way to it, oldest first.
@@ -132,7 +132,8 @@ class World:
         self.fakes[worker].inbox.append(("tasks", [(task.ordinal, task.task_id, task.attempt) for task in tasks]))
 
     def dismiss(self, worker: Worker) -> None:
-        assert worker in self.fakes and worker not in self.dismissed
+        assert worker in self.fakes
+        assert worker not in self.dismissed
         self.dismissed.add(worker)
         self.fakes[worker].inbox.append(("go", worker.ordinal))
 
@@ -196,8 +197,8 @@ class World:
         for task in held:
             has_crashed = self.done.get(task.task_id) == CRASHED
             assert has_crashed is (task not in self.unsent)
-            assert has_crashed or (task.task_id, task.attempt) not in self.begun - fake.begun
-            assert has_crashed is (started is None or (task.task_id, task.attempt) in fake.begun)
+            may_have_run = started is None or (task.task_id, task.attempt) in self.begun
+            assert has_crashed is may_have_run, "what may have run crashes, the rest is put back"
 
     def deliver(self, fake: FakeWorker, frame: tuple[str, Any]) -> None:
         """Let the client read one frame."""
