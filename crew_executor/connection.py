@@ -155,14 +155,14 @@ class Connection:
 
     # ------------------------------------------------------------------ reading
 
-    def greet(self, timeout: float, initializer: bytes) -> dict[str, Any]:
-        """Wait for the worker, check its secret, welcome it; return its hello.
+    def greet(self, initializer: bytes) -> None:
+        """Wait for the worker, check its secret, welcome it. Who waits too long is drained from elsewhere.
 
         Raises:
             ProtocolError: it is not the invited worker.
-            LinkClosed, LinkTimeout: it is not there.
+            LinkClosed: it did not come.
         """
-        frame = self._channel.recv(timeout=timeout, limit=transport.UNTRUSTED_BYTES_MAX)
+        frame = self._channel.recv(limit=transport.UNTRUSTED_BYTES_MAX)
         if frame.kind != Kind.HELLO:
             raise ProtocolError(f"expected a hello from {self.worker.name}, got a frame of kind {frame.kind}")
         hello, _parts = decode_control(frame.body)
@@ -170,7 +170,6 @@ class Connection:
             raise ProtocolError(f"whoever dialled in as {self.worker.name} does not know its secret")
         self.facts = WorkerFacts(self.worker.name, str(hello["host"]), int(hello["pid"]))
         self._channel.send_control(Kind.WELCOME, {}, [initializer])
-        return hello
 
     def recv(self) -> Frame:
         """Return the next frame of the worker; for its reader thread."""

@@ -39,7 +39,7 @@ from .log import logger
 from .obituary import crash_error, launch_failure
 from .stats import Stats, WorkerStats
 from .tracebacks import loads_error
-from .transport import LinkClosed, LinkTimeout
+from .transport import LinkClosed
 
 EXIT_GRACE = 5.0
 """Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
@@ -47,7 +47,6 @@ STALL_SECONDS = 2.0
 """A pause of this thread above this is the client's own (SIGSTOP, debugger): every deadline moves by it (RULES 6)."""
 UNSENT_LOOK = 1.0
 """While tasks are out, seconds between looks for frames whose sender was interrupted (a Ctrl-C in submit())."""
-DRAIN_RETRY = 0.05
 THREADLESS_LOOK = 0.02
 """Seconds between looks for a worker to read from, while the interpreter ends."""
 DECISIONS_KEPT = 20
@@ -278,7 +277,7 @@ class Dispatcher:
             self._join(connection)
             while True:
                 self._handle(connection, connection.recv())
-        except (LinkClosed, LinkTimeout):
+        except LinkClosed:
             pass
         except ProtocolError as error:
             logger.error("worker %s broke the protocol and is killed: %s", connection.worker.name, error)
@@ -291,8 +290,7 @@ class Dispatcher:
             self._post(self._reader_done, connection)
 
     def _join(self, connection: Connection) -> None:
-        # The dispatcher's thread watches the start-up time; this limit only keeps the thread from staying for ever.
-        connection.greet(2 * self._launcher.startup_timeout, self._initializer)
+        connection.greet(self._initializer)
         connection.is_joined = True
         frame = connection.recv()
         if frame.kind != Kind.READY:
@@ -413,9 +411,7 @@ class Dispatcher:
                 times.append(connection.launched_at + self._launcher.startup_timeout)
             if connection.kill_at is not None:
                 times.append(connection.kill_at)
-            if connection.exit is not None:
-                times.append(now + DRAIN_RETRY)
-            elif self._launcher.walltime is not None and not connection.worker.is_leaving:
+            if self._launcher.walltime is not None and not connection.worker.is_leaving:
                 times.append(connection.launched_at + self._launcher.walltime)
         return min(times) if times else None
 
@@ -490,9 +486,8 @@ class Dispatcher:
         for connection in list(self._connections.values()):
             worker = connection.worker
             if connection.exit is not None:
-                if not connection.is_reader_done:
-                    connection.drain()
-            elif not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
+                continue  # its reader is finishing what had arrived
+            if not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
                 self._effects.append((self._kill, (connection, f"it did not join within startup_timeout={timeout:g} s")))
             elif connection.kill_at is not None and now >= connection.kill_at:
                 connection.kill_at = now + EXIT_GRACE
@@ -505,7 +500,7 @@ class Dispatcher:
             elif worker.is_ready and not worker.is_leaving:
                 if is_idle_end or (walltime is not None and now - connection.launched_at >= walltime):
                     self._scheduler.dismiss(worker, now)
-            if worker.is_leaving and not worker.held and connection.kill_at is None and connection.exit is None:
+            if worker.is_leaving and not worker.held and connection.kill_at is None:
                 connection.kill_at = now + EXIT_GRACE
 
     def _kill(self, connection: Connection, because: str) -> None:

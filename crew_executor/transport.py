@@ -6,13 +6,14 @@ link an object of its own. A frame here is a length of 8 bytes and so many bytes
 Rules that NNG's own behaviour dictates (each measured; see docs/adr/0001):
 1. A forked child must touch nothing of NNG: it would abort, or hang at exit. `register_at_fork` makes every link of
    the parent inert in the child and unregisters pynng's exit hook there.
-2. Only the thread that waits for an aio frees it. Others close the stream or cancel; the waiter then returns.
+2. Only the thread that waits for an aio frees it. Others close the stream or shut the socket; the waiter then returns.
 3. A blocked wait holds no interpreter lock, but Python's signal handlers run only after it returned.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import socket
 import struct
@@ -34,9 +35,9 @@ FRAME_BYTES_MAX = 1 << 40
 UNTRUSTED_BYTES_MAX = 4096
 """The longest frame accepted from a peer that has not proved who it is."""
 
-_TIMED_OUT, _CLOSED, _CANCELED = 5, 7, 20  # nng_errno_enum of NNG 1.x
+_TIMED_OUT = 5  # NNG_ETIMEDOUT of NNG 1.x
 _NEEDED = (
-    "nng_aio_alloc", "nng_aio_cancel", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
+    "nng_aio_alloc", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
     "nng_aio_set_iov", "nng_aio_set_timeout", "nng_aio_wait", "nng_init_set_parameter", "nng_stream_close",
     "nng_stream_free", "nng_stream_listener_accept", "nng_stream_listener_alloc", "nng_stream_listener_free",
     "nng_stream_listener_listen", "nng_stream_listener_set_int", "nng_stream_recv", "nng_stream_send",
@@ -143,7 +144,7 @@ class Link:
     Made by `open_socket()`. recv() belongs to one thread; send() may be called by any; close() by any.
     """
 
-    def __init__(self, nng: _Nng, stream: Any) -> None:
+    def __init__(self, nng: _Nng, stream: Any, sock: socket.socket) -> None:
         self._nng = nng
         self._stream = stream
         self._is_inert = False
@@ -158,7 +159,7 @@ class Link:
         self._start = self._end = 0
         self.send_lock = threading.Lock()
         self._unsettled: tuple[Any, ...] | None = None
-        self._is_draining = False
+        self._socket = sock
         _links.add(self)
 
     # ------------------------------------------------------------------ receiving
@@ -207,8 +208,6 @@ class Link:
         if self._is_inert or self._is_closed:
             raise LinkClosed("receiving: the link is closed")
         lib, aio = self._nng.lib, self._recv_aio
-        if self._is_draining:
-            timeout = 0.05  # a local socket hands over at once what it holds
         timeout_ms = -1 if timeout is None else max(1, int(timeout * 1000))
         if timeout_ms != self._timeout_ms:
             self._timeout_ms = timeout_ms
@@ -221,22 +220,19 @@ class Link:
         code = lib.nng_aio_result(aio)
         if code == 0:
             return int(lib.nng_aio_count(aio))
-        if self._is_draining:
-            if code == _CANCELED:
-                return 0  # the wait that began before drain(): go on with the short timeout
-            raise LinkClosed("receiving: the link is drained")
         self._nng.check(code, "receiving")
         raise AssertionError("unreachable")
 
     def drain(self) -> None:
-        """Let the reader finish what has arrived and then see the link as closed, even if no end of file comes.
+        """Let the reader finish what has arrived and then see the end, even if no end of file comes.
 
-        For a peer that is known to be dead while others may hold copies of its end. May be called again: a call that
-        falls between the reader's look at the flag and its wait has no effect.
+        For a peer that is known to be dead while others may hold copies of its end (forked children of a task). The
+        kernel still hands over what it holds, then an end of file. Cancelling NNG's read instead would lose bytes or,
+        beside a time-out, abort the process (NNG issue 2208).
         """
-        self._is_draining = True
         if not self._is_inert and not self._is_closed:
-            self._nng.lib.nng_aio_cancel(self._recv_aio)
+            with contextlib.suppress(OSError):  # not connected: the reader has seen the end already
+                self._socket.shutdown(socket.SHUT_RD)
 
     # ------------------------------------------------------------------ sending
 
@@ -321,6 +317,7 @@ class Link:
                 lib.nng_aio_free(aio)
             lib.nng_stream_free(self._stream)
             self._stream = None
+            self._socket.close()
 
 
 def open_socket(sock: socket.socket) -> Link:
@@ -335,11 +332,11 @@ def open_socket(sock: socket.socket) -> Link:
     aio = nng.new_aio()
     try:
         nng.check(lib.nng_stream_listener_listen(listener[0]), "opening a socket")
-        nng.check(lib.nng_stream_listener_set_int(listener[0], b"socket:fd", sock.detach()), "adopting a socket")
+        nng.check(lib.nng_stream_listener_set_int(listener[0], b"socket:fd", os.dup(sock.fileno())), "adopting a socket")
         lib.nng_stream_listener_accept(listener[0], aio)
         lib.nng_aio_wait(aio)
         nng.check(lib.nng_aio_result(aio), "adopting a socket")
-        return Link(nng, ffi.cast("nng_stream *", lib.nng_aio_get_output(aio, 0)))
+        return Link(nng, ffi.cast("nng_stream *", lib.nng_aio_get_output(aio, 0)), sock)
     finally:
         lib.nng_aio_free(aio)
         lib.nng_stream_listener_free(listener[0])

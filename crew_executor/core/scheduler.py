@@ -417,7 +417,7 @@ class Scheduler:
                 self._fill(worker, now)
 
     def _place(self, worker: Worker) -> None:
-        """Keep the three sets in step with what the worker holds."""
+        """Keep the four sets in step with what the worker holds."""
         if not worker.held:
             worker.held_seconds, worker.held_bytes = 0.0, 0  # float sums drift
         self._idle.pop(worker, None)

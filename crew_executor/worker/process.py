@@ -192,12 +192,12 @@ def run_worker(
     gc.unfreeze()
     gc.enable()
     cell = Cell(cell_fd)
-    code = 1
+    link = transport.open_socket(socket.socket(fileno=link_fd))
     try:
-        channel = Channel(transport.open_socket(socket.socket(fileno=link_fd)), message["run"])
-        code = serve(channel, cell, message, on_joined)
+        code = serve(Channel(link, message["run"]), cell, message, on_joined)
     except LinkClosed:
         code = 1  # the client is gone; the supervisor is about to say so too
+    link.free()
     _end_like_an_interpreter()
     return code
 

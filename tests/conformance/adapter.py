@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import re
 import unittest
 import unittest.mock
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from multiprocessing.context import BaseContext
@@ -22,13 +22,24 @@ import crew_executor
 from crew_executor import CrewExecutor, CrewFuture
 
 from . import stdlib
-from .differences import Difference
+from .differences import DIFFERENCES, PREPARATIONS, Difference
 
 # A deadlock shows as a failure within this time, before pytest's own limit; the standard library waits for 5 minutes.
 SECONDS_UNTIL_DEADLOCK = 45.0
 
 
-class WithoutContext(CrewExecutor):
+_made: weakref.WeakSet[CrewExecutor] = weakref.WeakSet()
+
+
+class AnyContext(CrewExecutor):
+    """CrewExecutor; known here, so that what a listed test leaves behind can be ended."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _made.add(self)
+
+
+class WithoutContext(AnyContext):
     """CrewExecutor as most people build it: the tests' mp_context, which they always pass, is left out."""
 
     def __init__(self, *args: Any, mp_context: BaseContext | None = None, **kwargs: Any) -> None:
@@ -36,37 +47,41 @@ class WithoutContext(CrewExecutor):
 
 
 # The tests put this name into scripts that import it.
-WithoutContext.__name__ = WithoutContext.__qualname__ = CrewExecutor.__name__
+AnyContext.__name__ = WithoutContext.__name__ = CrewExecutor.__name__
 
 
 class Adapter(unittest.TestCase):
-    """What a behaviour of the standard library is joined with, in the place of its ProcessPoolSpawnMixin."""
+    """Stands before one of the standard library's pool mixins and puts our executor into it."""
 
     is_conformance_case = True
+    # Whose get_context() gives the tests their locks, queues and managers.
+    pool_mixin = "ProcessPoolForkserverMixin"
     executor_type: type[CrewExecutor] = WithoutContext
-    ctx = "forkserver"
     TIMEOUT = SECONDS_UNTIL_DEADLOCK
 
     def setUp(self) -> None:
+        # The tests count threads: those of the last test are over, but objects in cycles may still stand for them.
+        support().gc_collect()
         support().environment_altered = False
         put_in_place(self, self.executor_type)
         super().setUp()
 
     def tearDown(self) -> None:
+        is_listed = hasattr(getattr(self, self._testMethodName), "difference")
+        if is_listed:
+            for executor in list(_made):
+                executor.kill_workers()
+                executor.shutdown()
         super().tearDown()
-        if not hasattr(getattr(self, self._testMethodName), "difference"):
+        if not is_listed:
             self.assertFalse(support().environment_altered, "the test left threads or processes: see its warnings")
-
-    def get_context(self) -> BaseContext:
-        """Return the context whose locks, queues and managers the tests use."""
-        return multiprocessing.get_context(self.ctx)
 
 
 class SpawnAdapter(Adapter):
     """The same with mp_context="spawn": each worker is an interpreter of its own."""
 
-    executor_type = CrewExecutor
-    ctx = "spawn"
+    pool_mixin = "ProcessPoolSpawnMixin"
+    executor_type = AnyContext
 
 
 ADAPTERS: tuple[type[Adapter], ...] = (Adapter, SpawnAdapter)
@@ -77,8 +92,10 @@ def support() -> Any:
     return stdlib.lookup("support")
 
 
-def join(behaviour: type, adapter: type[Adapter], differences: dict[str, Difference], module: str) -> type[Adapter]:
+def join(behaviour: type, adapter: type[Adapter], module: str) -> type[Adapter]:
     """Make the test class that runs a behaviour of the standard library against CrewExecutor."""
+    differences = {row.test: row for row in DIFFERENCES}
+    unprepared = {row.test for row in PREPARATIONS}
     name = f"{adapter.__name__.removesuffix('Adapter')}Crew{behaviour.__name__.removesuffix('Mixin')}"
     namespace: dict[str, Any] = {"__module__": module, "TIMEOUT": adapter.TIMEOUT}
     for attribute, value in vars(behaviour).items():
@@ -86,9 +103,24 @@ def join(behaviour: type, adapter: type[Adapter], differences: dict[str, Differe
         if isinstance(value, classmethod):
             namespace[attribute] = getattr(behaviour, attribute)
     for test in stdlib.names_of_tests(behaviour):
-        if difference := differences.get(f"{behaviour.__name__}.{test}"):
-            namespace[test] = prove(difference, getattr(behaviour, test))
-    return type(name, (behaviour, adapter, stdlib.lookup("ExecutorMixin"), stdlib.lookup("BaseTestCase")), namespace)
+        key = f"{behaviour.__name__}.{test}"
+        if key in differences:
+            namespace[test] = prove(differences[key], getattr(behaviour, test))
+        elif key in unprepared:
+            namespace[test] = with_a_worker(getattr(behaviour, test))
+    bases = (behaviour, adapter, stdlib.lookup(adapter.pool_mixin), stdlib.lookup("BaseTestCase"))
+    return type(name, bases, namespace)
+
+
+def with_a_worker(test: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Make the test that runs another one when the pool has its first worker."""
+
+    @functools.wraps(test)
+    def run_with_a_worker(self: Any) -> None:
+        self.executor.submit(abs, -1).result()
+        test(self)
+
+    return run_with_a_worker
 
 
 def prove(difference: Difference, test: Callable[[Any], None]) -> Callable[[Any], None]:

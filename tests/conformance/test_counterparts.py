@@ -270,6 +270,6 @@ def test_ending_workers_before_they_start_or_after_they_died_is_no_error(end: Ca
         end(executor)
 
 
-def test_windows_has_no_limit_of_61_workers() -> None:
+def test_more_than_61_workers_are_allowed() -> None:
     with CrewExecutor(max_workers=62) as executor:
         assert 256 == executor.submit(pow, 2, 8).result(SECONDS_AT_MOST)

@@ -11,13 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from . import conftest, evidence, stdlib, test_counterparts
-from .differences import CLASSES_NOT_RUN, CLASSES_RUN_APART, DIFFERENCES, Difference, by_test
+from .differences import CLASSES_NOT_RUN, CLASSES_RUN_APART, DIFFERENCES, PREPARATIONS, Difference, Preparation
 
 pytestmark = pytest.mark.conformance
 
 
 def test_each_row_is_listed_once() -> None:
-    assert len(DIFFERENCES) == len(by_test())
+    tests = [row.test for row in (*DIFFERENCES, *PREPARATIONS)]
+
+    assert sorted(set(tests)) == sorted(tests)
 
 
 def test_each_row_names_its_counterpart() -> None:
@@ -40,10 +42,10 @@ def behaviours() -> dict[str, type]:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("row", DIFFERENCES, ids=lambda row: row.test)
-def test_listed_test_exists_where_the_table_says(row: Difference, behaviours: dict[str, type]) -> None:
+@pytest.mark.parametrize("row", [*DIFFERENCES, *PREPARATIONS], ids=lambda row: row.test)
+def test_listed_test_exists_where_the_table_says(row: Difference | Preparation, behaviours: dict[str, type]) -> None:
     behaviour, test = row.test.split(".")
-    if sys.version_info[:2] >= row.since:
+    if sys.version_info[:2] >= getattr(row, "since", (3, 10)):
         assert hasattr(behaviours.get(behaviour), test), f"{row.test} has gone from this Python"
 
 

@@ -25,20 +25,21 @@ except stdlib.StdlibTestsMissingError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 from .adapter import ADAPTERS, crew_futures, join, put_in_place
-from .differences import by_test
 
 pytestmark = pytest.mark.conformance
 
 for adapter in ADAPTERS:
     for behaviour in stdlib.behaviours().values():
-        case = join(behaviour, adapter, by_test(), __name__)
+        case = join(behaviour, adapter, __name__)
         globals()[case.__name__] = case
 del case  # pytest would collect the last class a second time under this name
 
 
 @pytest.fixture(scope="module", autouse=True)
-def helpers_of_multiprocessing_end() -> Iterator[None]:
-    """End the fork server and the resource tracker that the tests' locks and queues started, as the stdlib does."""
+def helpers_of_the_process() -> Iterator[None]:
+    """Start what a process has once, before threads are counted; end what multiprocessing has, as the stdlib does."""
+    with CrewExecutor(max_workers=1) as executor:
+        assert executor.submit(abs, -1).result() == 1
     yield
     end_helpers: Any = vars(multiprocessing.util)["_cleanup_tests"]
     end_helpers()

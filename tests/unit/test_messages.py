@@ -157,6 +157,14 @@ def test_parts_of_an_outcome_are_copies_that_outlive_the_frame() -> None:
     assert (b"abc", b"d") == outcome.parts
 
 
+def test_large_outcomes_come_back_as_they_were() -> None:
+    large = [make_outcome(1, parts=(bytes(range(256)) * 8192,)), make_outcome(2, parts=(b"a" * 2**20, b"", b"c"))]
+    _, decoded = messages.decode_outcomes(open_frame(outcomes_frame(large)))
+
+    assert large == decoded
+    assert all(type(part) is bytes for outcome in decoded for part in outcome.parts)
+
+
 @pytest.mark.parametrize(
     ("flags", "is_error"),
     [

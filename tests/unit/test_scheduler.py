@@ -307,6 +307,19 @@ def test_cancel_all_drops_what_is_queued_and_nothing_else(bench: Bench) -> None:
     assert [] == bench.scheduler.cancel_all()
 
 
+def test_abandon_drops_what_is_queued_and_what_is_held(bench: Bench) -> None:
+    worker = load(bench, "w1", 3)
+    bench.submit(2, key="new")
+    abandoned = bench.scheduler.abandon()
+    bench.answer(worker, 1, 2, 3)
+    bench.scheduler.worker_lost(worker, None, 0.0)
+
+    assert {1, 2, 3, 4, 5} == {task.task_id for task in abandoned}
+    assert {"done"} == {task.state for task in abandoned}
+    assert [] == bench.take()
+    assert (0, 0, 0, 5) == counts(bench.scheduler)
+
+
 # ---------------------------------------------------------------------- outcomes
 
 

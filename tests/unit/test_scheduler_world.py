@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from .fakes import hypothesis_settings, make_outcome
 from .world import CANCELLED, FakeWorker, World
+
+pytestmark = pytest.mark.timeout(140)  # a thorough run takes half a minute, and shrinking longer
 
 DURATIONS = {"tiny": 1e-6, "short": 3e-4, "medium": 0.01, "long": 5.0}
 SURPRISES = (None, None, None, None, None, 0.0, 0.002, 1.0)
@@ -18,26 +21,13 @@ NUMBER = st.integers(0, 2**16)
 # Few rules with much in each: hypothesis then takes fewer decisions, and gets deeper into the world in the same time.
 SCRIPT = st.binary(min_size=48, max_size=96)
 DEEDS = (
-    *(
-        "receive",
-        "receive",
-        "start",
-        "start",
-        "start",
-        "finish",
-        "finish",
-        "finish",
-        "sprint",
-        "flush",
-        "flush",
-        "leave",
-    ),
-    *("read", "read", "read", "twice", "disorder"),
-)
+    "receive", "receive", "start", "start", "start", "finish", "finish", "finish", "sprint", "flush", "flush", "leave",
+    "read", "read", "read", "twice", "disorder",
+)  # fmt: skip
 TROUBLES = (
-    *("cancel", "cancel", "cancel_all", "join", "join", "join", "join_1", "join_7", "reaction"),
-    *("die", "die_unknown", "die_unread", "dismiss", "dismiss", "attempt", "stranger", "again"),
-)
+    "cancel", "cancel", "cancel_all", "join", "join", "join", "join_1", "join_7", "reaction",
+    "die", "die_unknown", "die_unread", "dismiss", "dismiss", "attempt", "stranger", "again",
+)  # fmt: skip
 
 
 class NastyWorld(RuleBasedStateMachine):
