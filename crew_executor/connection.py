@@ -19,7 +19,16 @@ from typing import Any
 from . import cell as cells
 from . import transport
 from .channel import Channel
-from .core.messages import Buffer, Frame, Kind, TaskFlag, decode_control, encode_control, encode_first_ordinal, encode_task
+from .core.messages import (
+    Buffer,
+    Frame,
+    Kind,
+    TaskFlag,
+    decode_control,
+    encode_control,
+    encode_first_ordinal,
+    encode_task,
+)
 from .core.scheduler import FLUSH_SECONDS, Task, Worker
 from .errors import ProtocolError
 from .futures import WorkerFacts

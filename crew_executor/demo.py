@@ -393,7 +393,7 @@ def analyse_here(file: Path) -> Outcome:
     with warnings.catch_warnings(record=True) as caught:
         try:
             value = analyse_file(str(file))
-        except Exception as raised:  # noqa: BLE001 - whatever a file causes, it is its outcome
+        except Exception as raised:
             error = raised
     warned = tuple((warning.category.__name__, str(warning.message), warning.lineno) for warning in caught)
     return Outcome(value, error, warned)

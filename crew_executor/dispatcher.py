@@ -1,4 +1,4 @@
-"""The imperative shell around the scheduler: one per executor, in the client's process.
+r"""The imperative shell around the scheduler: one per executor, in the client's process.
 
     submit(), cancel()        users' threads ---\\
     outcomes, joining, BYE    reader threads ----+--> lock { scheduler decides } --> effects, after the lock:
@@ -329,7 +329,7 @@ class Dispatcher:
 
     def _leave_requested(self, connection: Connection) -> None:
         if self._scaler.may_leave(ready=self._scheduler.workers_ready):
-            self._scheduler.leave_requested(connection.worker, time.monotonic())
+            self._scheduler.leave_requested(connection.worker)
 
     # ------------------------------------------------------------------ the dispatcher's thread
 
@@ -481,25 +481,28 @@ class Dispatcher:
 
     def _watch(self, now: float) -> None:
         """Look at each worker's clocks. Under the lock."""
-        timeout, walltime = self._launcher.startup_timeout, self._launcher.walltime
+        timeout, walltime = self._launcher.startup_timeout, self._launcher.walltime or float("inf")
         is_idle_end = self._is_closing and not self._scheduler.tasks_open
         for connection in list(self._connections.values()):
             worker = connection.worker
             if connection.exit is not None:
                 continue  # its reader is finishing what had arrived
             if not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
-                self._effects.append((self._kill, (connection, f"it did not join within startup_timeout={timeout:g} s")))
+                self._effects.append(
+                    (self._kill, (connection, f"it did not join within startup_timeout={timeout:g} s"))
+                )
             elif connection.kill_at is not None and now >= connection.kill_at:
                 connection.kill_at = now + EXIT_GRACE
-                self._effects.append((self._kill, (connection, connection.killed_because or "it did not end by itself")))
+                self._effects.append(
+                    (self._kill, (connection, connection.killed_because or "it did not end by itself"))
+                )
             elif is_idle_end and not connection.is_ready:
                 if connection.kill_at is None:
                     connection.kill_at = now
                     connection.killed_because = "the executor was shut down"
                     self._effects.append((self._kill, (connection, connection.killed_because)))
-            elif worker.is_ready and not worker.is_leaving:
-                if is_idle_end or (walltime is not None and now - connection.launched_at >= walltime):
-                    self._scheduler.dismiss(worker, now)
+            elif worker.is_ready and (is_idle_end or now - connection.launched_at >= walltime):
+                self._scheduler.dismiss(worker)
             if worker.is_leaving and not worker.held and connection.kill_at is None:
                 connection.kill_at = now + EXIT_GRACE
 

@@ -135,7 +135,7 @@ class CrewExecutor(Executor):
         Raises:
             ValueError, TypeError: an argument is out of range.
         """
-        check_map_arguments(fn, chunksize, buffersize)
+        check_map_arguments(chunksize, buffersize)
         return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def options(self, *, name: str | None = None, priority: int | None = None) -> ExecutorView:
@@ -244,7 +244,8 @@ def _check_tasks_per_child(number: int | None, start_method: str | None) -> None
         raise ValueError("max_tasks_per_child must be >= 1")
     if start_method == "fork":
         raise ValueError(
-            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; supply a different mp_context."
+            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
+            "supply a different mp_context."
         )
 
 
@@ -279,7 +280,9 @@ def _pickling_error(
     name = getattr(fn, "__qualname__", type(fn).__qualname__)
     for place, value in (*enumerate(args), *kwargs.items()):
         if isinstance(value, Future):
-            return TypeError(f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()")
+            return TypeError(
+                f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()"
+            )
     if hasattr(error, "add_note"):
         error.add_note(f"raised while pickling the call of {name} in the client")
     return error

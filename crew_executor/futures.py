@@ -16,7 +16,7 @@ from concurrent.futures import TimeoutError as _FuturesTimeoutError  # another c
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from . import serialize, tracebacks
 from .core.messages import Outcome, OutcomeFlag
@@ -133,20 +133,20 @@ class CrewFuture(Future[T]):
                 self._wait_done(timeout)
             if self._unopened is not None:
                 self._open()
-            error = self._exception  # type: ignore[has-type]
+            error = self._exception
             if error is not None:
                 # Each raise adds frames to the exception: begin from the worker's every time.
                 raise error.with_traceback(self._frames)
-            return self._result  # type: ignore[has-type,no-any-return]
+            return cast(T, self._result)
         finally:
             error = None
-            self = None  # type: ignore[assignment]  # break the cycle exception -> frame -> future
+            self = None  # type: ignore[assignment]  # noqa: PLW0642  break the cycle exception -> frame -> future
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, or None; raise CancelledError or TimeoutError as result() does."""
         self._wait_done(timeout)
         self._open()
-        return self._exception  # type: ignore[has-type,no-any-return]
+        return self._exception
 
     def record(self) -> TaskRecord:
         """Return what is known of the task now; does not wait."""
@@ -169,7 +169,7 @@ class CrewFuture(Future[T]):
             name,
             command,
             _status(failure),
-            result=None if failure is not None else self._result,  # type: ignore[has-type]
+            result=None if failure is not None else self._result,
             error=failure,
             traceback=None if failure is None else tracebacks.describe(failure)["traceback_text"],
             warnings=self._warnings,
@@ -213,7 +213,7 @@ class CrewFuture(Future[T]):
             for waiter in self._waiters:
                 (waiter.add_exception if outcome.is_error else waiter.add_result)(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed, but in every Python
 
     def _finish_lost(self, error: BaseException, worker: WorkerFacts | None = None) -> None:
         """Fail the future with an error of ours."""
@@ -224,7 +224,7 @@ class CrewFuture(Future[T]):
             for waiter in self._waiters:
                 waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed, but in every Python
 
     def _finish_cancelled(self) -> None:
         """Go straight to the last state: no worker will ever look at this future and notify its waiters."""
@@ -235,7 +235,7 @@ class CrewFuture(Future[T]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed, but in every Python
 
     # ------------------------------------------------------------------ inside
 
@@ -247,17 +247,15 @@ class CrewFuture(Future[T]):
                 if (left is not None and left <= 0) or not self._condition.wait(left):
                     if self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED):
                         break
-                    raise _FuturesTimeoutError()
+                    raise _FuturesTimeoutError
             if self._state != FINISHED:
-                raise CancelledError()
+                raise CancelledError
 
     def _open(self) -> None:
         """Unpickle the outcome, once."""
-        if self._unopened is None:
-            return
         with self._condition:
             outcome = self._unopened
-            if outcome is None:
+            if outcome is None:  # opened before, or by another thread while this one waited
                 return
             if outcome.is_error:
                 report = json.loads(outcome.parts[-1])

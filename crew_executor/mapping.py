@@ -17,7 +17,7 @@ T = TypeVar("T")
 DEFAULT_CHUNKSIZE = 1
 
 
-def check_map_arguments(fn: Callable[..., Any], chunksize: int, buffersize: int | None) -> None:
+def check_map_arguments(chunksize: int, buffersize: int | None) -> None:
     """Raise what the standard library raises for arguments of map() that are out of range."""
     if buffersize is not None and not isinstance(buffersize, int):
         raise TypeError("buffersize must be an integer or None")
@@ -38,7 +38,7 @@ def map_in_order(
 ) -> Iterator[T]:
     """Submit the items now (with a buffersize: the first of them) and return an iterator over the results."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    items = zip(*iterables)
+    items = zip(*iterables, strict=False)
     if chunksize == 1:
         futures: Iterator[Future[Any]] = (submit(fn, *item) for item in items)
         unpack: Callable[[Any], Iterable[T]] = _single

@@ -1,4 +1,4 @@
-"""What is said about a worker that died or never came: errors that name who, in what state, and why. Decides nothing."""
+"""What is said about a worker that died or never came: who, in what state, and why. Decides nothing."""
 
 from __future__ import annotations
 

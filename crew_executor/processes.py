@@ -26,7 +26,6 @@ def kill_descendants() -> None:
         psutil.wait_procs(living, timeout=0.1)
 
 
-
 def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)

@@ -35,7 +35,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 def _prctl() -> Callable[[int, int], None]:
     """Return prctl(2), or a function that does nothing where there is none."""
     if sys.platform != "linux" or os.environ.get("CREW_EXECUTOR_NO_PRCTL"):
-        return lambda option, value: None
+        return lambda _option, _value: None
     import ctypes
 
     call = ctypes.CDLL(None, use_errno=True).prctl

@@ -128,9 +128,9 @@ class _Rebuild:
 
     def __call__(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
         error = self.cls.__new__(self.cls, *args)
-        built_in = next(base for base in self.cls.__mro__ if not isinstance(base.__init__, FunctionType))
-        if built_in.__init__ is not BaseException.__init__:
-            built_in.__init__(error, *args)
+        inits = (base.__dict__["__init__"] for base in self.cls.__mro__ if "__init__" in base.__dict__)
+        built_in = next(init for init in inits if not isinstance(init, FunctionType))
+        built_in(error, *args)
         error.__dict__.update(attributes)
         return error
 
@@ -151,4 +151,3 @@ class _Restore:
 class _ErrorPickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         return _reduce(value)
-

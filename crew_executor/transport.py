@@ -332,7 +332,9 @@ def open_socket(sock: socket.socket) -> Link:
     aio = nng.new_aio()
     try:
         nng.check(lib.nng_stream_listener_listen(listener[0]), "opening a socket")
-        nng.check(lib.nng_stream_listener_set_int(listener[0], b"socket:fd", os.dup(sock.fileno())), "adopting a socket")
+        nng.check(
+            lib.nng_stream_listener_set_int(listener[0], b"socket:fd", os.dup(sock.fileno())), "adopting a socket"
+        )
         lib.nng_stream_listener_accept(listener[0], aio)
         lib.nng_aio_wait(aio)
         nng.check(lib.nng_aio_result(aio), "adopting a socket")

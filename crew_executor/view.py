@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from typing import Any, ParamSpec, TypeVar
 
 from .executor import CrewExecutor
@@ -27,7 +27,7 @@ class ExecutorView(Executor):
         self._executor = executor
         self._options = options
         self._lock = threading.Lock()
-        self._open: set[CrewFuture[Any]] = set()
+        self._open: set[Future[Any]] = set()
         self._is_shut_down = False
         self._max_workers = executor._max_workers
 
@@ -50,7 +50,7 @@ class ExecutorView(Executor):
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """Apply fn to the items with this view's options; see CrewExecutor.map()."""
-        check_map_arguments(fn, chunksize, buffersize)
+        check_map_arguments(chunksize, buffersize)
         return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def options(self, *, name: str | None = None, priority: int | None = None) -> ExecutorView:
@@ -77,7 +77,7 @@ class ExecutorView(Executor):
         if wait:
             _wait(futures)
 
-    def _forget(self, future: CrewFuture[Any]) -> None:
+    def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._open.discard(future)
 

@@ -38,7 +38,7 @@ PREFIX_BYTES = 8
 
 # A task: id, attempt, flags, extra parts, bytes of the first part.
 TASK_ITEM = struct.Struct("<QHHIQ")
-# An outcome: id, attempt, flags, extra parts, bytes of the first part, started (Unix seconds), seconds, cpu seconds, max_rss (bytes).
+# An outcome: the same, then started (Unix seconds), seconds, cpu seconds, max_rss (bytes).
 OUTCOME_ITEM = struct.Struct("<QHHIQdddQ")
 COPY_BYTES = 1 << 20
 """Outcomes that are shorter together are copied once as a whole: half the time of taking views one by one."""
@@ -80,7 +80,7 @@ class Frame(NamedTuple):
     run: int
     sequence: int
     ack: int
-    count: int
+    items: int
     body: memoryview
 
 
@@ -127,7 +127,8 @@ def decode_frame(data: memoryview) -> Frame:
     version, kind, _flags, run, sequence, ack, count = _REST.unpack_from(data)
     if version != VERSION:
         raise ProtocolError(
-            f"the peer speaks version {version} of the wire, this side {VERSION}: install the same crew_executor on both"
+            f"the peer speaks version {version} of the wire, this side {VERSION}: "
+            "install the same crew_executor on both"
         )
     return Frame(kind, run, sequence, ack, count, data[_REST.size :])
 
@@ -160,7 +161,7 @@ def decode_tasks(frame: Frame) -> list[TaskItem]:
     try:
         (ordinal,) = _U64.unpack_from(body)
         tasks = []
-        for _ in range(frame.count):
+        for _ in range(frame.items):
             task_id, attempt, flags, extras, length = TASK_ITEM.unpack_from(body, offset)
             parts, offset = _take_parts(body, offset + TASK_ITEM.size, length, extras)
             tasks.append(TaskItem(ordinal, task_id, attempt, flags, parts))
@@ -198,8 +199,8 @@ def decode_outcomes(frame: Frame) -> tuple[float, list[Outcome]]:
         raise ProtocolError("an OUTCOMES frame ends before its clock")
     (clock,) = _F64.unpack_from(frame.body)
     outcomes = decode_outcome_items(frame.body[_F64.size :])
-    if len(outcomes) != frame.count:
-        raise ProtocolError(f"an OUTCOMES frame announces {frame.count} outcomes and holds {len(outcomes)}")
+    if len(outcomes) != frame.items:
+        raise ProtocolError(f"an OUTCOMES frame announces {frame.items} outcomes and holds {len(outcomes)}")
     return clock, outcomes
 
 

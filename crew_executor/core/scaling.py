@@ -81,8 +81,8 @@ class Scaler:
             missing = 1 if not starting else 0  # after a failure: try one before trying many
         if missing:
             self.last_decision = (
-                f"launch {missing}: {tasks_open} open tasks, {ready} workers ready, {starting} starting, {leaving} leaving,"
-                f" at most {self.rules.max_workers}"
+                f"launch {missing}: {tasks_open} open tasks, {ready} workers ready, {starting} starting, "
+                f"{leaving} leaving, at most {self.rules.max_workers}"
             )
         return missing
 
@@ -97,6 +97,8 @@ class Scaler:
 
     def launch_failed(self, *, ready: int, now: float) -> None:
         """Note that a worker did not come up; wait before the next try, or give up."""
+        if now < self.retry_at:
+            return  # another of the same volley: nothing is launched before retry_at, so it counts once
         self.failures += 1
         doublings = min(self.failures - 1, 16)  # beyond the longest wait; 2 ** 1024 is too large for a float
         self.retry_at = now + min(BACKOFF_FIRST * 2**doublings, BACKOFF_LONGEST)

@@ -50,7 +50,19 @@ class Task:
         ordinal: its number on the link of the worker that holds it.
     """
 
-    __slots__ = ("attempt", "estimate", "handle", "key", "ordinal", "parts", "payload_bytes", "priority", "state", "task_id", "worker")
+    __slots__ = (
+        "attempt",
+        "estimate",
+        "handle",
+        "key",
+        "ordinal",
+        "parts",
+        "payload_bytes",
+        "priority",
+        "state",
+        "task_id",
+        "worker",
+    )
 
     def __init__(
         self, task_id: int, key: Hashable, parts: Sequence[Any], handle: Any = None, *, priority: int = 0
@@ -87,8 +99,8 @@ class Worker:
     """
 
     __slots__ = (
-        "held", "held_bytes", "held_seconds", "is_leaving", "is_ready", "is_recalling", "name", "ordinal", "since", "tasks_done",
-        "tasks_left",
+        "held", "held_bytes", "held_seconds", "is_leaving", "is_ready", "is_recalling", "name", "ordinal", "since",
+        "tasks_done", "tasks_left",
     )  # fmt: skip
 
     def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
@@ -253,7 +265,7 @@ class Scheduler:
         if not worker.held:
             self._recall_for_idle(now)
 
-    def dismiss(self, worker: Worker, now: float) -> None:
+    def dismiss(self, worker: Worker) -> None:
         """Let a worker leave after what it has started; the rest is taken back."""
         if worker.is_leaving or worker.name not in self.workers:
             return
@@ -264,11 +276,11 @@ class Scheduler:
             worker.is_recalling = True
             self._port.recall(worker)
 
-    def leave_requested(self, worker: Worker, now: float) -> bool:
+    def leave_requested(self, worker: Worker) -> bool:
         """Answer a worker that asks to leave: True when it may. Not while a frame is on its way to it."""
         if worker.held or worker.is_leaving or worker.name not in self.workers:
             return False
-        self.dismiss(worker, now)
+        self.dismiss(worker)
         return True
 
     def worker_lost(self, worker: Worker, started: int | None, now: float) -> None:

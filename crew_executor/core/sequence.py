@@ -37,5 +37,4 @@ class SequenceCounter:
         if ack > self.sent:
             raise ProtocolError(f"the peer acknowledges frame {ack}, but only {self.sent} were sent")
         self.received = sequence
-        if ack > self.acknowledged:
-            self.acknowledged = ack
+        self.acknowledged = max(self.acknowledged, ack)

@@ -84,7 +84,7 @@ class LocalLauncher(Launcher):
             "idle_timeout": invitation.idle_timeout,
             "env": environment,
             "cwd": _working_directory(),
-            "sys_path": [entry for entry in sys.path if isinstance(entry, str)],
+            "sys_path": list(map(str, sys.path)),
             "python": self.python,
         }
         if self.python is not None:

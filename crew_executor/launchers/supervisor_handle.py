@@ -33,8 +33,12 @@ def boot_arguments(module: str, function: str, arguments: list[Any]) -> list[str
     break our imports.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = [*(entry for entry in sys.path if isinstance(entry, str) and entry), root]
-    return ["-c", _BOOT.format(module=module, function=function), json.dumps({"sys_path": path, "arguments": arguments})]
+    path = [*filter(None, sys.path), root]
+    return [
+        "-c",
+        _BOOT.format(module=module, function=function),
+        json.dumps({"sys_path": path, "arguments": arguments}),
+    ]
 
 
 def interpreter_arguments() -> list[str]:
@@ -48,7 +52,8 @@ class SupervisorHandle:
     def __init__(self) -> None:
         if not sys.executable:
             raise LaunchError(
-                "sys.executable is empty, so no interpreter for workers is known: set it, or use LocalLauncher(python=...)"
+                "sys.executable is empty, so no interpreter for workers is known: "
+                "set it, or use LocalLauncher(python=...)"
             )
         self.client_pid = os.getpid()
         self._lock = threading.Lock()

@@ -99,8 +99,8 @@ class CallRunner:
         category: type[Warning],
         filename: str,
         lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
+        file: TextIO | None = None,  # noqa: ARG002  the hook's signature
+        line: str | None = None,  # noqa: ARG002
     ) -> None:
         if len(self._caught) < WARNINGS_MAX:
             self._caught.append(

@@ -160,9 +160,7 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     return run_worker(message, link_fd, cell_fd, log_fd, lambda: None)
 
 
-def start_after_exec(
-    settings_fd: int, link_fd: int, cell_fd: int, log_fd: int, out_fd: int, err_fd: int
-) -> None:
+def start_after_exec(settings_fd: int, link_fd: int, cell_fd: int, log_fd: int, out_fd: int, err_fd: int) -> None:
     """Be the worker of a fresh interpreter: until it has joined, what it prints goes to its log alone."""
     with os.fdopen(settings_fd, "r") as file:
         message = json.load(file)
@@ -176,9 +174,7 @@ def start_after_exec(
     os._exit(run_worker(message, link_fd, cell_fd, log_fd, on_joined))
 
 
-def run_worker(
-    message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, on_joined: Callable[[], None]
-) -> int:
+def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, on_joined: Callable[[], None]) -> int:
     """Set this process up, serve, and end as an ordinary Python process would."""
     sys.path[:] = message["sys_path"]
     with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble

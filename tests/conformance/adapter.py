@@ -132,7 +132,7 @@ def prove(difference: Difference, test: Callable[[Any], None]) -> Callable[[Any]
         with unittest.mock.patch.object(self, "subTest", return_value=contextlib.nullcontext()):
             try:
                 test(self)
-            except BaseException as error:  # noqa: BLE001  # SkipTest, and SystemExit of a task, are symptoms too
+            except BaseException as error:  # SkipTest, and SystemExit of a task, are symptoms too
                 self.assertRegex(f"{type(error).__name__}: {error}", difference.symptom)
             else:
                 self.fail(f"{difference.test} passes now: take it out of differences.py")

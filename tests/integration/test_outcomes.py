@@ -151,7 +151,9 @@ def test_warnings_are_in_the_record_and_shown_once(executor: CrewExecutor) -> No
         wait_until(lambda: bool(shown), "the warning is shown")
 
     assert [str(warning.message) for warning in shown] == ["look out"]
-    assert [(warning.message, warning.category) for warning in future.record().warnings] == [("look out", "UserWarning")]
+    assert [(warning.message, warning.category) for warning in future.record().warnings] == [
+        ("look out", "UserWarning")
+    ]
     assert future.record().warnings[0].filename.endswith("helpers.py")
 
 

@@ -81,7 +81,8 @@ def test_tasks_of_the_same_frame_survive_the_death_of_their_neighbour() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "says"), [((exit_now, 3), "exit code 3"), ((die, signal.SIGSEGV), "SIGSEGV"), ((die, signal.SIGTERM), "SIGTERM")]
+    ("call", "says"),
+    [((exit_now, 3), "exit code 3"), ((die, signal.SIGSEGV), "SIGSEGV"), ((die, signal.SIGTERM), "SIGTERM")],
 )
 def test_the_error_says_how_the_worker_ended(call: tuple[object, int], says: str) -> None:
     with CrewExecutor(1) as executor:

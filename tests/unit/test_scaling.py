@@ -82,9 +82,9 @@ def test_a_pool_of_fixed_size_lets_nobody_leave() -> None:
 def test_the_wait_doubles_after_each_failed_launch() -> None:
     scaler = make(failures_max=99)
     waits = []
-    for _ in range(4):
-        scaler.launch_failed(ready=0, now=100.0)
-        waits.append(scaler.retry_at - 100.0)
+    for now in (100.0, 200.0, 300.0, 400.0):
+        scaler.launch_failed(ready=0, now=now)
+        waits.append(scaler.retry_at - now)
 
     assert pytest.approx([BACKOFF_FIRST, 2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST, 8 * BACKOFF_FIRST]) == waits
 
@@ -95,6 +95,15 @@ def test_nothing_is_launched_before_the_wait_is_over() -> None:
 
     assert 0 == ask(scaler, 9, now=100.0 + BACKOFF_FIRST * 0.99)
     assert 1 == ask(scaler, 9, now=100.0 + BACKOFF_FIRST)
+
+
+def test_launches_of_one_volley_that_fail_together_count_once() -> None:
+    scaler = make(failures_max=2)
+    for _ in range(4):
+        scaler.launch_failed(ready=0, now=100.0)
+
+    assert 1 == scaler.failures
+    assert not scaler.is_given_up
 
 
 def test_after_a_failure_one_is_tried_before_many() -> None:
@@ -120,8 +129,8 @@ def test_a_success_ends_the_row_of_failures() -> None:
 def test_the_pool_is_given_up_after_so_many_failures_in_a_row() -> None:
     scaler = make(failures_max=3)
     given_up = []
-    for _ in range(3):
-        scaler.launch_failed(ready=0, now=0.0)
+    for now in (0.0, 100.0, 200.0):
+        scaler.launch_failed(ready=0, now=now)
         given_up.append(scaler.is_given_up)
 
     assert [False, False, True] == given_up
@@ -131,10 +140,10 @@ def test_the_pool_is_given_up_after_so_many_failures_in_a_row() -> None:
 
 def test_a_pool_with_a_worker_at_work_is_not_given_up() -> None:
     scaler = make(failures_max=3)
-    for _ in range(10):
-        scaler.launch_failed(ready=1, now=0.0)
+    for now in range(0, 1000, 100):
+        scaler.launch_failed(ready=1, now=now)
     while_one_works = scaler.is_given_up
-    scaler.launch_failed(ready=0, now=0.0)
+    scaler.launch_failed(ready=0, now=1000.0)
 
     assert not while_one_works
     assert scaler.is_given_up
@@ -143,10 +152,10 @@ def test_a_pool_with_a_worker_at_work_is_not_given_up() -> None:
 def test_launches_may_fail_for_days() -> None:
     """A wait computed as a power of two leaves the range of a float after 1024 failures: 17 hours of them."""
     scaler = make()
-    for _ in range(3000):
-        scaler.launch_failed(ready=1, now=0.0)
+    for now in range(0, 300_000, 100):
+        scaler.launch_failed(ready=1, now=now)
 
-    assert BACKOFF_LONGEST == scaler.retry_at
+    assert BACKOFF_LONGEST == scaler.retry_at - 299_900
 
 
 def test_the_last_decision_is_told_in_words() -> None:
@@ -217,11 +226,13 @@ class PoolWorld(RuleBasedStateMachine):
     def launch_fails(self) -> None:
         if self.starting:
             self.starting -= 1
-            self.row, self.last_failure = self.row + 1, self.now
+            is_new = self.now >= self.scaler.retry_at
+            if is_new:
+                self.row, self.last_failure = self.row + 1, self.now
             was_given_up = self.scaler.is_given_up
             self.scaler.launch_failed(ready=self.ready, now=self.now)
             assert self.scaler.is_given_up == (
-                was_given_up or (not self.ready and self.row >= self.bounds.failures_max)
+                was_given_up or (is_new and not self.ready and self.row >= self.bounds.failures_max)
             )
 
     @rule()

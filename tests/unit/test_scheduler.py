@@ -469,13 +469,13 @@ def test_a_dead_worker_is_never_sent_anything(bench: Bench) -> None:
     worker = bench.join("w1")
     bench.scheduler.worker_lost(worker, None, 0.0)
     bench.submit()
-    bench.scheduler.dismiss(worker, 0.0)
+    bench.scheduler.dismiss(worker)
     bench.scheduler.outcomes(worker, [make_outcome(1)], 0.0)
     bench.scheduler.recalled(worker, 0, 0.0)
     bench.scheduler.tick(LONG_AGO)
 
     assert [] == bench.take()
-    assert not bench.scheduler.leave_requested(worker, 0.0)
+    assert not bench.scheduler.leave_requested(worker)
 
 
 # ---------------------------------------------------------------------- words and numbers
@@ -488,7 +488,7 @@ def test_a_worker_says_its_state_in_a_word(bench: Bench) -> None:
     words.append(repr(worker))
     bench.submit()
     words.append(repr(worker))
-    bench.scheduler.dismiss(worker, 0.0)
+    bench.scheduler.dismiss(worker)
     words.append(repr(worker))
 
     assert [

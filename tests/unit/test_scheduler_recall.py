@@ -206,7 +206,7 @@ def test_the_shell_is_told_when_ticks_are_needed(bench: Bench) -> None:
 
 def test_an_idle_worker_may_leave_and_gets_nothing_more(bench: Bench) -> None:
     worker = bench.join("w1")
-    may_leave = bench.scheduler.leave_requested(worker, 0.0)
+    may_leave = bench.scheduler.leave_requested(worker)
     bench.submit()
 
     assert may_leave
@@ -219,27 +219,27 @@ def test_a_worker_stays_when_a_task_crossed_its_request_to_leave(bench: Bench) -
     bench.submit()
     bench.take()
 
-    assert not bench.scheduler.leave_requested(worker, 0.0)
+    assert not bench.scheduler.leave_requested(worker)
     assert [] == bench.take()
 
 
 def test_a_worker_that_was_told_to_leave_is_not_told_again(bench: Bench) -> None:
     worker = bench.join("w1")
-    bench.scheduler.dismiss(worker, 0.0)
-    bench.scheduler.dismiss(worker, 0.0)
+    bench.scheduler.dismiss(worker)
+    bench.scheduler.dismiss(worker)
 
-    assert not bench.scheduler.leave_requested(worker, 0.0)
+    assert not bench.scheduler.leave_requested(worker)
     assert [("dismiss", "w1")] == bench.take()
 
 
 def test_a_stranger_may_not_leave(bench: Bench) -> None:
-    assert not bench.scheduler.leave_requested(Worker("never seen"), 0.0)
+    assert not bench.scheduler.leave_requested(Worker("never seen"))
     assert [] == bench.take()
 
 
 def test_a_dismissed_worker_keeps_what_it_has_started_and_hands_over_the_rest(bench: Bench) -> None:
     worker = load(bench, "w1", 3)
-    bench.scheduler.dismiss(worker, 0.0)
+    bench.scheduler.dismiss(worker)
     bench.scheduler.recalled(worker, 1, 0.0)
     bench.answer(worker, 1)
 
@@ -250,7 +250,7 @@ def test_a_dismissed_worker_keeps_what_it_has_started_and_hands_over_the_rest(be
 def test_a_worker_dismissed_while_it_owes_an_answer_is_not_recalled_twice(bench: Bench) -> None:
     worker = load(bench, "w1", 3)
     bench.scheduler.tick(LONG_AGO)
-    bench.scheduler.dismiss(worker, LONG_AGO)
+    bench.scheduler.dismiss(worker)
     bench.scheduler.recalled(worker, 1, LONG_AGO)
 
     assert [("recall", "w1"), ("dismiss", "w1"), ("unsend", 3), ("unsend", 2)] == bench.take()
@@ -258,7 +258,7 @@ def test_a_worker_dismissed_while_it_owes_an_answer_is_not_recalled_twice(bench:
 
 def test_a_worker_that_dies_while_it_leaves_is_judged_like_any_other(bench: Bench) -> None:
     worker = load(bench, "w1", 3)
-    bench.scheduler.dismiss(worker, 0.0)
+    bench.scheduler.dismiss(worker)
     bench.take()
     bench.scheduler.worker_lost(worker, 1, 0.0)
 

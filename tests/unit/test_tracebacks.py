@@ -74,7 +74,7 @@ def test_an_exception_keeps_what_it_knows(error: BaseException) -> None:
 @pytest.mark.parametrize("source", ["from __future__ import nothing", "x = = 1", "unknown_name", "int.unknown"])
 def test_errors_of_the_compiler_and_the_interpreter_keep_their_place(source: str) -> None:
     with pytest.raises((SyntaxError, NameError, AttributeError)) as caught:
-        exec(compile(source, "a_file", "exec"), {"__builtins__": {"int": int}})  # noqa: S102
+        exec(compile(source, "a_file", "exec"), {"__builtins__": {"int": int}})
     loaded = _round_trip(caught.value)
 
     assert str(loaded) == str(caught.value)
@@ -97,7 +97,7 @@ def test_cause_context_and_notes_travel() -> None:
 
 def test_an_exception_of_main_travels_by_value() -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
-    exec("class Local(Exception):\n    pass", namespace)  # noqa: S102  how a script's class looks
+    exec("class Local(Exception):\n    pass", namespace)
     loaded = _round_trip(namespace["Local"]("text"))  # type: ignore[operator]
 
     assert type(loaded).__name__ == "Local"

@@ -210,7 +210,7 @@ class World:
             self.call(self.scheduler.recalled, fake.worker, content, self.now)
         elif kind == "leave":
             may_leave = not self.is_holding(fake.worker) and fake.is_alive and fake.worker not in self.dismissed
-            assert may_leave is self.scheduler.leave_requested(fake.worker, self.now)
+            assert may_leave is self.scheduler.leave_requested(fake.worker)
             assert not may_leave or fake.worker in self.dismissed
         else:
             self.lose(fake, fake.started)
