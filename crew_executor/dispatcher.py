@@ -17,19 +17,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import queue
 import secrets
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import transport
 from .connection import Connection
-from .core.messages import Frame, Kind, Outcome, decode_control, decode_outcome_items, decode_outcomes
+from .core.messages import Outcome, decode_outcome_items
 from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import Scheduler, Task, Worker
 from .errors import BrokenCrewError, CrewError, LaunchError, ProtocolError
@@ -37,9 +36,8 @@ from .futures import CrewFuture
 from .launchers import Launcher, WorkerExit
 from .log import logger
 from .obituary import crash_error, launch_failure
+from .reader import serve
 from .stats import Stats, WorkerStats
-from .tracebacks import loads_error
-from .transport import LinkClosed
 
 EXIT_GRACE = 5.0
 """Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
@@ -92,7 +90,6 @@ class Dispatcher:
         self._reader_idents: set[int] = set()
         self._readerless: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._is_threadless = False
-        self._bound_cancel = self._cancel  # one object for all futures
 
     # ------------------------------------------------------------------ for users' threads
 
@@ -103,22 +100,28 @@ class Dispatcher:
             RuntimeError: the executor is shut down.
             BrokenCrewError: the pool cannot go on.
         """
+        task = Task(next(self._task_ids), key, parts, future, priority=priority)
+        future._task = task
         with self._lock:
-            self._check_open()
-            if self._max_pending is not None and threading.get_ident() not in self._reader_idents:
-                while self._scheduler.tasks_open >= self._max_pending:
-                    self._room.wait()
-                    self._check_open()
-            task = Task(next(self._task_ids), key, parts, future, priority=priority)
-            future._task = task
-            future._cancel_task = self._bound_cancel
+            if self._is_closing:
+                self._check_open()
+            if self._max_pending is not None:
+                self._wait_for_room(self._max_pending)
             self._scheduler.submit(task, time.monotonic())
             if self._thread is None:
                 self._start()
-            elif self._is_short_of_workers() or self._must_tick_earlier():
+            elif not self._is_poked and (self._must_tick_earlier() or self._is_short_of_workers()):
                 self._poke()
             effects = self._take_effects()
-        self._act(effects)
+        for function, arguments in effects:
+            function(*arguments)
+
+    def _wait_for_room(self, max_pending: int) -> None:
+        if threading.get_ident() in self._reader_idents:
+            return  # a callback: the thread that would make room must not wait for it
+        while self._scheduler.tasks_open >= max_pending:
+            self._room.wait()
+            self._check_open()
 
     def shutdown(self, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; finish those that are here, or cancel the queued ones, then let the workers go."""
@@ -132,7 +135,7 @@ class Dispatcher:
 
     def close_later(self) -> None:
         """Ask for shutdown(); safe in a finaliser or signal handler."""
-        self._post(self._close_from_event)
+        self._post(self.shutdown)
 
     def kill_workers(self, signal_number: int = signal.SIGKILL) -> None:
         """End every worker now: running tasks fail, queued ones are cancelled. The executor is closed by it."""
@@ -187,7 +190,10 @@ class Dispatcher:
         if self._is_closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _cancel(self, future: CrewFuture[Any]) -> bool:
+    def cancel(self, future: CrewFuture[Any]) -> bool:
+        """Drop the future's task if it is queued; return whether it was. The caller marks the future."""
+        if future._task is None:
+            return False
         with self._lock:
             is_cancelled = self._scheduler.cancel(future._task)
             if is_cancelled:
@@ -217,11 +223,9 @@ class Dispatcher:
         """Take back through the cell, after the lock is free."""
         self._effects.append((self._recall_now, (self._connections[worker.name], worker.ordinal)))
 
-    def finish(self, task: Task, outcome: Outcome, worker: Worker) -> None:
-        """Resolve the future after the lock is free."""
-        connection = self._connections[worker.name]
-        connection.busy_seconds += outcome.seconds
-        self._effects.append((task.handle._finish, (outcome, connection.facts)))
+    def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
+        """Resolve the futures after the lock is free."""
+        self._effects.append((self._finish_now, (self._connections[worker.name], finished)))
 
     def crash(self, task: Task, worker: Worker) -> None:
         """Fail the future of a task whose worker died."""
@@ -264,6 +268,12 @@ class Dispatcher:
             effects = self._take_effects()
         self._act(effects)
 
+    def _finish_now(self, connection: Connection, finished: list[tuple[Task, Outcome]]) -> None:
+        facts = connection.facts
+        for task, outcome in finished:
+            connection.busy_seconds += outcome.seconds
+            task.handle._finish(outcome, facts)
+
     def _fail_crashed(self, task: Task, connection: Connection) -> None:
         future: CrewFuture[Any] = task.handle
         future._finish_lost(crash_error(future.name(), connection), connection.facts)
@@ -271,35 +281,13 @@ class Dispatcher:
     # ------------------------------------------------------------------ the readers' threads
 
     def _serve(self, connection: Connection) -> None:
-        """Read from one worker until its link ends."""
-        self._reader_idents.add(threading.get_ident())
-        try:
-            self._join(connection)
-            while True:
-                self._handle(connection, connection.recv())
-        except LinkClosed:
-            pass
-        except ProtocolError as error:
-            logger.error("worker %s broke the protocol and is killed: %s", connection.worker.name, error)
-            self._post(self._kill, connection, f"it broke the protocol: {error}")
-        except BaseException as error:
-            logger.exception("the reader of worker %s failed", connection.worker.name)
-            self._post(self._break, CrewError(f"the reader of {connection.worker.name} failed: {error!r}"), error)
-        finally:
-            self._reader_idents.discard(threading.get_ident())
-            self._post(self._reader_done, connection)
+        ident = threading.get_ident()
+        self._reader_idents.add(ident)
+        serve(connection, self._initializer, self)
+        self._reader_idents.discard(ident)
 
-    def _join(self, connection: Connection) -> None:
-        connection.greet(self._initializer)
-        connection.is_joined = True
-        frame = connection.recv()
-        if frame.kind != Kind.READY:
-            raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
-        fields, parts = decode_control(frame.body)
-        if not fields["is_ready"]:
-            error = loads_error(bytes(parts[0]), json.loads(bytes(parts[1])))
-            self._post(self._break, BrokenCrewError(_INITIALIZER_FAILED), error)
-            return
+    def worker_joined(self, connection: Connection) -> None:
+        """Give the worker tasks."""
         self._decide(self._worker_ready, connection)
 
     def _worker_ready(self, connection: Connection) -> None:
@@ -309,27 +297,44 @@ class Dispatcher:
             self._scheduler.worker_ready(connection.worker, time.monotonic())
             self._poke()
 
-    def _handle(self, connection: Connection, frame: Frame) -> None:
-        if frame.kind == Kind.OUTCOMES:
-            sent_at, outcomes = decode_outcomes(frame)
-            with self._lock:
-                now = time.monotonic()
-                self._scheduler.observe_reaction(now - sent_at)
-                self._scheduler.outcomes(connection.worker, outcomes, now)
-                if self._max_pending is not None:
-                    self._room.notify_all()
-                if self._must_tick_earlier() or self._is_closing:
-                    self._poke()
-                effects = self._take_effects()
-            self._act(effects)
-        elif frame.kind == Kind.LEAVE:
-            self._decide(self._leave_requested, connection)
-        elif frame.kind != Kind.BYE:
-            raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")
+    def initializer_failed(self, connection: Connection, error: BaseException) -> None:
+        """Break the pool."""
+        text = f"the initializer failed in worker {connection.worker.name}; its exception is the cause"
+        self._post(self._break, BrokenCrewError(text), error)
 
-    def _leave_requested(self, connection: Connection) -> None:
+    def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
+        """Finish tasks and send more."""
+        with self._lock:
+            now = time.monotonic()
+            self._scheduler.observe_reaction(now - sent_at)
+            self._scheduler.outcomes(connection.worker, outcomes, now)
+            if self._max_pending is not None:
+                self._room.notify_all()
+            if self._must_tick_earlier() or self._is_closing:
+                self._poke()
+            effects = self._take_effects()
+        self._act(effects)
+
+    def leave_requested(self, connection: Connection) -> None:
+        """Let the worker go if it is idle and more are left than must stay."""
+        self._decide(self._let_leave, connection)
+
+    def _let_leave(self, connection: Connection) -> None:
         if self._scaler.may_leave(ready=self._scheduler.workers_ready):
             self._scheduler.leave_requested(connection.worker)
+
+    def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
+        """Kill the worker."""
+        self._post(self._kill, connection, f"it broke the protocol: {error}")
+
+    def reader_failed(self, connection: Connection, error: BaseException) -> None:
+        """Break the pool: what this worker says is lost."""
+        text = f"the reader of {connection.worker.name} failed: {error!r}"
+        self._post(self._break, BrokenCrewError(text), error)
+
+    def reader_ended(self, connection: Connection) -> None:
+        """Bury the worker once its process is over, too."""
+        self._post(self._reader_done, connection)
 
     # ------------------------------------------------------------------ the dispatcher's thread
 
@@ -564,19 +569,12 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ the end
 
-    def _close_from_event(self) -> None:
-        with self._lock:
-            self._is_closing = True
-            self._room.notify_all()
-
     def _is_over(self) -> bool:
         with self._lock:
             return self._is_closing and not self._connections and not self._scheduler.tasks_open
 
-    def _break(self, error: BaseException, cause: BaseException | None = None) -> None:
+    def _break(self, error: BrokenCrewError, cause: BaseException | None = None) -> None:
         """Fail every future with the error: the pool cannot go on."""
-        if not isinstance(error, BrokenCrewError):
-            error = BrokenCrewError(str(error))
         error.__cause__ = cause
         with self._lock:
             if self.broken is None:
@@ -596,6 +594,3 @@ class Dispatcher:
         for connection in list(self._connections.values()):
             with contextlib.suppress(Exception):
                 connection.close()
-
-
-_INITIALIZER_FAILED = "the initializer failed in a worker; its exception is the cause"

@@ -206,10 +206,9 @@ class CrewExecutor(Executor):
                 f"executor {self._name} belongs to process {self._pid}; this is its forked child {os.getpid()}, where "
                 "NNG cannot be used: start this process with the spawn or forkserver method to make an executor here"
             )
-        future: CrewFuture[T] = CrewFuture()
-        future._fn = fn
-        future._name = options.name
-        future._submitted = time.time()
+        future: CrewFuture[T] = CrewFuture(fn, time.time(), self._dispatcher.cancel)
+        if options.name is not None:
+            future._name = options.name
         try:
             part = serialize.dumps((fn, args, kwargs))
         except BaseException as error:
@@ -218,7 +217,7 @@ class CrewExecutor(Executor):
             self._dispatcher.check_open()
             future._finish_lost(_pickling_error(error, fn, args, kwargs))
             return future
-        key = (getattr(fn, "__module__", None), getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+        key = f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', '') or type(fn).__qualname__}"
         self._dispatcher.submit(future, key, (part,), options.priority or 0)
         return future
 

@@ -7,13 +7,16 @@ asker, never the threads that serve all. Nothing here knows dispatchers or socke
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as _FuturesTimeoutError  # another class than the built-in before 3.11
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -86,21 +89,78 @@ class TaskRecord:
     attempts: int = 0
 
 
+_making = threading.Lock()
+"""Held while a future's condition is made, and while a future without one is finished: see _Lazy."""
+
+
+class _LazyCondition:
+    """Make a future's condition when somebody first asks for it, so: to wait, or to add a callback.
+
+    Most futures are done before anybody waits, and a condition costs more than all the rest of a future. The race is
+    between a waiter and the finish; both take the same lock:
+    1. waiter: makes the condition    2. finisher: finds it, takes it, wakes the waiter
+    or 1. finisher: finds none, sets the state    2. waiter: makes the condition, sees the state, does not wait
+    """
+
+    def __get__(self, future: CrewFuture[Any] | None, owner: type) -> Any:
+        if future is None:
+            return self
+        condition = future._made_condition
+        if condition is None:
+            with _making:
+                condition = future._made_condition
+                if condition is None:
+                    condition = future._made_condition = threading.Condition()
+        return condition
+
+    def __set__(self, future: CrewFuture[Any], condition: threading.Condition) -> None:
+        future._made_condition = condition
+
+
+class _LazyList:
+    """Make a list when it is first asked for; whoever asks holds the condition."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: CrewFuture[Any] | None, owner: type) -> Any:
+        if future is None:
+            return self
+        return future.__dict__.setdefault(self._name, [])
+
+
 class CrewFuture(Future[T]):
     """The future of one task; made by CrewExecutor.submit(). `await` works on it as well."""
 
-    # Set by the dispatcher when the task is submitted. As class attributes they cost nothing until then.
-    _fn: Any = None
-    _name: str | None = None
-    _submitted: float | None = None
-    _cancel_task: Callable[[CrewFuture[Any]], bool] | None = None
-    _task: Any = None
+    # Plain class attributes stand for what most instances never set: asking an instance for its __dict__ would make
+    # one, and a tracked object more for the garbage collector.
+    _made_condition: threading.Condition | None = None
+    _condition = _LazyCondition()
+    _waiters = _LazyList()
+    _done_callbacks = _LazyList()
+    _state = PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
 
-    _unopened: Outcome | None = None  # an outcome whose parts nobody has unpickled yet
+    _name: str | None = None
+    _task: Any = None
+    _unopened: Outcome | None = None  # an outcome that nobody has unpickled yet
+    _is_open = False  # whether what came of the task stands in _result and _exception
     _times: tuple[float, float, float, int] | None = None  # started, seconds, cpu seconds, max_rss of the outcome
     _worker: WorkerFacts | None = None
     _warnings: tuple[TaskWarning, ...] = ()
     _frames: TracebackType | None = None  # the exception's own frames, before any raise in this process
+
+    def __init__(
+        self,
+        fn: Any = None,
+        submitted: float | None = None,
+        cancel_task: Callable[[CrewFuture[Any]], bool] | None = None,
+    ) -> None:
+        # Not Future.__init__(): what it sets are class attributes here, made for an instance when needed.
+        self._fn = fn
+        self._submitted = submitted
+        self._cancel_task = cancel_task
 
     # ------------------------------------------------------------------ for users
 
@@ -131,7 +191,7 @@ class CrewFuture(Future[T]):
         try:
             if self._state != FINISHED:
                 self._wait_done(timeout)
-            if self._unopened is not None:
+            if not self._is_open:
                 self._open()
             error = self._exception
             if error is not None:
@@ -144,8 +204,10 @@ class CrewFuture(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, or None; raise CancelledError or TimeoutError as result() does."""
-        self._wait_done(timeout)
-        self._open()
+        if self._state != FINISHED:
+            self._wait_done(timeout)
+        if not self._is_open:
+            self._open()
         return self._exception
 
     def record(self) -> TaskRecord:
@@ -194,10 +256,10 @@ class CrewFuture(Future[T]):
     # ------------------------------------------------------------------ for the dispatcher
 
     def _sent(self) -> None:
-        self._state = "RUNNING"  # a plain write: nobody waits for this state
+        self._state = RUNNING  # a plain write: nobody waits for this state
 
     def _unsent(self) -> None:
-        self._state = "PENDING"
+        self._state = PENDING
 
     def _finish(self, outcome: Outcome, worker: WorkerFacts) -> None:
         """Take the outcome and wake whoever waits. Called once, outside every lock of ours."""
@@ -207,24 +269,36 @@ class CrewFuture(Future[T]):
             outcome = outcome._replace(
                 parts=(outcome.parts[0], *outcome.parts[2:]), flags=outcome.flags & ~OutcomeFlag.WARNINGS
             )
+        self._unopened = outcome
+        with _making:
+            if self._made_condition is None:
+                self._state = FINISHED  # nobody waits, nobody has added a callback
+                return
+        self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result")
+
+    def _announce(self, how: str) -> None:
+        """Set the last state, tell the waiters, run the callbacks."""
         with self._condition:
-            self._unopened = outcome
             self._state = FINISHED
             for waiter in self._waiters:
-                (waiter.add_exception if outcome.is_error else waiter.add_result)(self)
+                getattr(waiter, how)(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed, but in every Python
+        self._call_back()
+
+    def _call_back(self) -> None:
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:  # not even a SystemExit may end the thread that serves a worker
+                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
     def _finish_lost(self, error: BaseException, worker: WorkerFacts | None = None) -> None:
         """Fail the future with an error of ours."""
         self._worker = worker
-        with self._condition:
-            self._exception = error
-            self._state = FINISHED
-            for waiter in self._waiters:
-                waiter.add_exception(self)
-            self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed, but in every Python
+        self._exception = error
+        self._frames = error.__traceback__
+        self._is_open = True
+        self._announce("add_exception")
 
     def _finish_cancelled(self) -> None:
         """Go straight to the last state: no worker will ever look at this future and notify its waiters."""
@@ -235,7 +309,7 @@ class CrewFuture(Future[T]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed, but in every Python
+        self._call_back()
 
     # ------------------------------------------------------------------ inside
 
@@ -252,24 +326,37 @@ class CrewFuture(Future[T]):
                 raise CancelledError
 
     def _open(self) -> None:
-        """Unpickle the outcome, once."""
+        """Unpickle the outcome, once: by the thread that takes it; others wait for that one.
+
+        A future that was finished by set_result() or set_exception() has no outcome, and nothing to open.
+        """
+        with _making:
+            outcome, self._unopened = self._unopened, None
+        if outcome is None:
+            self._wait_opened()
+            return
+        if outcome.is_error:
+            self._exception = tracebacks.loads_error(outcome.parts[0], json.loads(outcome.parts[-1]))
+            self._frames = self._exception.__traceback__
+        else:
+            try:
+                self._result = serialize.loads(outcome.parts[0])
+            except BaseException as error:
+                self._exception = error
+                self._frames = error.__traceback__
+                _note(error, f"raised while unpickling the result of {_command(self._fn)} in the client")
+        self._times = outcome[4:]
+        self._is_open = True
+        with _making:
+            condition = self._made_condition
+        if condition is not None:
+            with condition:
+                condition.notify_all()
+
+    def _wait_opened(self) -> None:
         with self._condition:
-            outcome = self._unopened
-            if outcome is None:  # opened before, or by another thread while this one waited
-                return
-            if outcome.is_error:
-                report = json.loads(outcome.parts[-1])
-                self._exception = tracebacks.loads_error(outcome.parts[0], report)
-                self._frames = self._exception.__traceback__
-            else:
-                try:
-                    self._result = serialize.loads(outcome.parts[0])
-                except BaseException as error:
-                    self._exception = error
-                    self._frames = error.__traceback__
-                    _note(error, f"raised while unpickling the result of {_command(self._fn)} in the client")
-            self._times = outcome[4:]
-            self._unopened = None  # last: who finds it None without the lock may read the result
+            while not self._is_open and self._task is not None:
+                self._condition.wait()
 
 
 def _status(error: BaseException | None) -> str:
@@ -305,3 +392,12 @@ def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
         except Exception as error:  # a filter that makes errors of warnings: there is nobody here to raise it to
             logger.warning("a task's warning was turned into an error by a filter of the client: %s", error)
     return tuple(shown)
+
+
+def _after_fork_in_child() -> None:
+    global _making
+    _making = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

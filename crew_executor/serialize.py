@@ -48,7 +48,8 @@ def is_by_value(data: bytes) -> bool:
     cloudpickle = sys.modules.get("cloudpickle")
     if cloudpickle is None:
         return False  # nobody can have registered a module with it
-    return any(name.encode() in data for name in cloudpickle.list_registry_pickle_by_value())
+    registered = cloudpickle.list_registry_pickle_by_value()
+    return bool(registered) and any(name.encode() in data for name in registered)
 
 
 def dumps_by_value(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes:

@@ -35,6 +35,8 @@ RECALL_SECONDS = 0.0005
 UNKNOWN_SECONDS = 60.0
 """Stands for the estimate of a function never seen: more than any horizon."""
 
+_NO_KEY: Hashable = object()
+
 QUEUED, SENT, DONE = "queued", "sent", "done"
 
 
@@ -141,8 +143,8 @@ class Port(Protocol):
     def recall(self, worker: Worker) -> None:
         """Take back what the worker has not started and answer with recalled(); also deliver what it has finished."""
 
-    def finish(self, task: Task, outcome: Outcome, worker: Worker) -> None:
-        """The task is done, with this outcome."""
+    def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
+        """These tasks of the worker are done, with these outcomes."""
 
     def crash(self, task: Task, worker: Worker) -> None:
         """The task is done: its worker died after it had started."""
@@ -231,20 +233,23 @@ class Scheduler:
     def outcomes(self, worker: Worker, outcomes: Iterable[Outcome], now: float) -> None:
         """Take what a worker reports; an outcome that is late, repeated or of another attempt is dropped."""
         held = worker.held
-        observe, finish = self.estimates.observe, self._port.finish
         head = next(iter(held), None)
+        observe = self.estimates.observe
+        finished: list[tuple[Task, Outcome]] = []
         for outcome in outcomes:
             task = held.get(outcome.task_id)
             if task is None or task.attempt != outcome.attempt:
                 continue
             del held[outcome.task_id]
-            self._held -= 1
-            worker.tasks_done += 1
             worker.held_seconds -= task.estimate
             worker.held_bytes -= task.payload_bytes
             observe(task.key, outcome.seconds)
             self._mark_done(task)
-            finish(task, outcome, worker)
+            finished.append((task, outcome))
+        if finished:
+            self._held -= len(finished)
+            worker.tasks_done += len(finished)
+            self._port.finish(worker, finished)
         if head != next(iter(held), None):  # a frame without news of the running task leaves its clock alone
             worker.since = now
         self._place(worker)
@@ -362,11 +367,14 @@ class Scheduler:
             room = min(room, worker.tasks_left)
         batch: list[Task] = []
         was_empty = not held
+        key, estimate = _NO_KEY, None
         while len(batch) < room:
             task = self.queue.peek()
             if task is None:
                 break
-            estimate = self.estimates.seconds(task.key)
+            if task.key != key:
+                key = task.key
+                estimate = self.estimates.seconds(key)
             if held and not self._fits_ahead(worker, task, estimate):
                 break
             self.queue.pop()

@@ -50,6 +50,17 @@ class WithoutContext(AnyContext):
 AnyContext.__name__ = WithoutContext.__name__ = CrewExecutor.__name__
 
 
+class Collector(unittest.TestCase):
+    """Stands between the shutdown of the pool and the look for threads that it left.
+
+    Python 3.10 counts objects, and an executor's hold each other in cycles: they may outlive their threads.
+    """
+
+    def tearDown(self) -> None:
+        support().gc_collect()
+        super().tearDown()
+
+
 class Adapter(unittest.TestCase):
     """Stands before one of the standard library's pool mixins and puts our executor into it."""
 
@@ -60,8 +71,6 @@ class Adapter(unittest.TestCase):
     TIMEOUT = SECONDS_UNTIL_DEADLOCK
 
     def setUp(self) -> None:
-        # The tests count threads: those of the last test are over, but objects in cycles may still stand for them.
-        support().gc_collect()
         support().environment_altered = False
         put_in_place(self, self.executor_type)
         super().setUp()
@@ -108,7 +117,7 @@ def join(behaviour: type, adapter: type[Adapter], module: str) -> type[Adapter]:
             namespace[test] = prove(differences[key], getattr(behaviour, test))
         elif key in unprepared:
             namespace[test] = with_a_worker(getattr(behaviour, test))
-    bases = (behaviour, adapter, stdlib.lookup(adapter.pool_mixin), stdlib.lookup("BaseTestCase"))
+    bases = (behaviour, adapter, stdlib.lookup(adapter.pool_mixin), Collector, stdlib.lookup("BaseTestCase"))
     return type(name, bases, namespace)
 
 

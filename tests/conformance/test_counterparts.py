@@ -236,17 +236,6 @@ def test_exception_keeps_its_own_cause_and_its_remote_frames() -> None:
     assert "_fail_with_cause" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
-def test_failing_initializer_breaks_the_pool_with_its_own_exception() -> None:
-    executor = CrewExecutor(max_workers=2, initializer=_raise, initargs=(ValueError("error in initializer"),))
-    with executor:
-        error = executor.submit(os.getpid).exception(SECONDS_AT_MOST)
-
-        assert isinstance(error, BrokenProcessPool)
-        assert repr(error.__cause__) == "ValueError('error in initializer')"
-        with pytest.raises(BrokenProcessPool):
-            executor.submit(os.getpid)
-
-
 @pytest.mark.parametrize("end", [CrewExecutor.terminate_workers, CrewExecutor.kill_workers])
 def test_ended_workers_run_no_task_to_its_end(end: Callable[[CrewExecutor], None], tmp_path: Path) -> None:
     executor = CrewExecutor(max_workers=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import sys
 import threading
 import time
 import traceback
@@ -192,6 +193,18 @@ def test_callbacks_run_once_and_their_errors_are_logged_only(executor: CrewExecu
     wait_until(lambda: bool(called), "the callback ran")
 
     assert called == [future]
+
+
+def test_a_callback_that_exits_hurts_nobody(executor: CrewExecutor, caplog: pytest.LogCaptureFixture) -> None:
+    called: list[object] = []
+    future = executor.submit(time.sleep, 0.05)
+    future.add_done_callback(lambda _future: sys.exit(1))
+    future.add_done_callback(called.append)
+    future.result()
+    wait_until(lambda: bool(called), "the second callback ran")
+
+    assert executor.submit(add, 1, 1).result() == 2
+    assert "SystemExit" in caplog.text
 
 
 def test_wait_and_as_completed_know_our_futures(executor: CrewExecutor) -> None:

@@ -43,8 +43,8 @@ class FakePort:
     def recall(self, worker: Worker) -> None:
         self.effects.append(("recall", worker.name))
 
-    def finish(self, task: Task, outcome: Outcome, worker: Worker) -> None:
-        self.effects.append(("finish", task.task_id, worker.name))
+    def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
+        self.effects += [("finish", task.task_id, worker.name) for task, _outcome in finished]
 
     def crash(self, task: Task, worker: Worker) -> None:
         self.effects.append(("crash", task.task_id, worker.name))

@@ -131,7 +131,7 @@ class NastyWorld(RuleBasedStateMachine):
         elif fakes:
             fake = fakes[number % len(fakes)]
             troubles: dict[str, Callable[[], None]] = {
-                "dismiss": lambda: world.call(world.scheduler.dismiss, fake.worker, world.now),
+                "dismiss": lambda: world.call(world.scheduler.dismiss, fake.worker),
                 "attempt": lambda: self.claim(fake, number, (0, 2, 65535)[number % 3]),
                 "stranger": lambda: self.claim(fake, number, 1),
                 "again": lambda: None if fake.is_alive else world.lose(fake, fake.started if number % 2 else None),

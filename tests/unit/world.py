@@ -144,10 +144,12 @@ class World:
         self.recalls[worker] = 1
         self.fakes[worker].inbox.append(("recall", None))
 
-    def finish(self, task: Task, outcome: Outcome, worker: Worker) -> None:
-        assert (task.task_id, task.attempt) == (outcome.task_id, outcome.attempt)
+    def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
+        assert finished
         self.moved[worker] = self.now
-        self._end(task, FINISHED, worker)
+        for task, outcome in finished:
+            assert (task.task_id, task.attempt) == (outcome.task_id, outcome.attempt)
+            self._end(task, FINISHED, worker)
 
     def crash(self, task: Task, worker: Worker) -> None:
         assert worker not in self.fakes

@@ -1,0 +1,89 @@
+"""What the thread does that reads from one worker: let it join, take its frames apart, pass on what they say.
+
+Checks the protocol; decides nothing. Whatever happens, its listener hears that it has ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Protocol
+
+from .connection import Connection
+from .core.messages import Frame, Kind, Outcome, decode_control, decode_outcomes
+from .errors import ProtocolError
+from .log import logger
+from .tracebacks import loads_error
+from .transport import LinkClosed
+
+
+class Listener(Protocol):
+    """Who wants to know what workers say. Called by reader threads."""
+
+    def worker_joined(self, connection: Connection) -> None:
+        """The worker has proved who it is and its initializer has run: it can be given tasks."""
+
+    def initializer_failed(self, connection: Connection, error: BaseException) -> None:
+        """The worker is of no use, and no other would be."""
+
+    def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
+        """Tasks are done; `sent_at` is the worker's monotonic clock."""
+
+    def leave_requested(self, connection: Connection) -> None:
+        """The worker has been idle and asks whether it may go."""
+
+    def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
+        """The worker says what it should not."""
+
+    def reader_failed(self, connection: Connection, error: BaseException) -> None:
+        """Reading failed for a reason that is no fault of the worker."""
+
+    def reader_ended(self, connection: Connection) -> None:
+        """The last call, always: no frame will come any more."""
+
+
+def serve(connection: Connection, initializer: bytes, listener: Listener) -> None:
+    """Read from one worker until its link ends.
+
+    Args:
+        connection: the worker's.
+        initializer: the pickled initializer and its arguments, for the welcome.
+        listener: told of everything.
+    """
+    try:
+        _let_join(connection, initializer, listener)
+        while True:
+            _handle(connection, connection.recv(), listener)
+    except LinkClosed:
+        pass  # the ordinary end; whether the worker is alive is told by others
+    except ProtocolError as error:
+        logger.error("worker %s broke the protocol and is killed: %s", connection.worker.name, error)
+        listener.protocol_broken(connection, error)
+    except BaseException as error:
+        logger.exception("the reader of worker %s failed", connection.worker.name)
+        listener.reader_failed(connection, error)
+    finally:
+        listener.reader_ended(connection)
+
+
+def _let_join(connection: Connection, initializer: bytes, listener: Listener) -> None:
+    connection.greet(initializer)
+    connection.is_joined = True
+    frame = connection.recv()
+    if frame.kind != Kind.READY:
+        raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
+    fields, parts = decode_control(frame.body)
+    if fields["is_ready"]:
+        listener.worker_joined(connection)
+    else:
+        listener.initializer_failed(connection, loads_error(bytes(parts[0]), json.loads(bytes(parts[1]))))
+
+
+def _handle(connection: Connection, frame: Frame, listener: Listener) -> None:
+    if frame.kind == Kind.OUTCOMES:
+        sent_at, outcomes = decode_outcomes(frame)
+        listener.outcomes_arrived(connection, sent_at, outcomes)
+    elif frame.kind == Kind.LEAVE:
+        listener.leave_requested(connection)
+    elif frame.kind != Kind.BYE:
+        raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")
