@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import queue
 import secrets
 import signal
 import threading
@@ -35,6 +34,7 @@ from .errors import BrokenCrewError, CrewError, LaunchError, ProtocolError
 from .futures import CrewFuture
 from .launchers import Launcher, WorkerExit
 from .log import logger
+from .mailbox import Event, Mailbox
 from .obituary import crash_error, launch_failure
 from .reader import serve
 from .stats import Stats, WorkerStats
@@ -48,8 +48,6 @@ UNSENT_LOOK = 1.0
 THREADLESS_LOOK = 0.02
 """Seconds between looks for a worker to read from, while the interpreter ends."""
 DECISIONS_KEPT = 20
-
-_Effect = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Dispatcher:
@@ -70,7 +68,7 @@ class Dispatcher:
         self._environment = environment
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
-        self._effects: list[_Effect] = []
+        self._effects: list[Event] = []
         self._scheduler = Scheduler(self)
         self._scaler = Scaler(rules)
         self._rules = rules
@@ -80,7 +78,7 @@ class Dispatcher:
         self._launched = 0
         self._decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
         self._last_failure = ""
-        self._events: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._mailbox = Mailbox()
         self._is_poked = False
         self._is_closing = False
         self._is_killing = False
@@ -88,7 +86,7 @@ class Dispatcher:
         self.broken: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._reader_idents: set[int] = set()
-        self._readerless: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._readerless: deque[Connection] = deque()
         self._is_threadless = False
 
     # ------------------------------------------------------------------ for users' threads
@@ -131,16 +129,16 @@ class Dispatcher:
             cancelled = self._scheduler.cancel_all() if cancel_futures else []
         for task in cancelled:
             task.handle._finish_cancelled()
-        self._post(self._nothing)
+        self._mailbox.put(self._nothing)
 
     def close_later(self) -> None:
         """Ask for shutdown(); safe in a finaliser or signal handler."""
-        self._post(self.shutdown)
+        self._mailbox.put(self.shutdown)
 
     def kill_workers(self, signal_number: int = signal.SIGKILL) -> None:
         """End every worker now: running tasks fail, queued ones are cancelled. The executor is closed by it."""
         self.shutdown(cancel_futures=True)
-        self._post(self._kill_all, signal_number)
+        self._mailbox.put(self._kill_all, signal_number)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until every task is done and every worker gone."""
@@ -154,8 +152,9 @@ class Dispatcher:
         script is done. One reader is enough to finish everything.
         """
         while self._thread is not None and self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._serve(self._readerless.get(timeout=THREADLESS_LOOK))
+            if self._readerless:
+                self._serve(self._readerless.popleft())
+            self._thread.join(THREADLESS_LOOK)
 
     def stats(self) -> Stats:
         """Return a consistent snapshot."""
@@ -237,13 +236,13 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ effects
 
-    def _take_effects(self) -> list[_Effect]:
+    def _take_effects(self) -> list[Event]:
         effects = self._effects
         if effects:
             self._effects = []
         return effects
 
-    def _act(self, effects: list[_Effect]) -> None:
+    def _act(self, effects: list[Event]) -> None:
         for function, arguments in effects:
             function(*arguments)
 
@@ -300,7 +299,7 @@ class Dispatcher:
     def initializer_failed(self, connection: Connection, error: BaseException) -> None:
         """Break the pool."""
         text = f"the initializer failed in worker {connection.worker.name}; its exception is the cause"
-        self._post(self._break, BrokenCrewError(text), error)
+        self._mailbox.put(self._break, BrokenCrewError(text), error)
 
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Finish tasks and send more."""
@@ -325,16 +324,16 @@ class Dispatcher:
 
     def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
         """Kill the worker."""
-        self._post(self._kill, connection, f"it broke the protocol: {error}")
+        self._mailbox.put(self._kill, connection, f"it broke the protocol: {error}")
 
     def reader_failed(self, connection: Connection, error: BaseException) -> None:
         """Break the pool: what this worker says is lost."""
         text = f"the reader of {connection.worker.name} failed: {error!r}"
-        self._post(self._break, BrokenCrewError(text), error)
+        self._mailbox.put(self._break, BrokenCrewError(text), error)
 
     def reader_ended(self, connection: Connection) -> None:
         """Bury the worker once its process is over, too."""
-        self._post(self._reader_done, connection)
+        self._mailbox.put(self._reader_done, connection)
 
     # ------------------------------------------------------------------ the dispatcher's thread
 
@@ -345,10 +344,7 @@ class Dispatcher:
     def _poke(self) -> None:
         if not self._is_poked:
             self._is_poked = True
-            self._post(self._nothing)
-
-    def _post(self, function: Callable[..., None], *arguments: Any) -> None:
-        self._events.put((function, arguments))
+            self._mailbox.put(self._nothing)
 
     def _nothing(self) -> None:
         """Only wake the thread."""
@@ -366,13 +362,8 @@ class Dispatcher:
     def _turn(self, wake_at: float | None) -> float | None:
         """Wait for an event or the time, handle both; return when to wake next."""
         before = time.monotonic()
-        with contextlib.suppress(queue.Empty):
-            timeout = None if wake_at is None else max(0.0, wake_at - before)
-            function, arguments = self._events.get(timeout=timeout)
+        for function, arguments in self._mailbox.take(None if wake_at is None else wake_at - before):
             function(*arguments)
-            while True:
-                function, arguments = self._events.get_nowait()
-                function(*arguments)
         now = time.monotonic()
         if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
             self._extend_deadlines(now - max(before, wake_at))
@@ -463,7 +454,7 @@ class Dispatcher:
             try:
                 connection = Connection(Worker(name, tasks_max=self._tasks_max), self.run_id, now)
             except (OSError, CrewError) as error:  # descriptors or memory ran out
-                self._launch_failed(f"no link for worker {name} could be made: {error}")
+                self._launch_failed(f"no link for worker {name} could be made: {error}", now)
                 return
             with self._lock:
                 self._connections[name] = connection
@@ -471,9 +462,9 @@ class Dispatcher:
             invitation = connection.invitation(self._idle_timeout, self._environment)
             if not connection.start_reader(self._serve):
                 self._is_threadless = True
-                self._readerless.put(connection)
+                self._readerless.append(connection)
             try:
-                self._launcher.launch(invitation, lambda end, c=connection: self._post(self._exited, c, end))  # type: ignore[misc]
+                self._launcher.launch(invitation, lambda end, c=connection: self._mailbox.put(self._exited, c, end))  # type: ignore[misc]
             except Exception as error:  # a launcher may be anybody's
                 reason = error if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
                 self._exited(connection, WorkerExit(name, reason=f"could not be launched: {reason}"))
@@ -551,16 +542,17 @@ class Dispatcher:
             self._room.notify_all()
         self._act(effects)
         if not connection.is_ready and not connection.exit.is_launchers_fault:
-            self._launch_failed(launch_failure(connection, self._launcher.describe()))
+            self._launch_failed(launch_failure(connection, self._launcher.describe()), connection.launched_at)
         with self._lock:
             del self._connections[worker.name]
         connection.close()
 
-    def _launch_failed(self, text: str) -> None:
+    def _launch_failed(self, text: str, launched_at: float) -> None:
         if (self._is_closing and not self._scheduler.tasks_open) or self._is_killing or self.broken is not None:
             return
         with self._lock:
-            self._scaler.launch_failed(ready=self._scheduler.workers_ready, now=time.monotonic())
+            ready = self._scheduler.workers_ready
+            self._scaler.launch_failed(launched_at=launched_at, ready=ready, now=time.monotonic())
             self._decisions.append(self._scaler.last_decision)
         logger.warning("%s", text)
         if self._scaler.is_given_up:

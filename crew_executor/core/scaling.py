@@ -44,6 +44,7 @@ class Scaler:
         self.failures = 0  # in a row
         self.is_given_up = False
         self.retry_at = 0.0
+        self.failed_at = float("-inf")  # when the last failure that counted was known
         self.last_decision = "nothing launched yet"
 
     def floor(self) -> int:
@@ -95,10 +96,14 @@ class Scaler:
         self.failures = 0
         self.retry_at = 0.0
 
-    def launch_failed(self, *, ready: int, now: float) -> None:
-        """Note that a worker did not come up; wait before the next try, or give up."""
-        if now < self.retry_at:
-            return  # another of the same volley: nothing is launched before retry_at, so it counts once
+    def launch_failed(self, *, launched_at: float, ready: int, now: float) -> None:
+        """Note that a worker did not come up; wait before the next try, or give up.
+
+        Launches of one volley that fail count once: those begun before the last failure was known say nothing new.
+        """
+        if launched_at < self.failed_at:
+            return
+        self.failed_at = now
         self.failures += 1
         doublings = min(self.failures - 1, 16)  # beyond the longest wait; 2 ** 1024 is too large for a float
         self.retry_at = now + min(BACKOFF_FIRST * 2**doublings, BACKOFF_LONGEST)

@@ -83,7 +83,7 @@ def test_the_wait_doubles_after_each_failed_launch() -> None:
     scaler = make(failures_max=99)
     waits = []
     for now in (100.0, 200.0, 300.0, 400.0):
-        scaler.launch_failed(ready=0, now=now)
+        scaler.launch_failed(launched_at=now, ready=0, now=now)
         waits.append(scaler.retry_at - now)
 
     assert pytest.approx([BACKOFF_FIRST, 2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST, 8 * BACKOFF_FIRST]) == waits
@@ -91,7 +91,7 @@ def test_the_wait_doubles_after_each_failed_launch() -> None:
 
 def test_nothing_is_launched_before_the_wait_is_over() -> None:
     scaler = make()
-    scaler.launch_failed(ready=0, now=100.0)
+    scaler.launch_failed(launched_at=100.0, ready=0, now=100.0)
 
     assert 0 == ask(scaler, 9, now=100.0 + BACKOFF_FIRST * 0.99)
     assert 1 == ask(scaler, 9, now=100.0 + BACKOFF_FIRST)
@@ -99,8 +99,8 @@ def test_nothing_is_launched_before_the_wait_is_over() -> None:
 
 def test_launches_of_one_volley_that_fail_together_count_once() -> None:
     scaler = make(failures_max=2)
-    for _ in range(4):
-        scaler.launch_failed(ready=0, now=100.0)
+    for now in (100.0, 100.0, 130.0, 160.0):
+        scaler.launch_failed(launched_at=99.0, ready=0, now=now)
 
     assert 1 == scaler.failures
     assert not scaler.is_given_up
@@ -108,7 +108,7 @@ def test_launches_of_one_volley_that_fail_together_count_once() -> None:
 
 def test_after_a_failure_one_is_tried_before_many() -> None:
     scaler = make()
-    scaler.launch_failed(ready=0, now=0.0)
+    scaler.launch_failed(launched_at=0.0, ready=0, now=0.0)
     one, none = ask(scaler, 9, now=1.0), ask(scaler, 9, starting=1, now=1.0)
     scaler.launch_succeeded()
 
@@ -118,9 +118,9 @@ def test_after_a_failure_one_is_tried_before_many() -> None:
 
 def test_a_success_ends_the_row_of_failures() -> None:
     scaler = make(failures_max=2)
-    scaler.launch_failed(ready=0, now=0.0)
+    scaler.launch_failed(launched_at=0.0, ready=0, now=0.0)
     scaler.launch_succeeded()
-    scaler.launch_failed(ready=0, now=0.0)
+    scaler.launch_failed(launched_at=0.0, ready=0, now=0.0)
 
     assert 1 == scaler.failures
     assert not scaler.is_given_up
@@ -130,7 +130,7 @@ def test_the_pool_is_given_up_after_so_many_failures_in_a_row() -> None:
     scaler = make(failures_max=3)
     given_up = []
     for now in (0.0, 100.0, 200.0):
-        scaler.launch_failed(ready=0, now=now)
+        scaler.launch_failed(launched_at=now, ready=0, now=now)
         given_up.append(scaler.is_given_up)
 
     assert [False, False, True] == given_up
@@ -141,9 +141,9 @@ def test_the_pool_is_given_up_after_so_many_failures_in_a_row() -> None:
 def test_a_pool_with_a_worker_at_work_is_not_given_up() -> None:
     scaler = make(failures_max=3)
     for now in range(0, 1000, 100):
-        scaler.launch_failed(ready=1, now=now)
+        scaler.launch_failed(launched_at=now, ready=1, now=now)
     while_one_works = scaler.is_given_up
-    scaler.launch_failed(ready=0, now=1000.0)
+    scaler.launch_failed(launched_at=1000.0, ready=0, now=1000.0)
 
     assert not while_one_works
     assert scaler.is_given_up
@@ -153,7 +153,7 @@ def test_launches_may_fail_for_days() -> None:
     """A wait computed as a power of two leaves the range of a float after 1024 failures: 17 hours of them."""
     scaler = make()
     for now in range(0, 300_000, 100):
-        scaler.launch_failed(ready=1, now=now)
+        scaler.launch_failed(launched_at=now, ready=1, now=now)
 
     assert BACKOFF_LONGEST == scaler.retry_at - 299_900
 
@@ -169,7 +169,7 @@ def test_the_last_decision_is_told_in_words() -> None:
     assert (
         "launch 2: 9 open tasks, 1 workers ready, 1 starting, 1 leaving, at most 4" == launched == scaler.last_decision
     )
-    scaler.launch_failed(ready=1, now=0.0)
+    scaler.launch_failed(launched_at=0.0, ready=1, now=0.0)
     assert "1 launches in a row failed; next try in 0.1 s" == scaler.last_decision
 
 
@@ -226,13 +226,11 @@ class PoolWorld(RuleBasedStateMachine):
     def launch_fails(self) -> None:
         if self.starting:
             self.starting -= 1
-            is_new = self.now >= self.scaler.retry_at
-            if is_new:
-                self.row, self.last_failure = self.row + 1, self.now
+            self.row, self.last_failure = self.row + 1, self.now
             was_given_up = self.scaler.is_given_up
-            self.scaler.launch_failed(ready=self.ready, now=self.now)
+            self.scaler.launch_failed(launched_at=self.now, ready=self.ready, now=self.now)
             assert self.scaler.is_given_up == (
-                was_given_up or (is_new and not self.ready and self.row >= self.bounds.failures_max)
+                was_given_up or (not self.ready and self.row >= self.bounds.failures_max)
             )
 
     @rule()
