@@ -416,10 +416,10 @@ class Dispatcher:
     def _counts(self) -> tuple[int, int, int]:
         starting = leaving = 0
         for connection in self._connections.values():
-            if connection.worker.is_leaving or connection.exit is not None or connection.killed_because:
+            if not connection.is_ready:
+                starting += 1  # also one that has just failed, until that is counted: nothing is launched in between
+            elif connection.worker.is_leaving or connection.exit is not None or connection.killed_because:
                 leaving += 1
-            elif not connection.is_ready:
-                starting += 1
         return starting, self._scheduler.workers_ready, leaving
 
     def _demand(self) -> int:
