@@ -1,0 +1,107 @@
+"""The memory shared with a worker: claims, withdrawals and the outbox, both sides driven step by step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from crew_executor.cell import OUTBOX_BYTES, Cell, create_file
+
+
+@pytest.fixture(params=["membarrier", "lock"])
+def sides(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cell, Cell]]:
+    """A worker's and a client's view of one memory, with each of the two barriers."""
+    if request.param == "lock":
+        monkeypatch.setenv("CREW_EXECUTOR_NO_MEMBARRIER", "1")
+    monkeypatch.setattr("crew_executor.cell._membarrier", None)
+    fd = create_file()
+    worker, client = Cell(fd), Cell(os.dup(fd))
+    worker.adopt()
+    yield worker, client
+    worker.close()
+    client.close()
+
+
+def test_the_client_sees_what_was_started_and_finished(sides: tuple[Cell, Cell]) -> None:
+    worker, client = sides
+    claimed = [worker.claim(1)]
+    worker.finish(1)
+    claimed.append(worker.claim(2))
+
+    assert claimed == [True, True]
+    assert (client.started, client.finished) == (2, 1)
+    assert client.started_at > 0
+
+
+def test_a_withdrawal_keeps_what_has_started(sides: tuple[Cell, Cell]) -> None:
+    worker, client = sides
+    worker.claim(1)
+    worker.claim(2)
+
+    assert client.withdraw(5) == 2
+    assert [worker.claim(ordinal) for ordinal in (3, 4, 5, 6)] == [False, False, False, True]
+
+
+def test_a_second_withdrawal_does_not_revive_what_the_first_took(sides: tuple[Cell, Cell]) -> None:
+    """The worker has marked a withdrawn task as started and is about to skip it when the client withdraws again."""
+    worker, client = sides
+    worker.claim(1)
+    first = client.withdraw(5)
+    skipped = worker.claim(3)
+    second = client.withdraw(8)
+
+    assert (first, skipped, second) == (1, False, 1)
+    assert [worker.claim(ordinal) for ordinal in (4, 5, 6, 7, 8, 9)] == [False] * 5 + [True]
+
+
+def test_a_withdrawal_after_new_tasks_have_started_keeps_them(sides: tuple[Cell, Cell]) -> None:
+    worker, client = sides
+    worker.claim(1)
+    client.withdraw(5)
+    for ordinal in (2, 3, 4, 5):
+        worker.claim(ordinal)
+    started = worker.claim(6)
+
+    assert started
+    assert client.withdraw(9) == 6
+    assert not worker.claim(7)
+
+
+def test_a_withdrawal_of_an_idle_worker_takes_nothing(sides: tuple[Cell, Cell]) -> None:
+    worker, client = sides
+    worker.claim(1)
+    worker.finish(1)
+
+    assert client.withdraw(1) == 1
+    assert worker.claim(2)
+
+
+def test_the_outbox_is_read_whole_and_emptied(sides: tuple[Cell, Cell]) -> None:
+    worker, client = sides
+    put = [worker.put(b"one"), worker.put(b"two")]
+    full = client.read_outbox()
+    worker.clear()
+
+    assert put == [True, True]
+    assert full == worker.peek() + b"onetwo"
+    assert client.read_outbox() == b""
+
+
+def test_what_does_not_fit_into_the_outbox_is_refused(sides: tuple[Cell, Cell]) -> None:
+    worker, client = sides
+    worker.put(bytes(OUTBOX_BYTES - 1))
+
+    assert not worker.put(b"ab")
+    assert worker.put(b"a")
+    assert len(client.read_outbox()) == OUTBOX_BYTES
+
+
+def test_memory_without_memfd_comes_from_a_nameless_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREW_EXECUTOR_NO_MEMFD", "1")
+    cell = Cell(create_file())
+
+    assert os.fstat(cell.fd).st_nlink == 0
+    cell.close()
+    cell.close()
