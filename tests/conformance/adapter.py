@@ -78,9 +78,7 @@ class Adapter(unittest.TestCase):
     def tearDown(self) -> None:
         is_listed = hasattr(getattr(self, self._testMethodName), "difference")
         if is_listed:
-            for executor in list(_made):
-                executor.kill_workers()
-                executor.shutdown()
+            end_executors()
         super().tearDown()
         if not is_listed:
             self.assertFalse(support().environment_altered, "the test left threads or processes: see its warnings")
@@ -94,6 +92,13 @@ class SpawnAdapter(Adapter):
 
 
 ADAPTERS: tuple[type[Adapter], ...] = (Adapter, SpawnAdapter)
+
+
+def end_executors() -> None:
+    """End what a test that failed has left behind, whatever it runs."""
+    for executor in list(_made):
+        executor.kill_workers()
+        executor.shutdown()
 
 
 def support() -> Any:
