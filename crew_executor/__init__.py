@@ -14,7 +14,8 @@ from .errors import (
     WorkerCrashError,
 )
 from .executor import CrewExecutor
-from .futures import CrewFuture, TaskRecord
+from .futures import CrewFuture, TaskRecord, TaskWarning
+from .stats import Stats, WorkerStats
 
 __all__ = [
     "BrokenCrewError",
@@ -23,7 +24,10 @@ __all__ = [
     "CrewFuture",
     "LaunchError",
     "RemoteTaskError",
+    "Stats",
     "TaskRecord",
     "TaskTimeoutError",
+    "TaskWarning",
     "WorkerCrashError",
+    "WorkerStats",
 ]

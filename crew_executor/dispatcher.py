@@ -290,6 +290,8 @@ class Dispatcher:
         self._decide(self._worker_ready, connection)
 
     def _worker_ready(self, connection: Connection) -> None:
+        if connection.killed_because:
+            return  # it came too late: its death is under way and must not cost a task
         connection.is_ready = True
         self._scaler.launch_succeeded()
         if not self._is_killing:
@@ -407,7 +409,7 @@ class Dispatcher:
                 times.append(connection.launched_at + self._launcher.startup_timeout)
             if connection.kill_at is not None:
                 times.append(connection.kill_at)
-            if self._launcher.walltime is not None and not connection.worker.is_leaving:
+            if self._launcher.walltime is not None and connection.is_ready and not connection.worker.is_leaving:
                 times.append(connection.launched_at + self._launcher.walltime)
         return min(times) if times else None
 

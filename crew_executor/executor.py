@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from . import serialize
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
-from .futures import CrewFuture
+from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
-from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order
+from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
 from .options import TaskOptions
 from .stats import Stats
 
@@ -136,7 +136,9 @@ class CrewExecutor(Executor):
             ValueError, TypeError: an argument is out of range.
         """
         check_map_arguments(chunksize, buffersize)
-        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        return map_in_order(
+            self.submit, self._submit_chunk, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
+        )
 
     def options(self, *, name: str | None = None, priority: int | None = None) -> ExecutorView:
         """Return a light view on this pool whose tasks have these options.
@@ -196,9 +198,20 @@ class CrewExecutor(Executor):
 
         self._dispatcher.kill_workers(signal.Signals[signal_name])
 
+    def _submit_chunk(self, fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> CrewFuture[Any]:
+        return self._submit(self._options, run_chunk, (fn, chunk), {}, call=fn)
+
     def _submit(
-        self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        options: TaskOptions,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        call: Callable[..., Any] | None = None,
     ) -> CrewFuture[T]:
+        """Submit a call. `call` is the user's function where fn is one of ours that calls it."""
+        call = fn if call is None else call
         if _is_interpreter_ending:
             raise RuntimeError(_INTERPRETER_SHUTDOWN)
         if self._pid != os.getpid():
@@ -206,7 +219,7 @@ class CrewExecutor(Executor):
                 f"executor {self._name} belongs to process {self._pid}; this is its forked child {os.getpid()}, where "
                 "NNG cannot be used: start this process with the spawn or forkserver method to make an executor here"
             )
-        future: CrewFuture[T] = CrewFuture(fn, time.time(), self._dispatcher.cancel)
+        future: CrewFuture[T] = CrewFuture(call, time.time(), self._dispatcher.cancel)
         if options.name is not None:
             future._name = options.name
         try:
@@ -217,8 +230,7 @@ class CrewExecutor(Executor):
             self._dispatcher.check_open()
             future._finish_lost(_pickling_error(error, fn, args, kwargs))
             return future
-        key = f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', '') or type(fn).__qualname__}"
-        self._dispatcher.submit(future, key, (part,), options.priority or 0)
+        self._dispatcher.submit(future, command_of(call), (part,), options.priority or 0)
         return future
 
 

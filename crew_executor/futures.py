@@ -212,9 +212,9 @@ class CrewFuture(Future[T]):
 
     def record(self) -> TaskRecord:
         """Return what is known of the task now; does not wait."""
-        command = _command(self._fn)
+        command = command_of(self._fn)
         name, worker = self._name or command, self._worker or WorkerFacts()
-        attempts = getattr(self._task, "attempt", 1)
+        attempts = self._task.attempt if self._worker is not None else 0
         if self.cancelled():
             error: BaseException = CancelledError(f"task {name} was cancelled before it was sent")
             return TaskRecord(name, command, "cancel", error=error, submitted=self._submitted)
@@ -233,7 +233,7 @@ class CrewFuture(Future[T]):
             _status(failure),
             result=None if failure is not None else self._result,
             error=failure,
-            traceback=None if failure is None else tracebacks.describe(failure)["traceback_text"],
+            traceback=None if failure is None else tracebacks.describe(failure, self._frames)["traceback_text"],
             warnings=self._warnings,
             worker=worker.name,
             host=worker.host,
@@ -243,7 +243,7 @@ class CrewFuture(Future[T]):
 
     def name(self) -> str:
         """Return the name of the task: as given by options(name=...), else its function's."""
-        return self._name or _command(self._fn)
+        return self._name or command_of(self._fn)
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # late: 30 ms, and only for those who run a loop anyway
@@ -344,7 +344,7 @@ class CrewFuture(Future[T]):
             except BaseException as error:
                 self._exception = error
                 self._frames = error.__traceback__
-                _note(error, f"raised while unpickling the result of {_command(self._fn)} in the client")
+                _note(error, f"raised while unpickling the result of {command_of(self._fn)} in the client")
         self._times = outcome[4:]
         self._is_open = True
         with _making:
@@ -367,10 +367,11 @@ def _status(error: BaseException | None) -> str:
     return "timeout" if isinstance(error, TaskTimeoutError) else "error"
 
 
-def _command(fn: Any) -> str:
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    module = getattr(fn, "__module__", None)
-    return f"{module}.{name}" if module else str(name)
+def command_of(fn: Any) -> str:
+    """Return the qualified name of a callable; of a partial, that of its function."""
+    while (name := getattr(fn, "__qualname__", None)) is None and hasattr(fn, "func"):
+        fn = fn.func
+    return f"{getattr(fn, '__module__', None) or 'builtins'}.{name or type(fn).__qualname__}"
 
 
 def _note(error: BaseException, note: str) -> None:

@@ -29,6 +29,7 @@ def check_map_arguments(chunksize: int, buffersize: int | None) -> None:
 
 def map_in_order(
     submit: Callable[..., Future[Any]],
+    submit_chunk: Callable[[Callable[..., T], list[tuple[Any, ...]]], Future[Any]],
     fn: Callable[..., T],
     iterables: Sequence[Iterable[Any]],
     *,
@@ -36,7 +37,13 @@ def map_in_order(
     chunksize: int,
     buffersize: int | None,
 ) -> Iterator[T]:
-    """Submit the items now (with a buffersize: the first of them) and return an iterator over the results."""
+    """Submit the items now (with a buffersize: the first of them) and return an iterator over the results.
+
+    Args:
+        submit: called as submit(fn, *item) for single items.
+        submit_chunk: called as submit_chunk(fn, items); must run run_chunk(fn, items).
+        fn, iterables, timeout, chunksize, buffersize: as in CrewExecutor.map().
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     items = zip(*iterables, strict=False)
     if chunksize == 1:
@@ -44,7 +51,7 @@ def map_in_order(
         unpack: Callable[[Any], Iterable[T]] = _single
     else:
         chunks = iter(lambda: list(itertools.islice(items, chunksize)), [])
-        futures = (submit(run_chunk, fn, chunk) for chunk in chunks)
+        futures = (submit_chunk(fn, chunk) for chunk in chunks)
         unpack = _open_chunk
         buffersize = None if buffersize is None else -(-buffersize // chunksize)
     waiting = deque(itertools.islice(futures, buffersize))

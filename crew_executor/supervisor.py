@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from . import serialize, tracebacks, transport
 from .supervisor_wire import recv_message, send_message
 from .worker import process as worker_process
+from .worker.call import RSS_UNIT
 
 PARENT_POLL = 1.0
 """Seconds between looks at the parent, where the kernel cannot tell of its death."""
@@ -153,22 +154,30 @@ class Supervisor:
         """Report workers that ended; collect what was orphaned to us."""
         while True:
             try:
-                # Look before reaping: as long as the dead leader is not reaped, its group's number is not reused.
-                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if hasattr(os, "waitid"):
+                    # Look before reaping: while the dead leader is not reaped, its group's number is not reused.
+                    seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                    if seen is None:
+                        return
+                    if seen.si_code != os.CLD_EXITED or seen.si_status != 0:
+                        self._kill_group(seen.si_pid)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
-            if seen is None:
+            if pid == 0:
                 return
-            pid = seen.si_pid
+            if status:
+                self._kill_group(pid)
             launch_id = self._workers.pop(pid, None)
-            is_clean = seen.si_code == os.CLD_EXITED and seen.si_status == 0
-            if launch_id is not None and not is_clean:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
-            _pid, status, usage = os.wait4(pid, 0)
             if launch_id is not None:
-                exitcode = os.waitstatus_to_exitcode(status)
-                self._tell(event="exited", id=launch_id, pid=pid, exitcode=exitcode, max_rss=usage.ru_maxrss * 1024)
+                exitcode, max_rss = os.waitstatus_to_exitcode(status), usage.ru_maxrss * RSS_UNIT
+                self._tell(event="exited", id=launch_id, pid=pid, exitcode=exitcode, max_rss=max_rss)
+
+    def _kill_group(self, pid: int) -> None:
+        """Kill what a crashed worker's tasks have left in its process group."""
+        if pid in self._workers:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
 
     def _end_all(self) -> None:
         for pid in self._workers:

@@ -25,15 +25,20 @@ def load() -> None:
     import tblib.pickling_support  # noqa: F401
 
 
-def describe(error: BaseException) -> dict[str, str]:
-    """Return an exception as text: its type, message and formatted traceback. Never raises."""
+def describe(error: BaseException, frames: TracebackType | None = None) -> dict[str, str]:
+    """Return an exception as text: its type, message and formatted traceback. Never raises.
+
+    Args:
+        error: the exception.
+        frames: its frames, where they are not those that it carries now.
+    """
     kind = type(error)
     try:
         text = str(error)
     except Exception as broken:  # a user's __str__ may fail; then its failure is the text
         text = f"<no text: str() raised {type(broken).__name__}>"
     try:
-        lines = "".join(traceback.format_exception(kind, error, error.__traceback__))
+        lines = "".join(traceback.format_exception(kind, error, frames or error.__traceback__))
     except Exception as broken:
         lines = f"<no traceback: formatting raised {type(broken).__name__}>"
     return {

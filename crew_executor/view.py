@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .executor import CrewExecutor
 from .futures import CrewFuture
-from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order
+from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
 from .options import TaskOptions
 from .stats import Stats
 
@@ -33,9 +33,17 @@ class ExecutorView(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> CrewFuture[T]:
         """Schedule fn(*args, **kwargs) with this view's options; see CrewExecutor.submit()."""
+        return self._track(fn, args, kwargs, None)
+
+    def _submit_chunk(self, fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> CrewFuture[Any]:
+        return self._track(run_chunk, (fn, chunk), {}, fn)
+
+    def _track(
+        self, fn: Callable[..., T], args: Any, kwargs: dict[str, Any], call: Callable[..., Any] | None
+    ) -> CrewFuture[T]:
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        future = self._executor._submit(self._options, fn, args, kwargs)
+        future = self._executor._submit(self._options, fn, args, kwargs, call=call)
         with self._lock:
             self._open.add(future)
         future.add_done_callback(self._forget)
@@ -51,7 +59,9 @@ class ExecutorView(Executor):
     ) -> Iterator[T]:
         """Apply fn to the items with this view's options; see CrewExecutor.map()."""
         check_map_arguments(chunksize, buffersize)
-        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        return map_in_order(
+            self.submit, self._submit_chunk, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
+        )
 
     def options(self, *, name: str | None = None, priority: int | None = None) -> ExecutorView:
         """Return a view with these options on top of this one's; see CrewExecutor.options()."""
@@ -76,6 +86,9 @@ class ExecutorView(Executor):
                 future.cancel()
         if wait:
             _wait(futures)
+
+    def __repr__(self) -> str:
+        return f"<ExecutorView of {self._executor!r} with {self._options}>"
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -83,6 +84,7 @@ class LocalLauncher(Launcher):
             "secret": invitation.secret,
             "idle_timeout": invitation.idle_timeout,
             "env": environment,
+            "authkey": bytes(multiprocessing.current_process().authkey).hex(),
             "cwd": _working_directory(),
             "sys_path": list(map(str, sys.path)),
             "python": self.python,

@@ -19,12 +19,12 @@ WARNINGS_MAX = 100
 """Warnings of one task that are kept (RULES 27)."""
 WARNING_TEXT_MAX = 2000
 
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def max_rss() -> int:
     """Return this process's high-water mark of resident memory in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -47,16 +47,18 @@ class CallRunner:
         self._worker = worker
         self._caught: list[dict[str, Any]] = []
         self._max_rss = max_rss()
+        self._started = self._seconds = 0.0  # of the running task
         warnings.showwarning = self._catch_warning
 
     def run(self, task: TaskItem) -> Outcome:
         """Run one task to its outcome."""
-        clock, cpu_clock = time.perf_counter, time.process_time
+        cpu_clock = time.process_time
         if self._caught:
             self._caught.clear()  # a thread that a former task left behind
-        started, cpu0, t0 = time.time(), cpu_clock(), clock()
+        self._started, self._seconds = time.time(), 0.0
+        cpu0 = cpu_clock()
         flags, parts = self._attempt(task)
-        seconds, cpu = clock() - t0, cpu_clock() - cpu0
+        started, seconds, cpu = self._started, self._seconds, cpu_clock() - cpu0
         if seconds > 0.001:
             self._max_rss = max_rss()  # what is shorter cannot have touched much
         if self._caught:
@@ -70,7 +72,11 @@ class CallRunner:
         try:
             fn, args, kwargs = serialize.loads(task.parts[0])
             doing = ""
-            value = fn(*args, **kwargs)
+            t0 = time.perf_counter()
+            try:
+                value = fn(*args, **kwargs)
+            finally:
+                self._seconds = time.perf_counter() - t0
             doing = "pickling the result"
             return 0, (serialize.dumps(value),)
         except BaseException as error:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
-import gc
 import json
+import multiprocessing
 import os
 import platform
 import signal
@@ -181,12 +181,11 @@ def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int,
         os.chdir(message["cwd"])
     signal.signal(signal.SIGINT, lambda *_: None)  # children that a task starts get the default back at exec
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    multiprocessing.current_process().authkey = bytes.fromhex(message["authkey"])  # manager proxies ask for it
     _forget_main()
     _keep_stderr(log_fd)
     if not sys.warnoptions:
         warnings.simplefilter("always")  # the client's filters decide what is shown
-    gc.unfreeze()
-    gc.enable()
     cell = Cell(cell_fd)
     link = transport.open_socket(socket.socket(fileno=link_fd))
     try:
