@@ -128,7 +128,8 @@ class Dispatcher:
             self._room.notify_all()
             cancelled = self._scheduler.cancel_all() if cancel_futures else []
         for task in cancelled:
-            task.handle._finish_cancelled()
+            future, task.handle = task.handle, None
+            future._finish_cancelled()
         self._mailbox.put(self._nothing)
 
     def close_later(self) -> None:
@@ -199,6 +200,8 @@ class Dispatcher:
                 self._room.notify()
             if is_cancelled and self._is_closing:
                 self._poke()
+        if is_cancelled:
+            future._task.handle = None
         return is_cancelled
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
@@ -271,10 +274,15 @@ class Dispatcher:
         facts = connection.facts
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
-            task.handle._finish(outcome, facts)
+            future, task.handle = (
+                task.handle,
+                None,
+            )  # the two refer to each other: not even a done future would be freed
+            future._finish(outcome, facts)
 
     def _fail_crashed(self, task: Task, connection: Connection) -> None:
         future: CrewFuture[Any] = task.handle
+        task.handle = None
         future._finish_lost(crash_error(future.name(), connection), connection.facts)
 
     # ------------------------------------------------------------------ the readers' threads
@@ -486,9 +494,8 @@ class Dispatcher:
             if connection.exit is not None:
                 continue  # its reader is finishing what had arrived
             if not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
-                self._effects.append(
-                    (self._kill, (connection, f"it did not join within startup_timeout={timeout:g} s"))
-                )
+                connection.killed_because = f"it did not join within startup_timeout={timeout:g} s"
+                self._effects.append((self._kill, (connection, connection.killed_because)))
             elif connection.kill_at is not None and now >= connection.kill_at:
                 connection.kill_at = now + EXIT_GRACE
                 self._effects.append(
@@ -580,7 +587,8 @@ class Dispatcher:
         for task in tasks:
             failure = BrokenCrewError(str(error))
             failure.__cause__ = cause
-            task.handle._finish_lost(failure)
+            future, task.handle = task.handle, None
+            future._finish_lost(failure)
         self._kill_all(signal.SIGKILL)
 
     def _end_by_force(self) -> None:

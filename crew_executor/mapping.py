@@ -66,23 +66,28 @@ def _results(
 ) -> Iterator[T]:
     try:
         while waiting:
-            future = waiting.popleft()
-            try:
-                value = future.result(None if deadline is None else deadline - time.monotonic())
-            except BaseException:
-                future.cancel()  # it may still be queued when the time is over
-                raise
-            del future  # the result must not outlive its use by the consumer
+            # No name here may hold a result while it is yielded: it lives as long as the consumer wants.
+            results = unpack(_result_or_cancel(waiting.popleft(), deadline))
             waiting.extend(itertools.islice(more, 1))
-            yield from unpack(value)
-            del value
+            yield from results
     finally:
         for future in waiting:
             future.cancel()
 
 
-def _single(value: T) -> Iterator[T]:
-    yield value
+def _result_or_cancel(future: Future[Any], deadline: float | None) -> list[Any]:
+    """Return the result as the only item of a list, so that whoever pops it has the only reference."""
+    try:
+        return [future.result(None if deadline is None else deadline - time.monotonic())]
+    except BaseException:
+        future.cancel()  # it may still be queued when the time is over
+        raise
+    finally:
+        del future
+
+
+def _single(box: list[T]) -> Iterator[T]:
+    yield box.pop()
 
 
 def run_chunk(fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> tuple[list[Any], tuple[bytes, str] | None]:
@@ -110,8 +115,8 @@ def _dump_error(error: BaseException) -> tuple[bytes, str]:
         return tracebacks.dumps_error(stand_in), json.dumps(report)
 
 
-def _open_chunk(value: tuple[list[T], tuple[bytes, str] | None]) -> Iterator[T]:
-    results, failure = value
+def _open_chunk(box: list[tuple[list[T], tuple[bytes, str] | None]]) -> Iterator[T]:
+    results, failure = box.pop()
     results.reverse()
     while results:
         yield results.pop()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import threading
 import unittest
 import unittest.mock
 import weakref
@@ -71,6 +72,7 @@ class Adapter(unittest.TestCase):
     TIMEOUT = SECONDS_UNTIL_DEADLOCK
 
     def setUp(self) -> None:
+        support().gc_collect()
         support().environment_altered = False
         put_in_place(self, self.executor_type)
         super().setUp()
@@ -99,6 +101,10 @@ def end_executors() -> None:
     for executor in list(_made):
         executor.kill_workers()
         executor.shutdown()
+    # Those that were forgotten end by themselves.
+    for thread in threading.enumerate():
+        if thread.name.startswith("crew-dispatcher"):
+            thread.join(SECONDS_UNTIL_DEADLOCK)
 
 
 def support() -> Any:
