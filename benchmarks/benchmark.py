@@ -8,6 +8,7 @@ what the rows mean.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import itertools
 import json
@@ -118,9 +119,7 @@ def measure_round_trip(contender: str, settings: Settings) -> float:
 def measure_start_up(contender: str, settings: Settings) -> float:
     """Milliseconds from constructing the executor to its first result; the imports are done, all else is cold."""
     if contender == "crew":
-        import crew_executor
-
-        assert crew_executor.CrewExecutor
+        importlib.import_module("crew_executor")
     elif contender == "prototype":
         assert settings.prototype is not None
         _load_prototype(settings.prototype)
@@ -207,7 +206,8 @@ def run(rows: list[str], contenders: list[str], repetitions: int, settings: Sett
         order = contenders if repetition % 2 == 0 else contenders[::-1]
         for row, contender in itertools.product(rows, order):
             figures[row][contender].append(measure_in_fresh_process(row, contender, settings))
-            print(f"{repetition + 1}/{repetitions} {row:12} {contender:10}", end="\r", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"{repetition + 1}/{repetitions} {row:12} {contender:10}", end="\r", file=sys.stderr, flush=True)
     return figures
 
 

@@ -33,6 +33,7 @@ from .core.scheduler import FLUSH_SECONDS, Task, Worker
 from .errors import ProtocolError
 from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
+from .stats import WorkerStats
 from .transport import LinkClosed
 
 INLINE_BYTES = 64 * 1024
@@ -79,10 +80,15 @@ class Connection:
 
     # ------------------------------------------------------------------ the invitation
 
-    def invitation(self, idle_timeout: float | None, environment: dict[str, str]) -> Invitation:
-        """Return what a launcher needs to bring the worker here."""
-        descriptors = (self._theirs.fileno(), self.cell.fd, self._log_fd)
-        return Invitation(self.worker.name, self._run, self._secret, idle_timeout, environment, descriptors)
+    def invitation(
+        self,
+        idle_timeout: float | None = None,
+        environment: dict[str, str] | None = None,
+        inherited: tuple[int, ...] = (),
+    ) -> Invitation:
+        """Return what a launcher needs to bring the worker here, or to find it again."""
+        descriptors = (self._theirs.fileno(), self.cell.fd, self._log_fd, *inherited)
+        return Invitation(self.worker.name, self._run, self._secret, idle_timeout, environment or {}, descriptors)
 
     def invited(self) -> None:
         """Close this process's copy of the worker's end, once the launcher has passed it on."""
@@ -200,6 +206,11 @@ class Connection:
         self._channel.link.drain()
 
     # ------------------------------------------------------------------ the end
+
+    def stats(self) -> WorkerStats:
+        """Return a snapshot of the worker; under the dispatcher's lock."""
+        facts, worker = self.facts, self.worker
+        return WorkerStats(facts.name, facts.host, facts.pid, worker.state, worker.tasks_done, self.busy_seconds)
 
     def log_tail(self) -> str:
         """Return the last lines that the worker wrote to its stderr."""

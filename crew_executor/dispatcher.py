@@ -32,12 +32,13 @@ from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import Scheduler, Task, Worker
 from .errors import BrokenCrewError, CrewError, LaunchError, ProtocolError
 from .futures import CrewFuture
+from .inheritance import Courier
 from .launchers import Launcher, WorkerExit
 from .log import logger
 from .mailbox import Event, Mailbox
 from .obituary import crash_error, launch_failure
 from .reader import serve
-from .stats import Stats, WorkerStats
+from .stats import Stats
 
 EXIT_GRACE = 5.0
 """Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
@@ -55,7 +56,8 @@ class Dispatcher:
 
     def __init__(
         self, name: str, launcher: Launcher, rules: ScalingRules, *, idle_timeout: float | None,
-        tasks_max: int | None, max_pending: int | None, initializer: bytes, environment: dict[str, str],
+        tasks_max: int | None, max_pending: int | None, environment: dict[str, str],
+        initializer: tuple[bytes, Courier | None],
     ) -> None:  # fmt: skip
         transport.load()
         self.name = name
@@ -64,7 +66,7 @@ class Dispatcher:
         self._idle_timeout = idle_timeout
         self._tasks_max = tasks_max
         self._max_pending = max_pending
-        self._initializer = initializer
+        self._initializer, self._courier = initializer
         self._environment = environment
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -87,7 +89,7 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
         self._reader_idents: set[int] = set()
         self._readerless: deque[Connection] = deque()
-        self._is_threadless = False
+        self._is_lent_a_thread = False
 
     # ------------------------------------------------------------------ for users' threads
 
@@ -152,6 +154,7 @@ class Dispatcher:
         Python 3.12 starts no thread once the main thread has come to its end, and that is when the work of a short
         script is done. One reader is enough to finish everything.
         """
+        self._is_lent_a_thread = True
         while self._thread is not None and self._thread.is_alive():
             if self._readerless:
                 self._serve(self._readerless.popleft())
@@ -160,13 +163,7 @@ class Dispatcher:
     def stats(self) -> Stats:
         """Return a consistent snapshot."""
         with self._lock:
-            workers = tuple(
-                WorkerStats(
-                    connection.facts.name, connection.facts.host, connection.facts.pid,
-                    connection.worker.state, connection.worker.tasks_done, connection.busy_seconds,
-                )
-                for connection in self._connections.values()
-            )  # fmt: skip
+            workers = tuple(connection.stats() for connection in self._connections.values())
             scheduler = self._scheduler
             return Stats(
                 len(scheduler.queue), scheduler.tasks_held, scheduler.tasks_done, workers, self._launched,
@@ -452,7 +449,7 @@ class Dispatcher:
         starting, ready, leaving = self._counts()
         demand = self._demand()
         number = self._scaler.launches(tasks_open=demand, starting=starting, ready=ready, leaving=leaving, now=now)
-        if number and self._is_threadless:
+        if number and self._is_lent_a_thread:
             number = 0 if self._connections else 1  # the one thread that reads takes one worker after the other
         if number:
             self._decisions.append(self._scaler.last_decision)
@@ -466,12 +463,19 @@ class Dispatcher:
             except (OSError, CrewError) as error:  # descriptors or memory ran out
                 self._launch_failed(f"no link for worker {name} could be made: {error}", now)
                 return
+            invitation = connection.invitation(
+                self._idle_timeout, self._environment, () if self._courier is None else tuple(self._courier.descriptors)
+            )
             with self._lock:
                 self._connections[name] = connection
                 self._launched += 1
-            invitation = connection.invitation(self._idle_timeout, self._environment)
             if not connection.start_reader(self._serve):
-                self._is_threadless = True
+                if not self._is_lent_a_thread:  # too many threads; or the lender is about to come: the next try tells
+                    with self._lock:
+                        del self._connections[name]
+                    connection.close()
+                    self._launch_failed(f"no thread could be started to read from worker {name}", now)
+                    return
                 self._readerless.append(connection)
             try:
                 self._launcher.launch(invitation, lambda end, c=connection: self._mailbox.put(self._exited, c, end))  # type: ignore[misc]
@@ -480,8 +484,6 @@ class Dispatcher:
                 self._exited(connection, WorkerExit(name, reason=f"could not be launched: {reason}"))
             finally:
                 connection.invited()
-            if self._is_threadless:
-                return
 
     # ------------------------------------------------------------------ watching and burying workers
 
@@ -514,7 +516,7 @@ class Dispatcher:
     def _kill(self, connection: Connection, because: str) -> None:
         connection.killed_because = connection.killed_because or because
         if connection.exit is None:
-            self._launcher.kill(connection.invitation(None, {}), signal.SIGKILL)
+            self._launcher.kill(connection.invitation(), signal.SIGKILL)
 
     def _kill_all(self, signal_number: int) -> None:
         self._is_killing = True
@@ -522,7 +524,7 @@ class Dispatcher:
             connection.killed_because = connection.killed_because or "the executor's workers were told to end"
             connection.kill_at = time.monotonic() + EXIT_GRACE
             if connection.exit is None:
-                self._launcher.kill(connection.invitation(None, {}), signal_number)
+                self._launcher.kill(connection.invitation(), signal_number)
 
     def _exited(self, connection: Connection, end: WorkerExit) -> None:
         """The process is over: what it had sent or left in its outbox counts, then its tasks are judged."""

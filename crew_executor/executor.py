@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import serialize
+from . import inheritance, serialize
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
@@ -96,8 +96,8 @@ class CrewExecutor(Executor):
         self._dispatcher = _make_dispatcher(
             self._name, self._launcher, rules,
             idle_timeout=self._launcher.idle_timeout if idle_timeout is None else idle_timeout,
-            tasks_max=max_tasks_per_child, max_pending=max_pending,
-            initializer=serialize.dumps((initializer, tuple(initargs))), environment=_thread_limits(self._max_workers),
+            tasks_max=max_tasks_per_child, max_pending=max_pending, environment=_thread_limits(self._max_workers),
+            initializer=inheritance.dumps((initializer, tuple(initargs))),
         )  # fmt: skip
         # A forgotten executor finishes its work, then its workers leave. The callback must not refer to the executor.
         weakref.finalize(self, self._dispatcher.close_later).atexit = False
@@ -185,6 +185,11 @@ class CrewExecutor(Executor):
             self._dispatcher.join()
         else:
             self.shutdown(wait=True)
+
+    @property
+    def _broken(self) -> BaseException | bool:
+        """What ProcessPoolExecutor calls it; callers that look at it exist."""
+        return self._dispatcher.broken or False
 
     def __repr__(self) -> str:
         stats = self.stats()

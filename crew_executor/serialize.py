@@ -18,17 +18,30 @@ PROTOCOL = 5
 _MAIN = b"_main__"  # __main__, and __mp_main__: the main module as multiprocessing's children know it
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes:
     """Pickle anything a user may hand over, functions of `__main__` and lambdas by value.
+
+    Args:
+        value: anything.
+        reduce: asked first for each object, as pickle's reducer_override; NotImplemented leaves it to pickle.
 
     Raises:
         whatever cloudpickle raised.
     """
     try:
-        data = pickle.dumps(value, PROTOCOL)
+        data = pickle.dumps(value, PROTOCOL) if reduce is None else _dumps_with(value, reduce)
     except Exception:  # a lambda, a local class: cloudpickle may know better, or raises the error to report
-        return dumps_by_value(value)
-    return dumps_by_value(value) if is_by_value(data) else data
+        return dumps_by_value(value, reduce)
+    return dumps_by_value(value, reduce) if is_by_value(data) else data
+
+
+def _dumps_with(value: Any, reduce: Callable[[Any], Any]) -> bytes:
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, PROTOCOL)
+    # The C pickler looks the method up on the instance when dump() begins.
+    pickler.reducer_override = reduce  # type: ignore[method-assign]
+    pickler.dump(value)
+    return buffer.getvalue()
 
 
 def load() -> None:

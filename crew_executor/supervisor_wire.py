@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 _LENGTH = struct.Struct("<I")
-DESCRIPTORS_MAX = 8
+DESCRIPTORS_MAX = 64
 
 
 def send_message(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:

@@ -7,7 +7,6 @@ globally: the reducers live in the pickler of this module alone.
 
 from __future__ import annotations
 
-import io
 import pickle
 import traceback
 from types import FunctionType, TracebackType
@@ -64,14 +63,7 @@ def dumps_error(error: BaseException) -> bytes:
     The result has been unpickled once here: a class whose `__init__` does not fit its args is found out in the
     worker, not in the client.
     """
-    buffer = io.BytesIO()
-    try:
-        _ErrorPickler(buffer, serialize.PROTOCOL).dump(error)
-        data = buffer.getvalue()
-    except Exception:  # a class of a script, say: cloudpickle may know better, or raises the error to report
-        data = b""
-    if not data or serialize.is_by_value(data):
-        data = serialize.dumps_by_value(error, _reduce)
+    data = serialize.dumps(error, _reduce)
     loaded = pickle.loads(data)
     if type(loaded) is not type(error) and type(loaded).__qualname__ != type(error).__qualname__:
         raise pickle.PicklingError(f"{type(error).__qualname__} comes back as {type(loaded).__qualname__}")
@@ -151,8 +143,3 @@ class _Restore:
         for name, value in self.attributes.items():
             setattr(error, name, value)
         return error
-
-
-class _ErrorPickler(pickle.Pickler):
-    def reducer_override(self, value: Any) -> Any:
-        return _reduce(value)

@@ -56,7 +56,7 @@ class LocalLauncher(Launcher):
         """Order a worker of the supervisor; see Launcher.launch()."""
         handle = supervisor_handle.current()
         with contextlib.ExitStack() as stack:
-            descriptors = (*invitation.descriptors, _duplicate(1, stack), _duplicate(2, stack))
+            descriptors = (_duplicate(1, stack), _duplicate(2, stack), *invitation.descriptors)
             handle.launch(_launch_id(invitation), invitation.name, self._message(invitation), descriptors, on_exit)
 
     def kill(self, invitation: Invitation, signal_number: int) -> None:

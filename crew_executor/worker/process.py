@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import faulthandler
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -24,7 +25,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from .. import serialize, transport
+from .. import inheritance, serialize, transport
 from ..cell import Cell
 from ..channel import Channel
 from ..core.messages import (
@@ -133,6 +134,8 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Cal
         if initializer is not None:
             initializer(*initargs)
     except BaseException as error:
+        # As ProcessPoolExecutor's workers do: a user who redirects this logger in the initializer expects it.
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         channel.send_control(Kind.READY, {"is_ready": False}, dump_initializer_error(error, name))
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
@@ -146,26 +149,29 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Cal
 def start(message: dict[str, Any], descriptors: list[int]) -> int:
     """Turn a forked child of the supervisor into the worker that the message describes; return its exit code.
 
-    The descriptors are: link, cell, log, stdout, stderr.
+    The descriptors are: stdout, stderr, link, cell, log, and those that the initializer's arguments need.
     """
     if message["python"] is not None:
         _exec(message, descriptors)
-    link_fd, cell_fd, log_fd, out_fd, err_fd = descriptors
+    out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
     null = os.open(os.devnull, os.O_RDONLY)
     _move(null, 0)
     _move(out_fd, 1)
     _move(err_fd, 2)
     os.environ.clear()
     os.environ.update(message["env"])
+    inheritance.received[:] = inherited
     return run_worker(message, link_fd, cell_fd, log_fd, lambda: None)
 
 
-def start_after_exec(settings_fd: int, link_fd: int, cell_fd: int, log_fd: int, out_fd: int, err_fd: int) -> None:
+def start_after_exec(settings_fd: int, *descriptors: int) -> None:
     """Be the worker of a fresh interpreter: until it has joined, what it prints goes to its log alone."""
     with os.fdopen(settings_fd, "r") as file:
         message = json.load(file)
-    for fd in (link_fd, cell_fd, log_fd, out_fd, err_fd):
+    for fd in descriptors:
         os.set_inheritable(fd, False)
+    out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
+    inheritance.received[:] = inherited
 
     def on_joined() -> None:
         _move(out_fd, 1)
@@ -208,7 +214,7 @@ def _end_like_an_interpreter() -> None:
 
 def _exec(message: dict[str, Any], descriptors: list[int]) -> None:
     """Replace this process by the interpreter the message names."""
-    log_fd = descriptors[2]
+    log_fd = descriptors[4]
     settings_fd = _settings_file(message)
     _move(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log_fd, 1)

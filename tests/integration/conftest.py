@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ from .helpers import wait_until
 def _own_processes() -> set[int]:
     """Return all descendants but the supervisor itself, which lives as long as this process."""
     handle = supervisor_handle.running()
-    known = set() if handle is None else {handle.pid}
+    known = {resource_tracker._resource_tracker._pid} | (set() if handle is None else {handle.pid})
     return {child.pid for child in psutil.Process().children(recursive=True)} - known
 
 
@@ -42,6 +43,7 @@ def _warm_up() -> None:
     """Start what lives as long as the process, so that no test is blamed for its descriptors."""
     from crew_executor import CrewExecutor
 
+    resource_tracker.ensure_running()
     with CrewExecutor(1) as executor:
         executor.submit(int).result()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import operator
 import os
 import subprocess
@@ -329,3 +330,28 @@ def test_work_pending_at_interpreter_exit_is_finished(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(out)], timeout=60, check=True)
 
     assert out.read_text() == "x" * 20
+
+
+def _keep_queue(queue: object, lock: object) -> None:
+    _kept.extend([queue, lock])
+
+
+_kept: list[object] = []
+
+
+def _put_through_queue(value: int) -> None:
+    queue, lock = _kept
+    with lock:  # type: ignore[attr-defined]
+        queue.put(value)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("mp_context", [None, "spawn"])
+def test_queues_and_locks_of_multiprocessing_travel_in_initargs(mp_context: str | None) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with CrewExecutor(2, mp_context, initializer=_keep_queue, initargs=(queue, context.Lock())) as executor:
+        list(executor.map(_put_through_queue, range(10)))
+
+        assert sorted(queue.get(timeout=30) for _ in range(10)) == list(range(10))
+    queue.close()
+    queue.join_thread()

@@ -1,0 +1,82 @@
+"""multiprocessing's own objects in initargs: locks, queues, values and pipes travel as they do to a new Process.
+
+They refuse to be pickled unless a process is being spawned, and hand their descriptors to the Popen that spawns it.
+While an initializer is pickled, a Courier stands in for that Popen: it keeps copies of the descriptors, which go to
+each worker beside its link; in the pickle stands their place in that row. Objects of the fork context cannot travel:
+their semaphores have no name. multiprocessing says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from typing import Any
+
+from . import serialize
+
+received: list[int] = []
+"""In a worker: the descriptors that came with it, in the order of the Courier's."""
+
+DESCRIPTORS_MAX = 48
+
+
+class InheritedDescriptor:
+    """A descriptor on its way; unpickled in a worker, it gives out a copy of the one that arrived."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def detach(self) -> int:
+        """Return a descriptor that belongs to the caller."""
+        return os.dup(received[self.place])
+
+
+class Courier:
+    """Stand in for multiprocessing's Popen while something is pickled; keeps the descriptors."""
+
+    DupFd = InheritedDescriptor
+
+    def __init__(self) -> None:
+        self.value: Any = None  # what was pickled: a lock that is collected here takes its semaphore along
+        self.descriptors: list[int] = []
+        weakref.finalize(self, _close_all, self.descriptors)
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """Keep a copy of a descriptor and return its place."""
+        if len(self.descriptors) >= DESCRIPTORS_MAX:
+            raise ValueError(f"initargs hold more than {DESCRIPTORS_MAX} descriptors of queues and pipes")
+        self.descriptors.append(os.dup(fd))
+        return len(self.descriptors) - 1
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+    descriptors.clear()
+
+
+def dumps(value: Any) -> tuple[bytes, Courier | None]:
+    """Pickle an initializer and its arguments.
+
+    Returns:
+        The bytes, and who keeps the descriptors that must travel beside them: alive as long as workers are launched.
+    """
+    if "multiprocessing.synchronize" not in sys.modules and "multiprocessing.connection" not in sys.modules:
+        return serialize.dumps(value), None  # nobody can have made such an object
+    from multiprocessing import context
+    from multiprocessing.reduction import ForkingPickler
+
+    reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+
+    def reduce(item: Any) -> Any:
+        reducer = reducers.get(type(item))
+        return NotImplemented if reducer is None else reducer(item)
+
+    courier = Courier()
+    courier.value = value
+    context.set_spawning_popen(courier)  # type: ignore[arg-type]  # it does what is asked of one
+    try:
+        return serialize.dumps(value, reduce), courier
+    finally:
+        context.set_spawning_popen(None)
