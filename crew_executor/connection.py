@@ -13,8 +13,8 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from . import cell as cells
 from . import transport
@@ -233,3 +233,25 @@ class Connection:
         if self._log_fd >= 0:
             os.close(self._log_fd)
             self._log_fd = -1
+
+
+class Census(NamedTuple):
+    """How many workers are on their way, how many are on their way out, and the tasks that these still hold."""
+
+    starting: int
+    leaving: int
+    tasks_leaving: int
+
+
+def take_census(connections: Iterable[Connection]) -> Census:
+    """Count workers for the scaler; under the dispatcher's lock."""
+    starting = leaving = tasks_leaving = 0
+    for connection in connections:
+        worker = connection.worker
+        if not connection.is_ready:
+            starting += 1  # also one that has just failed, until that is counted: nothing is launched in between
+        elif worker.is_leaving or connection.exit is not None or connection.killed_because:
+            leaving += 1
+        if worker.is_leaving:
+            tasks_leaving += len(worker.held)
+    return Census(starting, leaving, tasks_leaving)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import transport
-from .connection import Connection
+from .connection import Connection, take_census
 from .core.messages import Outcome, decode_outcome_items
 from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import Scheduler, Task, Worker
@@ -107,10 +107,10 @@ class Dispatcher:
                 self._check_open()
             if self._max_pending is not None:
                 self._wait_for_room(self._max_pending)
-            self._scheduler.submit(task, time.monotonic())
             if self._thread is None:
-                self._start()
-            elif not self._is_poked and (self._must_tick_earlier() or self._is_short_of_workers()):
+                self._start()  # before the task is anywhere: it may fail
+            self._scheduler.submit(task, time.monotonic())
+            if not self._is_poked and (self._must_tick_earlier() or self._is_short_of_workers()):
                 self._poke()
             effects = self._take_effects()
         for function, arguments in effects:
@@ -129,9 +129,7 @@ class Dispatcher:
             self._is_closing = True
             self._room.notify_all()
             cancelled = self._scheduler.cancel_all() if cancel_futures else []
-        for task in cancelled:
-            future, task.handle = task.handle, None
-            future._finish_cancelled()
+        self._tell_cancelled(cancelled)
         self._mailbox.put(self._nothing)
 
     def close_later(self) -> None:
@@ -238,8 +236,9 @@ class Dispatcher:
 
     def _take_effects(self) -> list[Event]:
         effects = self._effects
-        if effects:
-            self._effects = []
+        if not effects:
+            return []  # never the list itself: another thread may fill it while the caller still looks at it
+        self._effects = []
         return effects
 
     def _act(self, effects: list[Event]) -> None:
@@ -276,6 +275,11 @@ class Dispatcher:
                 None,
             )  # the two refer to each other: not even a done future would be freed
             future._finish(outcome, facts)
+
+    def _tell_cancelled(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            future, task.handle = task.handle, None
+            future._finish_cancelled()
 
     def _fail_crashed(self, task: Task, connection: Connection) -> None:
         future: CrewFuture[Any] = task.handle
@@ -345,8 +349,9 @@ class Dispatcher:
     # ------------------------------------------------------------------ the dispatcher's thread
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=f"crew-dispatcher-{self.name}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=f"crew-dispatcher-{self.name}", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _poke(self) -> None:
         if not self._is_poked:
@@ -420,21 +425,6 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ scaling and launching
 
-    def _counts(self) -> tuple[int, int, int]:
-        starting = leaving = 0
-        for connection in self._connections.values():
-            if not connection.is_ready:
-                starting += 1  # also one that has just failed, until that is counted: nothing is launched in between
-            elif connection.worker.is_leaving or connection.exit is not None or connection.killed_because:
-                leaving += 1
-        return starting, self._scheduler.workers_ready, leaving
-
-    def _demand(self) -> int:
-        leaving = sum(
-            len(connection.worker.held) for connection in self._connections.values() if connection.worker.is_leaving
-        )
-        return self._scheduler.tasks_open - leaving
-
     def _is_short_of_workers(self) -> bool:
         """Cheap for the hot path: under the lock, before any counting. A full pool is never short."""
         if len(self._connections) >= self._rules.max_workers or self.broken is not None:
@@ -446,9 +436,11 @@ class Dispatcher:
             return 0
         if self._is_closing and not self._scheduler.tasks_open:
             return 0
-        starting, ready, leaving = self._counts()
-        demand = self._demand()
-        number = self._scaler.launches(tasks_open=demand, starting=starting, ready=ready, leaving=leaving, now=now)
+        census = take_census(self._connections.values())
+        number = self._scaler.launches(
+            tasks_open=self._scheduler.tasks_open - census.tasks_leaving, starting=census.starting,
+            ready=self._scheduler.workers_ready, leaving=census.leaving, now=now,
+        )  # fmt: skip
         if number and self._is_lent_a_thread:
             number = 0 if self._connections else 1  # the one thread that reads takes one worker after the other
         if number:
@@ -549,9 +541,12 @@ class Dispatcher:
                 outcomes = decode_outcome_items(memoryview(connection.cell.read_outbox()))
                 self._scheduler.outcomes(worker, outcomes, now)
                 self._scheduler.worker_lost(worker, connection.cell.started, now)
+            # What had been sent ahead is back in the queue, and nobody will be launched for it.
+            cancelled = self._scheduler.cancel_all() if self._is_killing else []
             effects = self._take_effects()
             self._room.notify_all()
         self._act(effects)
+        self._tell_cancelled(cancelled)
         if not connection.is_ready and not connection.exit.is_launchers_fault:
             self._launch_failed(launch_failure(connection, self._launcher.describe()), connection.launched_at)
         with self._lock:

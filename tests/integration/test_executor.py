@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import multiprocessing
 import operator
@@ -355,3 +356,33 @@ def test_queues_and_locks_of_multiprocessing_travel_in_initargs(mp_context: str 
         assert sorted(queue.get(timeout=30) for _ in range(10)) == list(range(10))
     queue.close()
     queue.join_thread()
+
+
+def test_every_callback_runs_once_under_many_threads() -> None:
+    """Effects taken under the lock must be carried out by one thread only."""
+    calls: list[object] = []
+    with CrewExecutor(2) as executor:
+
+        def submit_many() -> None:
+            for number in range(1500):
+                executor.submit(add, number, 0).add_done_callback(calls.append)
+
+        threads = [threading.Thread(target=submit_many) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert len(calls) == len(set(map(id, calls))) == 6000
+
+
+def test_killing_the_workers_ends_what_was_sent_ahead() -> None:
+    for _ in range(5):
+        executor = CrewExecutor(2)
+        [future.result() for future in [executor.submit(time.sleep, 0.005) for _ in range(20)]]
+        futures = [executor.submit(time.sleep, 0.005) for _ in range(50)]
+        executor.kill_workers()
+        _done, pending = concurrent.futures.wait(futures, timeout=30)
+        executor.shutdown()
+
+        assert not pending
