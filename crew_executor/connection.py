@@ -207,6 +207,12 @@ class Connection:
 
     # ------------------------------------------------------------------ the end
 
+    def extend_deadlines(self, seconds: float) -> None:
+        """Give the worker more time: the client itself stood still."""
+        self.launched_at += seconds
+        if self.kill_at is not None:
+            self.kill_at += seconds
+
     def stats(self) -> WorkerStats:
         """Return a snapshot of the worker; under the dispatcher's lock."""
         facts, worker = self.facts, self.worker

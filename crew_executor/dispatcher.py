@@ -143,6 +143,8 @@ class Dispatcher:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until every task is done and every worker gone."""
+        if threading.get_ident() in self._reader_idents:
+            return  # a callback of a future: the dispatcher waits for this very thread
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
@@ -350,8 +352,16 @@ class Dispatcher:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=f"crew-dispatcher-{self.name}", daemon=True)
-        thread.start()
         self._thread = thread
+        try:
+            thread.start()
+        except BaseException:  # no more threads; or a Ctrl-C, which comes before the thread exists, or after
+            until = time.monotonic() + 1
+            while thread.ident is None and time.monotonic() < until:
+                time.sleep(0.001)
+            if thread.ident is None:
+                self._thread = None
+            raise
 
     def _poke(self) -> None:
         if not self._is_poked:
@@ -378,27 +388,25 @@ class Dispatcher:
             function(*arguments)
         now = time.monotonic()
         if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
-            self._extend_deadlines(now - max(before, wake_at))
+            logger.info("the client stood still for %.1f s; deadlines are moved", now - max(before, wake_at))
+            for connection in self._connections.values():
+                connection.extend_deadlines(now - max(before, wake_at))
         with self._lock:
             self._is_poked = False
+            # What a killed worker had not started is back in the queue, and nobody will be launched for it.
+            cancelled = self._scheduler.cancel_all() if self._is_killing else []
             self._scheduler.tick(now)
             self._watch(now)
             launches = self._decide_launches(now)
             effects = self._take_effects()
         self._act(effects)
+        self._tell_cancelled(cancelled)
         self._launch(launches, now)
         for connection in list(self._connections.values()):
             if connection.has_outgoing:
                 connection.pump()
         with self._lock:
             return self._next_wake(time.monotonic())
-
-    def _extend_deadlines(self, seconds: float) -> None:
-        logger.info("the client stood still for %.1f s; deadlines are moved", seconds)
-        for connection in self._connections.values():
-            connection.launched_at += seconds
-            if connection.kill_at is not None:
-                connection.kill_at += seconds
 
     def _must_tick_earlier(self) -> bool:
         """Whether a tick is due before the thread wakes by itself. Under the lock."""
@@ -541,12 +549,9 @@ class Dispatcher:
                 outcomes = decode_outcome_items(memoryview(connection.cell.read_outbox()))
                 self._scheduler.outcomes(worker, outcomes, now)
                 self._scheduler.worker_lost(worker, connection.cell.started, now)
-            # What had been sent ahead is back in the queue, and nobody will be launched for it.
-            cancelled = self._scheduler.cancel_all() if self._is_killing else []
             effects = self._take_effects()
             self._room.notify_all()
         self._act(effects)
-        self._tell_cancelled(cancelled)
         if not connection.is_ready and not connection.exit.is_launchers_fault:
             self._launch_failed(launch_failure(connection, self._launcher.describe()), connection.launched_at)
         with self._lock:

@@ -87,7 +87,7 @@ class CrewExecutor(Executor):
         _check_tasks_per_child(max_tasks_per_child, start_method)
         _check_own_arguments(self._max_workers, min_workers, scaling, idle_timeout, max_pending)
         self._launcher = _with_start_method(make_launcher(launcher), start_method)
-        self._name = f"crew-{next(_numbers)}" if name is None else str(name)
+        self._name = f"crew-{next(_numbers)}" if name is None else _checked_name(name)
         self._options = TaskOptions()
         self._pid = os.getpid()
         _check_not_forked()
@@ -249,6 +249,14 @@ def _start_method(mp_context: Any) -> str | None:
     if method not in ("fork", "forkserver", "spawn"):
         raise ValueError(f"mp_context must be None, a multiprocessing context or its name, not {mp_context!r}")
     return str(method)
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type(name).__name__}")
+    if not (0 < len(name) <= 100 and name.isprintable()):
+        raise ValueError(f"name must have 1 to 100 printable characters, not {name[:100]!r}")
+    return name
 
 
 def _check_tasks_per_child(number: int | None, start_method: str | None) -> None:

@@ -19,6 +19,10 @@ TEXT_MAX = 100_000
 """Characters of a formatted traceback that travel; a RecursionError has a thousand frames."""
 
 
+FRAMES_FIRST, FRAMES_LAST = 20, 80
+"""Frames of a traceback that travel, of each exception of a chain."""
+
+
 def load() -> None:
     """Import tblib ahead of its first use."""
     import tblib.pickling_support  # noqa: F401
@@ -63,11 +67,27 @@ def dumps_error(error: BaseException) -> bytes:
     The result has been unpickled once here: a class whose `__init__` does not fit its args is found out in the
     worker, not in the client.
     """
+    _shorten(error, set())
     data = serialize.dumps(error, _reduce)
     loaded = pickle.loads(data)
     if type(loaded) is not type(error) and type(loaded).__qualname__ != type(error).__qualname__:
         raise pickle.PicklingError(f"{type(error).__qualname__} comes back as {type(loaded).__qualname__}")
     return data
+
+
+def _shorten(error: BaseException | None, seen: set[int]) -> None:
+    """Drop the middle of long tracebacks: a RecursionError has a thousand frames, too deep for pickle's recursion."""
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = []
+        frame = error.__traceback__
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.tb_next
+        if len(frames) > FRAMES_FIRST + FRAMES_LAST:
+            frames[FRAMES_FIRST - 1].tb_next = frames[-FRAMES_LAST]
+        _shorten(error.__cause__, seen)
+        error = error.__context__
 
 
 def loads_error(data: Any, report: dict[str, str]) -> BaseException:

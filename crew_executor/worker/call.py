@@ -6,6 +6,7 @@ Nothing here knows links or cells. Nothing a call raises leaves `run()`: neither
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -45,6 +46,7 @@ class CallRunner:
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
+        self._pid = os.getpid()
         self._caught: list[dict[str, Any]] = []
         self._max_rss = max_rss()
         self._started = self._seconds = 0.0  # of the running task
@@ -58,6 +60,8 @@ class CallRunner:
         self._started, self._seconds = time.time(), 0.0
         cpu0 = cpu_clock()
         flags, parts = self._attempt(task)
+        if os.getpid() != self._pid:
+            os._exit(0)  # the task forked and its child came back: there is only one worker here
         started, seconds, cpu = self._started, self._seconds, cpu_clock() - cpu0
         if seconds > 0.001:
             self._max_rss = max_rss()  # what is shorter cannot have touched much

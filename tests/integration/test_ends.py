@@ -204,8 +204,15 @@ def test_a_stray_module_beside_the_script_does_not_break_workers(tmp_path: Path)
     for name in ("queue", "selectors", "crew_helper"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('a stray module was imported')\n")
     (tmp_path / "script.py").write_text("import sys; sys.path.append(sys.path.pop(0))\n" + SIMPLE.format(descriptor=1))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
     assert (done.stdout, done.stderr) == ("ok\n", "")

@@ -297,7 +297,13 @@ def test_modules_beside_the_script_are_importable_in_workers(tmp_path: Path) -> 
         "    print(executor.submit(local, 3).result(), *executor.map(beside.double, [1, 2]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
     assert (done.stdout, done.stderr) == ("7 2 4\n", "")
@@ -386,3 +392,25 @@ def test_killing_the_workers_ends_what_was_sent_ahead() -> None:
         executor.shutdown()
 
         assert not pending
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
+        ({"initializer": 3}, TypeError, "initializer must be a callable"),
+        ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be >= 1"),
+        ({"max_tasks_per_child": 1.5}, TypeError, "max_tasks_per_child must be an integer"),
+        ({"mp_context": "thread"}, ValueError, "mp_context"),
+        ({"launcher": "nowhere"}, ValueError, "no launcher is named 'nowhere'; known are: local"),
+        ({"launcher": 3}, TypeError, "launcher must be a name or a Launcher"),
+        ({"min_workers": 3, "max_workers": 2}, ValueError, "min_workers must be between 0 and max_workers=2"),
+        ({"scaling": "up"}, ValueError, "scaling must be one of demand, one, none"),
+        ({"idle_timeout": 0}, ValueError, "idle_timeout"),
+        ({"max_pending": 0}, ValueError, "max_pending"),
+        ({"name": ""}, ValueError, "name must have 1 to 100 printable characters"),
+    ],
+)
+def test_wrong_constructor_values_are_named(arguments: dict[str, object], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        CrewExecutor(**arguments)  # type: ignore[arg-type]

@@ -207,6 +207,29 @@ def test_a_callback_that_exits_hurts_nobody(executor: CrewExecutor, caplog: pyte
     assert "SystemExit" in caplog.text
 
 
+def test_a_callback_may_shut_the_executor_down() -> None:
+    executor = CrewExecutor(1)
+    future = executor.submit(time.sleep, 0.05)
+    future.add_done_callback(lambda _future: executor.shutdown(wait=True))
+    future.result()
+    executor.shutdown()
+
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(int)
+
+
+def _fork_and_return() -> int:
+    os.fork()
+    return os.getpid()
+
+
+def test_a_task_that_forks_and_lets_its_child_return_is_one_task(executor: CrewExecutor) -> None:
+    pids = [executor.submit(_fork_and_return).result() for _ in range(5)]
+
+    assert set(pids) <= {worker.pid for worker in executor.stats().workers}
+    assert executor.submit(add, 1, 1).result() == 2
+
+
 def test_wait_and_as_completed_know_our_futures(executor: CrewExecutor) -> None:
     futures = [executor.submit(add, number, 0) for number in range(20)]
     done, pending = concurrent.futures.wait(futures, timeout=30)

@@ -82,6 +82,20 @@ def test_errors_of_the_compiler_and_the_interpreter_keep_their_place(source: str
         assert getattr(loaded, name, None) == getattr(caught.value, name, None)
 
 
+def test_a_recursion_error_keeps_its_type_and_both_ends_of_its_frames() -> None:
+    def dive() -> None:
+        dive()
+
+    with pytest.raises(RecursionError) as caught:
+        dive()
+    loaded = _round_trip(caught.value)
+    names = [frame.name for frame in traceback.extract_tb(loaded.__traceback__)]
+
+    assert type(loaded) is RecursionError
+    assert len(names) == tracebacks.FRAMES_FIRST + tracebacks.FRAMES_LAST
+    assert names[-1] == "dive"
+
+
 def test_cause_context_and_notes_travel() -> None:
     error = ValueError("outer")
     error.__cause__ = TwoArguments("a", "b")
