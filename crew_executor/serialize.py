@@ -31,8 +31,9 @@ def dumps(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes:
     try:
         data = pickle.dumps(value, PROTOCOL) if reduce is None else _dumps_with(value, reduce)
     except Exception:  # a lambda, a local class: cloudpickle may know better, or raises the error to report
-        return dumps_by_value(value, reduce)
-    return dumps_by_value(value, reduce) if is_by_value(data) else data
+        data = b""
+    # Not in the except block: what cloudpickle raises is the whole story, and a Ctrl-C during it is no consequence.
+    return dumps_by_value(value, reduce) if not data or is_by_value(data) else data
 
 
 def _dumps_with(value: Any, reduce: Callable[[Any], Any]) -> bytes:
