@@ -71,7 +71,7 @@ class SupervisorHandle:
                 # A session of its own: a Ctrl-C or hang-up of the terminal is for the client.
                 self._process = subprocess.Popen(
                     command, stdin=null, stdout=_open_or(1, null), stderr=_open_or(2, null),
-                    pass_fds=(theirs.fileno(),), start_new_session=True,
+                    pass_fds=(theirs.fileno(),), start_new_session=True, cwd="/",  # the client's may be gone
                 )  # fmt: skip
         except OSError as error:
             ours.close()
@@ -158,7 +158,11 @@ class SupervisorHandle:
             self._socket.close()
         for launch_id, (name, on_exit) in exits.items():
             pid = self._pids.pop(launch_id, None)
-            on_exit(WorkerExit(name, pid, reason="its supervisor died", is_launchers_fault=True))
+            if pid is None:
+                # Perhaps it cannot run at all: this must count, or it would be tried again for ever.
+                on_exit(WorkerExit(name, reason="the supervisor of local workers ended before it started the worker"))
+            else:
+                on_exit(WorkerExit(name, pid, reason="its supervisor died", is_launchers_fault=True))
 
 
 def _open_or(fd: int, null: Any) -> Any:

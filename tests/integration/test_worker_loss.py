@@ -169,6 +169,18 @@ def test_a_worker_that_never_joins_is_given_up_after_the_startup_timeout(tmp_pat
     assert "startup_timeout=0.3" in str(error)
 
 
+def test_a_supervisor_that_cannot_run_is_not_started_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor_handle.close()
+    monkeypatch.setattr(supervisor_handle, "_BOOT", "import sys; sys.exit(3)")
+    with CrewExecutor(1) as executor:
+        error = executor.submit(int).exception(timeout=30)
+
+        assert isinstance(error, BrokenCrewError)
+        assert "the supervisor of local workers ended" in str(error)
+        assert executor.stats().launched == 3
+    supervisor_handle.close()
+
+
 def test_an_initializer_that_kills_its_worker_is_not_tried_for_ever() -> None:
     with CrewExecutor(1, initializer=exit_now, initargs=(5,)) as executor:
         error = executor.submit(int).exception(timeout=30)
