@@ -23,8 +23,10 @@ from .core.messages import (
     Buffer,
     Frame,
     Kind,
+    Outcome,
     TaskFlag,
     decode_control,
+    decode_outcome_items,
     encode_control,
     encode_first_ordinal,
     encode_task,
@@ -33,6 +35,7 @@ from .core.scheduler import FLUSH_SECONDS, Task, Worker
 from .errors import ProtocolError
 from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
+from .log import logger
 from .stats import WorkerStats
 from .transport import LinkClosed
 
@@ -212,6 +215,17 @@ class Connection:
         self.launched_at += seconds
         if self.kill_at is not None:
             self.kill_at += seconds
+
+    def unsent_outcomes(self) -> list[Outcome]:
+        """Return what the worker has finished and perhaps not sent, from its cell.
+
+        A task can write into the cell, too, by way of a child that it forked: what makes no sense is left out.
+        """
+        try:
+            return decode_outcome_items(self.cell.read_outbox())
+        except ProtocolError as error:
+            logger.error("the outbox of worker %s is damaged and was left out: %s", self.worker.name, error)
+            return []
 
     def stats(self) -> WorkerStats:
         """Return a snapshot of the worker; under the dispatcher's lock."""

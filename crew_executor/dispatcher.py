@@ -27,7 +27,7 @@ from typing import Any
 
 from . import transport
 from .connection import Connection, take_census
-from .core.messages import Outcome, decode_outcome_items
+from .core.messages import Outcome
 from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import Scheduler, Task, Worker
 from .errors import BrokenCrewError, CrewError, LaunchError, ProtocolError
@@ -79,7 +79,6 @@ class Dispatcher:
         self._task_ids = itertools.count(1)
         self._launched = 0
         self._decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
-        self._last_failure = ""
         self._mailbox = Mailbox()
         self._is_poked = False
         self._is_closing = False
@@ -261,9 +260,8 @@ class Dispatcher:
             if connection.worker.name not in self._connections:
                 return  # buried meanwhile, its tasks judged
             kept = connection.cell.withdraw(ordinal)
-            items = connection.cell.read_outbox()
             now = time.monotonic()
-            self._scheduler.outcomes(connection.worker, decode_outcome_items(memoryview(items)), now)
+            self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
             self._scheduler.recalled(connection.worker, kept, now)
             effects = self._take_effects()
         self._act(effects)
@@ -546,8 +544,7 @@ class Dispatcher:
         with self._lock:
             now = time.monotonic()
             if worker.is_ready:
-                outcomes = decode_outcome_items(memoryview(connection.cell.read_outbox()))
-                self._scheduler.outcomes(worker, outcomes, now)
+                self._scheduler.outcomes(worker, connection.unsent_outcomes(), now)
                 self._scheduler.worker_lost(worker, connection.cell.started, now)
             effects = self._take_effects()
             self._room.notify_all()
