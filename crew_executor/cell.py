@@ -1,8 +1,9 @@
 """The memory a local worker shares with its client: what is true of it even when it is dead.
 
 A mapping of one page of 8-byte slots and an outbox. It costs nanoseconds where a message costs microseconds, and it
-survives the worker. Written by the worker: which task it started and finished last, since when, and finished outcomes
-not yet sent. Written by the client: up to which ordinal tasks are withdrawn.
+survives the worker. Written by the worker: which task it started and finished last, since when, until when it may run,
+and finished outcomes not yet sent. Written by the client: up to which ordinal tasks are withdrawn. Written by the
+supervisor: which task is to be interrupted, for which timeout the worker was killed, and when it will look again.
 
 Claiming a task and withdrawing it race. The two sides and their steps:
 
@@ -30,9 +31,10 @@ PAGE_BYTES = 4096
 OUTBOX_BYTES = 256 * 1024
 CELL_BYTES = PAGE_BYTES + OUTBOX_BYTES
 
-# Slots of 8 bytes; those the client writes are on a cache line of their own.
-_STARTED, _FINISHED, _STARTED_AT, _EPOCH, _USED, _NEEDS_LOCK = 0, 1, 2, 3, 4, 5
+# Slots of 8 bytes; those the client or the supervisor writes are on cache lines of their own.
+_STARTED, _FINISHED, _STARTED_AT, _EPOCH, _USED, _NEEDS_LOCK, _DEADLINE, _DEADLINE_FOR = 0, 1, 2, 3, 4, 5, 6, 7
 _WITHDRAWN, _KEPT, _KEPT_FOR = 16, 17, 18
+_INTERRUPT, _TIMED_OUT, _LOOK_AT = 32, 33, 34
 
 _READS_MAX = 10
 _LOCK_TRIES = 50
@@ -75,6 +77,13 @@ def _barrier() -> _Membarrier:
     if _membarrier is None:
         _membarrier = _Membarrier()
     return _membarrier
+
+
+def run_barrier() -> None:
+    """Make what this process has written visible to every worker, and theirs to it; does nothing where it cannot."""
+    barrier = _barrier()
+    if barrier.is_available:
+        barrier.run()
 
 
 def create_file(size: int = CELL_BYTES) -> int:
@@ -176,7 +185,50 @@ class Cell:
         self._slots[_USED] = 0
         self._slots[_EPOCH] += 1
 
+    def set_deadline(self, ordinal: int, deadline: float) -> bool:
+        """Say until when the started task may run; return whether the supervisor must be woken for it.
+
+        The supervisor sleeps until the earliest deadline that it knows. Without a race for the worker's word:
+            worker:     1 writes the deadline           2 reads when the supervisor will look
+            supervisor: 1 writes when it will look      2 barrier; reads the deadlines again
+        """
+        self._clocks[_DEADLINE] = deadline
+        self._slots[_DEADLINE_FOR] = ordinal
+        look_at: float = self._clocks[_LOOK_AT]
+        return deadline < look_at or look_at == 0.0 or self._locks
+
+    def is_to_be_interrupted(self, ordinal: int) -> bool:
+        """Answer whether this very task is to be interrupted."""
+        return self._slots[_INTERRUPT] == ordinal
+
+    # ------------------------------------------------------------------ the supervisor's side
+
+    def interrupt(self, ordinal: int) -> None:
+        """Name the task that the interrupt is for; the signal comes after it."""
+        self._slots[_INTERRUPT] = ordinal
+
+    def mark_timed_out(self, ordinal: int) -> None:
+        """Leave word for the client that the worker is killed for this task's timeout."""
+        self._slots[_TIMED_OUT] = ordinal
+
+    def deadline(self) -> tuple[int, float]:
+        """Return the running task and until when it may run; ordinal 0: no running task has a deadline."""
+        slots = self._slots
+        ordinal = slots[_DEADLINE_FOR]
+        deadline = self._clocks[_DEADLINE]
+        is_current = ordinal == slots[_STARTED] > slots[_FINISHED] and ordinal == slots[_DEADLINE_FOR]
+        return (ordinal, deadline) if is_current else (0, float("inf"))
+
+    def plan_look(self, at: float) -> None:
+        """Say when the supervisor will look at the deadline again; see set_deadline()."""
+        self._clocks[_LOOK_AT] = at
+
     # ------------------------------------------------------------------ the client's side
+
+    @property
+    def timed_out(self) -> int:
+        """The ordinal of the task for whose timeout the worker was killed, or 0."""
+        return self._slots[_TIMED_OUT]
 
     @property
     def started(self) -> int:

@@ -44,7 +44,7 @@ INLINE_BYTES = 64 * 1024
 until the worker reads, so they go through a thread of the connection's own."""
 LOG_TAIL_BYTES = 4000
 
-_Entry = tuple[Kind, int, list[tuple[int, int, int, Any]]]
+_Entry = tuple[Kind, int, list[tuple[int, int, int, Any, float]]]
 
 
 class Connection:
@@ -106,7 +106,14 @@ class Connection:
         finished there and emptied.
         """
         entries = [
-            (task.task_id, task.attempt, TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS else 0, task.parts)
+            (
+                task.task_id,
+                task.attempt,
+                (TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS else 0)
+                | (TaskFlag.RETRY_ON if len(task.parts) > 1 else 0),
+                task.parts,
+                0.0 if task.budget is None else task.budget.timeout,
+            )
             for task in tasks
         ]
         self._outgoing.append((Kind.TASKS, first, entries))
@@ -142,7 +149,7 @@ class Connection:
 
     @staticmethod
     def _is_big(entry: _Entry) -> bool:
-        return sum(len(part) for _id, _attempt, _flags, parts in entry[2] for part in parts) > INLINE_BYTES
+        return sum(len(part) for _id, _attempt, _flags, parts, _timeout in entry[2] for part in parts) > INLINE_BYTES
 
     def _wake_sender(self) -> bool:
         """Leave the big frame to the sender thread; False when there can be none any more."""
@@ -167,8 +174,8 @@ class Connection:
             self._channel.send_locked(Kind.GO, [encode_control({"ordinal": ordinal})])
             return
         pieces: list[Buffer] = [encode_first_ordinal(ordinal)]
-        for task_id, attempt, flags, parts in tasks:
-            pieces += encode_task(task_id, attempt, flags, parts)
+        for task_id, attempt, flags, parts, timeout in tasks:
+            pieces += encode_task(task_id, attempt, flags, parts, timeout)
         self._channel.send_locked(Kind.TASKS, pieces, len(tasks))
 
     # ------------------------------------------------------------------ reading

@@ -15,7 +15,6 @@ an event into the queue; the lock is not re-entrant. Rule 3: whatever ends this 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import secrets
 import signal
@@ -27,21 +26,21 @@ from typing import Any
 
 from . import transport
 from .connection import Connection, take_census
+from .core.budget import Budget
 from .core.messages import Outcome
 from .core.scaling import Scaler, ScalingRules
-from .core.scheduler import Scheduler, Task, Worker
-from .errors import BrokenCrewError, CrewError, LaunchError, ProtocolError
+from .core.scheduler import STOPPING, Scheduler, Task, Worker
+from .errors import BrokenCrewError, LaunchError, ProtocolError
 from .futures import CrewFuture
 from .inheritance import Courier
-from .launchers import Launcher, WorkerExit
+from .launchers import Launcher
 from .log import logger
 from .mailbox import Event, Mailbox
-from .obituary import crash_error, launch_failure
+from .obituary import describe_loss, loss_error
 from .reader import serve
 from .stats import Stats
+from .workforce import Workforce
 
-EXIT_GRACE = 5.0
-"""Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
 STALL_SECONDS = 2.0
 """A pause of this thread above this is the client's own (SIGSTOP, debugger): every deadline moves by it (RULES 6)."""
 UNSENT_LOOK = 1.0
@@ -62,24 +61,22 @@ class Dispatcher:
         transport.load()
         self.name = name
         self.run_id = secrets.randbits(64)
-        self._launcher = launcher
-        self._idle_timeout = idle_timeout
-        self._tasks_max = tasks_max
         self._max_pending = max_pending
-        self._initializer, self._courier = initializer
-        self._environment = environment
+        self._initializer, courier = initializer
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self)
         self._scaler = Scaler(rules)
         self._rules = rules
-        self._connections: dict[str, Connection] = {}
-        self._numbers = itertools.count(1)
+        self._workforce = Workforce(
+            self, launcher, name, self.run_id, idle_timeout=idle_timeout, tasks_max=tasks_max, environment=environment,
+            courier=courier,
+        )  # fmt: skip
+        self._connections = self._workforce.connections
         self._task_ids = itertools.count(1)
-        self._launched = 0
         self._decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
-        self._mailbox = Mailbox()
+        self.mailbox = Mailbox()
         self._is_poked = False
         self._is_closing = False
         self._is_killing = False
@@ -87,19 +84,20 @@ class Dispatcher:
         self.broken: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._reader_idents: set[int] = set()
-        self._readerless: deque[Connection] = deque()
-        self._is_lent_a_thread = False
+        self.is_lent_a_thread = False
 
     # ------------------------------------------------------------------ for users' threads
 
-    def submit(self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], priority: int) -> None:
+    def submit(
+        self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], priority: int, budget: Budget | None
+    ) -> None:
         """Take a task; block while max_pending are open, except in threads of ours (RULES 14).
 
         Raises:
             RuntimeError: the executor is shut down.
             BrokenCrewError: the pool cannot go on.
         """
-        task = Task(next(self._task_ids), key, parts, future, priority=priority)
+        task = Task(next(self._task_ids), key, parts, future, priority=priority, budget=budget)
         future._task = task
         with self._lock:
             if self._is_closing:
@@ -129,16 +127,16 @@ class Dispatcher:
             self._room.notify_all()
             cancelled = self._scheduler.cancel_all() if cancel_futures else []
         self._tell_cancelled(cancelled)
-        self._mailbox.put(self._nothing)
+        self.mailbox.put(self._nothing)
 
     def close_later(self) -> None:
         """Ask for shutdown(); safe in a finaliser or signal handler."""
-        self._mailbox.put(self.shutdown)
+        self.mailbox.put(self.shutdown)
 
     def kill_workers(self, signal_number: int = signal.SIGKILL) -> None:
         """End every worker now: running tasks fail, queued ones are cancelled. The executor is closed by it."""
         self.shutdown(cancel_futures=True)
-        self._mailbox.put(self._kill_all, signal_number)
+        self.mailbox.put(self._kill_all, signal_number)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until every task is done and every worker gone."""
@@ -153,10 +151,10 @@ class Dispatcher:
         Python 3.12 starts no thread once the main thread has come to its end, and that is when the work of a short
         script is done. One reader is enough to finish everything.
         """
-        self._is_lent_a_thread = True
+        self.is_lent_a_thread = True
         while self._thread is not None and self._thread.is_alive():
-            if self._readerless:
-                self._serve(self._readerless.popleft())
+            if self._workforce.readerless:
+                self.serve(self._workforce.readerless.popleft())
             self._thread.join(THREADLESS_LOOK)
 
     def stats(self) -> Stats:
@@ -165,8 +163,8 @@ class Dispatcher:
             workers = tuple(connection.stats() for connection in self._connections.values())
             scheduler = self._scheduler
             return Stats(
-                len(scheduler.queue), scheduler.tasks_held, scheduler.tasks_done, workers, self._launched,
-                tuple(self._decisions),
+                len(scheduler.queue), scheduler.tasks_held, scheduler.tasks_done, workers,
+                self._workforce.launched, tuple(self._decisions),
             )  # fmt: skip
 
     def check_open(self) -> None:
@@ -186,19 +184,26 @@ class Dispatcher:
         if self._is_closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def cancel(self, future: CrewFuture[Any]) -> bool:
-        """Drop the future's task if it is queued; return whether it was. The caller marks the future."""
-        if future._task is None:
+    def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> bool:
+        """Drop the future's task if it is queued; return whether it was. The caller marks the future.
+
+        Args:
+            future: the task's.
+            is_running_included: drop it also if a worker has it, and end its run.
+        """
+        task = future._task
+        if task is None:
             return False
         with self._lock:
-            is_cancelled = self._scheduler.cancel(future._task)
-            if is_cancelled:
+            is_dropped = self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)
+            if is_dropped:
+                task.handle = None
                 self._room.notify()
-            if is_cancelled and self._is_closing:
-                self._poke()
-        if is_cancelled:
-            future._task.handle = None
-        return is_cancelled
+                if self._is_closing:
+                    self._poke()
+            effects = self._take_effects()
+        self._act(effects)
+        return is_dropped
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
 
@@ -219,7 +224,7 @@ class Dispatcher:
 
     def recall(self, worker: Worker) -> None:
         """Take back through the cell, after the lock is free."""
-        self._effects.append((self._recall_now, (self._connections[worker.name], worker.ordinal)))
+        self._effects.append((self._recall_now, (self._connections[worker.name],)))
 
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         """Resolve the futures after the lock is free."""
@@ -232,6 +237,15 @@ class Dispatcher:
     def unsend(self, task: Task) -> None:
         """Make the future pending again."""
         task.handle._unsent()
+
+    def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
+        """Make the future pending again, and let it remember how this attempt failed."""
+        task.handle._unsent()
+        task.handle._failed_once(describe_loss(self._connections[worker.name]) if outcome is None else outcome)
+
+    def stop(self, worker: Worker, task: Task) -> None:
+        """Take the task back, or end its run, after the lock is free."""
+        self._effects.append((self._stop_now, (self._connections[worker.name], task)))
 
     # ------------------------------------------------------------------ effects
 
@@ -254,26 +268,30 @@ class Dispatcher:
         self._act(effects)
         return result
 
-    def _recall_now(self, connection: Connection, ordinal: int) -> None:
+    def _recall_now(self, connection: Connection) -> None:
         # In this order: what had finished before the withdrawal is certainly in the outbox that is read after it.
+        # All that was ever sent is withdrawn, not what had been sent when this was ordered: another recall may have
+        # come between, and more have been sent since, all of which recalled() will take back.
         with self._lock:
             if connection.worker.name not in self._connections:
                 return  # buried meanwhile, its tasks judged
-            kept = connection.cell.withdraw(ordinal)
+            kept = connection.cell.withdraw(connection.worker.ordinal)
             now = time.monotonic()
             self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
             self._scheduler.recalled(connection.worker, kept, now)
             effects = self._take_effects()
         self._act(effects)
 
+    def _stop_now(self, connection: Connection, task: Task) -> None:
+        self._recall_now(connection)
+        if task.state is STOPPING:
+            self._workforce.stop(connection, task.ordinal)
+
     def _finish_now(self, connection: Connection, finished: list[tuple[Task, Outcome]]) -> None:
         facts = connection.facts
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
-            future, task.handle = (
-                task.handle,
-                None,
-            )  # the two refer to each other: not even a done future would be freed
+            future, task.handle = task.handle, None  # the two refer to each other: not even a done one would be freed
             future._finish(outcome, facts)
 
     def _tell_cancelled(self, tasks: list[Task]) -> None:
@@ -284,11 +302,13 @@ class Dispatcher:
     def _fail_crashed(self, task: Task, connection: Connection) -> None:
         future: CrewFuture[Any] = task.handle
         task.handle = None
-        future._finish_lost(crash_error(future.name(), connection), connection.facts)
+        error, times = loss_error(future.name(), task, connection)
+        future._finish_lost(error, connection.facts, times)
 
     # ------------------------------------------------------------------ the readers' threads
 
-    def _serve(self, connection: Connection) -> None:
+    def serve(self, connection: Connection) -> None:
+        """Read from a worker until its link ends."""
         ident = threading.get_ident()
         self._reader_idents.add(ident)
         serve(connection, self._initializer, self)
@@ -310,7 +330,7 @@ class Dispatcher:
     def initializer_failed(self, connection: Connection, error: BaseException) -> None:
         """Break the pool."""
         text = f"the initializer failed in worker {connection.worker.name}; its exception is the cause"
-        self._mailbox.put(self._break, BrokenCrewError(text), error)
+        self.mailbox.put(self._break, BrokenCrewError(text), error)
 
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Finish tasks and send more."""
@@ -329,22 +349,31 @@ class Dispatcher:
         """Let the worker go if it is idle and more are left than must stay."""
         self._decide(self._let_leave, connection)
 
+    def worker_retired(self, connection: Connection, ordinal: int) -> None:
+        """Let the worker go, and take back what it has not started: it will start nothing beyond `ordinal`."""
+        self._decide(self._let_retire, connection, ordinal)
+
+    def _let_retire(self, connection: Connection, ordinal: int) -> None:
+        self._decisions.append(f"worker {connection.worker.name} is replaced: it is above max_worker_memory")
+        self._scheduler.retired(connection.worker, ordinal, time.monotonic())
+        self._poke()
+
     def _let_leave(self, connection: Connection) -> None:
         if self._scaler.may_leave(ready=self._scheduler.workers_ready):
             self._scheduler.leave_requested(connection.worker)
 
     def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
         """Kill the worker."""
-        self._mailbox.put(self._kill, connection, f"it broke the protocol: {error}")
+        self.mailbox.put(self._workforce.kill, connection, f"it broke the protocol: {error}")
 
     def reader_failed(self, connection: Connection, error: BaseException) -> None:
         """Break the pool: what this worker says is lost."""
         text = f"the reader of {connection.worker.name} failed: {error!r}"
-        self._mailbox.put(self._break, BrokenCrewError(text), error)
+        self.mailbox.put(self._break, BrokenCrewError(text), error)
 
     def reader_ended(self, connection: Connection) -> None:
         """Bury the worker once its process is over, too."""
-        self._mailbox.put(self._reader_done, connection)
+        self.mailbox.put(self._workforce.reader_done, connection)
 
     # ------------------------------------------------------------------ the dispatcher's thread
 
@@ -364,7 +393,7 @@ class Dispatcher:
     def _poke(self) -> None:
         if not self._is_poked:
             self._is_poked = True
-            self._mailbox.put(self._nothing)
+            self.mailbox.put(self._nothing)
 
     def _nothing(self) -> None:
         """Only wake the thread."""
@@ -377,29 +406,30 @@ class Dispatcher:
         except BaseException as error:  # the one handler that keeps futures from waiting for ever
             logger.exception("the dispatcher of %s failed", self.name)
             self._break(BrokenCrewError(f"the dispatcher of executor {self.name} failed: {error!r}"), error)
-            self._end_by_force()
+            self._workforce.close_all()
 
     def _turn(self, wake_at: float | None) -> float | None:
         """Wait for an event or the time, handle both; return when to wake next."""
         before = time.monotonic()
-        for function, arguments in self._mailbox.take(None if wake_at is None else wake_at - before):
+        for function, arguments in self.mailbox.take(None if wake_at is None else wake_at - before):
             function(*arguments)
         now = time.monotonic()
         if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
             logger.info("the client stood still for %.1f s; deadlines are moved", now - max(before, wake_at))
-            for connection in self._connections.values():
-                connection.extend_deadlines(now - max(before, wake_at))
+            self._workforce.extend_deadlines(now - max(before, wake_at))
         with self._lock:
             self._is_poked = False
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
             self._scheduler.tick(now)
-            self._watch(now)
+            for worker in self._workforce.watch(now, is_idle_end=self._is_closing and not self._scheduler.tasks_open):
+                self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
             effects = self._take_effects()
         self._act(effects)
         self._tell_cancelled(cancelled)
-        self._launch(launches, now)
+        self._workforce.kill_noted()
+        self._workforce.launch(launches, now)
         for connection in list(self._connections.values()):
             if connection.has_outgoing:
                 connection.pump()
@@ -411,7 +441,7 @@ class Dispatcher:
         return self._scheduler.has_work_ahead and not self._is_tick_planned
 
     def _next_wake(self, now: float) -> float | None:
-        times: list[float] = []
+        times = self._workforce.next_wake()
         tick = self._scheduler.next_tick()
         self._is_tick_planned = tick is not None
         if tick is not None:
@@ -420,13 +450,6 @@ class Dispatcher:
             times.append(now + UNSENT_LOOK)
         if self._is_short_of_workers() and self._scaler.retry_at > now:
             times.append(self._scaler.retry_at)
-        for connection in self._connections.values():
-            if not connection.is_joined and connection.exit is None:
-                times.append(connection.launched_at + self._launcher.startup_timeout)
-            if connection.kill_at is not None:
-                times.append(connection.kill_at)
-            if self._launcher.walltime is not None and connection.is_ready and not connection.worker.is_leaving:
-                times.append(connection.launched_at + self._launcher.walltime)
         return min(times) if times else None
 
     # ------------------------------------------------------------------ scaling and launching
@@ -447,115 +470,42 @@ class Dispatcher:
             tasks_open=self._scheduler.tasks_open - census.tasks_leaving, starting=census.starting,
             ready=self._scheduler.workers_ready, leaving=census.leaving, now=now,
         )  # fmt: skip
-        if number and self._is_lent_a_thread:
+        if number and self.is_lent_a_thread:
             number = 0 if self._connections else 1  # the one thread that reads takes one worker after the other
         if number:
             self._decisions.append(self._scaler.last_decision)
         return number
 
-    def _launch(self, number: int, now: float) -> None:
-        for _ in range(number):
-            name = f"{self.name}-{next(self._numbers)}"
-            try:
-                connection = Connection(Worker(name, tasks_max=self._tasks_max), self.run_id, now)
-            except (OSError, CrewError) as error:  # descriptors or memory ran out
-                self._launch_failed(f"no link for worker {name} could be made: {error}", now)
-                return
-            invitation = connection.invitation(
-                self._idle_timeout, self._environment, () if self._courier is None else tuple(self._courier.descriptors)
-            )
-            with self._lock:
-                self._connections[name] = connection
-                self._launched += 1
-            if not connection.start_reader(self._serve):
-                if not self._is_lent_a_thread:  # too many threads; or the lender is about to come: the next try tells
-                    with self._lock:
-                        del self._connections[name]
-                    connection.close()
-                    self._launch_failed(f"no thread could be started to read from worker {name}", now)
-                    return
-                self._readerless.append(connection)
-            try:
-                self._launcher.launch(invitation, lambda end, c=connection: self._mailbox.put(self._exited, c, end))  # type: ignore[misc]
-            except Exception as error:  # a launcher may be anybody's
-                reason = error if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
-                self._exited(connection, WorkerExit(name, reason=f"could not be launched: {reason}"))
-            finally:
-                connection.invited()
+    # ------------------------------------------------------------------ what the workforce tells (in this thread)
 
-    # ------------------------------------------------------------------ watching and burying workers
+    def worker_added(self, connection: Connection) -> None:
+        """Count a worker among those that are on their way."""
+        with self._lock:
+            self._connections[connection.worker.name] = connection
+            self._workforce.launched += 1
 
-    def _watch(self, now: float) -> None:
-        """Look at each worker's clocks. Under the lock."""
-        timeout, walltime = self._launcher.startup_timeout, self._launcher.walltime or float("inf")
-        is_idle_end = self._is_closing and not self._scheduler.tasks_open
-        for connection in list(self._connections.values()):
-            worker = connection.worker
-            if connection.exit is not None:
-                continue  # its reader is finishing what had arrived
-            if not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
-                connection.killed_because = f"it did not join within startup_timeout={timeout:g} s"
-                self._effects.append((self._kill, (connection, connection.killed_because)))
-            elif connection.kill_at is not None and now >= connection.kill_at:
-                connection.kill_at = now + EXIT_GRACE
-                self._effects.append(
-                    (self._kill, (connection, connection.killed_because or "it did not end by itself"))
-                )
-            elif is_idle_end and not connection.is_ready:
-                if connection.kill_at is None:
-                    connection.kill_at = now
-                    connection.killed_because = "the executor was shut down"
-                    self._effects.append((self._kill, (connection, connection.killed_because)))
-            elif worker.is_ready and (is_idle_end or now - connection.launched_at >= walltime):
-                self._scheduler.dismiss(worker)
-            if worker.is_leaving and not worker.held and connection.kill_at is None:
-                connection.kill_at = now + EXIT_GRACE
-
-    def _kill(self, connection: Connection, because: str) -> None:
-        connection.killed_because = connection.killed_because or because
-        if connection.exit is None:
-            self._launcher.kill(connection.invitation(), signal.SIGKILL)
-
-    def _kill_all(self, signal_number: int) -> None:
-        self._is_killing = True
-        for connection in list(self._connections.values()):
-            connection.killed_because = connection.killed_because or "the executor's workers were told to end"
-            connection.kill_at = time.monotonic() + EXIT_GRACE
-            if connection.exit is None:
-                self._launcher.kill(connection.invitation(), signal_number)
-
-    def _exited(self, connection: Connection, end: WorkerExit) -> None:
-        """The process is over: what it had sent or left in its outbox counts, then its tasks are judged."""
-        connection.exit = end
-        connection.drain()
-        self._bury_if_over(connection)
-
-    def _reader_done(self, connection: Connection) -> None:
-        connection.is_reader_done = True
-        if connection.exit is None and connection.kill_at is None:
-            # The end of a link is only a hint: the process may live on without it, and is of no more use.
-            connection.kill_at = time.monotonic() + EXIT_GRACE
-        self._bury_if_over(connection)
-
-    def _bury_if_over(self, connection: Connection) -> None:
-        if connection.exit is None or not connection.is_reader_done:
-            return
-        worker = connection.worker
+    def worker_gone(self, connection: Connection) -> None:
+        """Deliver what the worker has left, judge its tasks."""
+        worker, cell = connection.worker, connection.cell
         with self._lock:
             now = time.monotonic()
             if worker.is_ready:
                 self._scheduler.outcomes(worker, connection.unsent_outcomes(), now)
-                self._scheduler.worker_lost(worker, connection.cell.started, now)
+                is_taken_away = connection.exit is not None and connection.exit.is_launchers_fault
+                self._scheduler.worker_lost(
+                    worker, cell.started, now, timed_out=cell.timed_out or None, is_taken_away=is_taken_away
+                )
             effects = self._take_effects()
             self._room.notify_all()
         self._act(effects)
-        if not connection.is_ready and not connection.exit.is_launchers_fault:
-            self._launch_failed(launch_failure(connection, self._launcher.describe()), connection.launched_at)
-        with self._lock:
-            del self._connections[worker.name]
-        connection.close()
 
-    def _launch_failed(self, text: str, launched_at: float) -> None:
+    def worker_removed(self, connection: Connection) -> None:
+        """Forget a worker."""
+        with self._lock:
+            del self._connections[connection.worker.name]
+
+    def launch_failed(self, text: str, launched_at: float) -> None:
+        """Count it; wait before the next try, or give the pool up."""
         if (self._is_closing and not self._scheduler.tasks_open) or self._is_killing or self.broken is not None:
             return
         with self._lock:
@@ -590,8 +540,6 @@ class Dispatcher:
             future._finish_lost(failure)
         self._kill_all(signal.SIGKILL)
 
-    def _end_by_force(self) -> None:
-        """After a failure of this thread itself: no loop will bury anybody, so do what can be done here."""
-        for connection in list(self._connections.values()):
-            with contextlib.suppress(Exception):
-                connection.close()
+    def _kill_all(self, signal_number: int) -> None:
+        self._is_killing = True
+        self._workforce.kill_all(signal_number)

@@ -48,6 +48,8 @@ class WorkerCrashError(CrewError, BrokenProcessPool):
         exitcode: as in multiprocessing: the exit status, or minus the signal number, or None when unknown.
         signal: the name of the signal that killed it ("SIGKILL"), or None.
         stderr: the last lines that the worker wrote through sys.stderr or faulthandler.
+        max_rss: the most memory the worker had in its life, in bytes; 0 when unknown.
+        verdict: what its launcher knows beside that: "by the kernel for memory ...", or "".
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class WorkerCrashError(CrewError, BrokenProcessPool):
         exitcode: int | None = None,
         signal: str | None = None,
         stderr: str = "",
+        max_rss: int = 0,
+        verdict: str = "",
     ) -> None:
         super().__init__(message)
         self.task = task
@@ -70,10 +74,16 @@ class WorkerCrashError(CrewError, BrokenProcessPool):
         self.exitcode = exitcode
         self.signal = signal
         self.stderr = stderr
+        self.max_rss = max_rss
+        self.verdict = verdict
 
 
 class TaskTimeoutError(CrewError, TimeoutError):
-    """The task ran longer than its own limit and was stopped."""
+    """The task ran longer than options(timeout=...) allows and was ended.
+
+    Its frames are those of the task where it was interrupted. When it did not heed the interrupt (it was in C code, or
+    caught it), its worker was killed; then there are none.
+    """
 
 
 class RemoteTaskError(CrewError):

@@ -19,7 +19,7 @@ from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
 from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
-from .options import TaskOptions
+from .options import ExceptionClasses, TaskOptions
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -140,16 +140,41 @@ class CrewExecutor(Executor):
             self.submit, self._submit_chunk, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
         )
 
-    def options(self, *, name: str | None = None, priority: int | None = None) -> ExecutorView:
-        """Return a light view on this pool whose tasks have these options.
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_on: ExceptionClasses | None = None,
+        crash_retries: int | None = None,
+        cancel_running: bool | None = None,
+    ) -> ExecutorView:
+        """Return a light view on this pool whose tasks have these options; None: as before.
 
         Args:
             name: the tasks' name, in records, errors and reports.
             priority: higher runs first; first in first out within one priority. Default 0.
+            timeout: seconds that each run of a task may take, from its start. Then it is interrupted by a
+                KeyboardInterrupt, half a second later its worker is killed, and it fails with TaskTimeoutError. In
+                map() it holds for each item. Default: no limit.
+            retries: how often a task is run again after an exception of `retry_on`. Default 0.
+            retry_on: an exception class or a tuple of them; TaskTimeoutError is an Exception, too. Default Exception.
+            crash_retries: how often a task is run again after its worker died while it ran. Default 0. A worker that
+                was taken away (its supervisor died) costs no retry, five times at most, if either number is above 0.
+            cancel_running: cancel() of these tasks also ends a running one, as CrewFuture.kill() does. Default False.
+
+        Raises:
+            ValueError, TypeError: an option is out of range.
         """
         from .view import ExecutorView  # late: it imports this module
 
-        return ExecutorView(self, self._options.add(name=name, priority=priority))
+        options = self._options.add(
+            name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
+            crash_retries=crash_retries, cancel_running=cancel_running,
+        )  # fmt: skip
+        return ExecutorView(self, options)
 
     def stats(self) -> Stats:
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
@@ -227,15 +252,19 @@ class CrewExecutor(Executor):
         future: CrewFuture[T] = CrewFuture(call, time.time(), self._dispatcher.cancel)
         if options.name is not None:
             future._name = options.name
+        if options.cancel_running:
+            future._cancels_running = True
         try:
-            part = serialize.dumps((fn, args, kwargs))
+            parts: tuple[bytes, ...] = (serialize.dumps((fn, args, kwargs)),)
+            if options.retry_part is not None:
+                parts = (*parts, options.retry_part)
         except BaseException as error:
-            if not isinstance(error, Exception):
+            if not isinstance(error, (Exception, SystemExit)):
                 raise
             self._dispatcher.check_open()
             future._finish_lost(_pickling_error(error, fn, args, kwargs))
             return future
-        self._dispatcher.submit(future, command_of(call), (part,), options.priority or 0)
+        self._dispatcher.submit(future, command_of(call), parts, options.priority or 0, options.make_budget())
         return future
 
 

@@ -89,6 +89,9 @@ class TaskRecord:
     attempts: int = 0
 
 
+ATTEMPT_TEXT_MAX = 200
+"""Characters of an earlier attempt's error that are told with the last one."""
+
 _making = threading.Lock()
 """Held while a future's condition is made, and while a future without one is finished: see _Lazy."""
 
@@ -146,16 +149,20 @@ class CrewFuture(Future[T]):
     _task: Any = None
     _unopened: Outcome | None = None  # an outcome that nobody has unpickled yet
     _is_open = False  # whether what came of the task stands in _result and _exception
-    _times: tuple[float, float, float, int] | None = None  # started, seconds, cpu seconds, max_rss of the outcome
+    _times: tuple[float, float, float | None, int] | None = (
+        None  # started, seconds, cpu seconds, max_rss of the outcome
+    )
     _worker: WorkerFacts | None = None
     _warnings: tuple[TaskWarning, ...] = ()
     _frames: TracebackType | None = None  # the exception's own frames, before any raise in this process
+    _failed_attempts: tuple[Outcome | str, ...] = ()  # how earlier runs ended: outcomes, or words on a lost worker
+    _cancels_running = False  # options(cancel_running=True)
 
     def __init__(
         self,
         fn: Any = None,
         submitted: float | None = None,
-        cancel_task: Callable[[CrewFuture[Any]], bool] | None = None,
+        cancel_task: Callable[[CrewFuture[Any], bool], bool] | None = None,
     ) -> None:
         # Not Future.__init__(): what it sets are class attributes here, made for an instance when needed.
         self._fn = fn
@@ -167,11 +174,23 @@ class CrewFuture(Future[T]):
     def cancel(self) -> bool:
         """Cancel the task if it has not been sent to a worker; return whether it is cancelled.
 
-        When this returns True the work does not happen, and whoever waits for the future has been woken.
+        With options(cancel_running=True), cancel it also if a worker has it; see kill(). When this returns True,
+        whoever waits for the future has been woken, and the work does not happen, or is being ended.
         """
+        return self._cancel(self._cancels_running)
+
+    def kill(self) -> bool:
+        """Cancel the task wherever it is; return whether it is cancelled: False if it was done before.
+
+        A running task is interrupted: a KeyboardInterrupt is raised in it. If it still runs half a second later, its
+        worker is killed and replaced. What the worker holds besides runs elsewhere; no other task is harmed.
+        """
+        return self._cancel(True)
+
+    def _cancel(self, is_running_included: bool) -> bool:
         if self._cancel_task is None:
             return super().cancel()
-        if self._cancel_task(self):
+        if self._cancel_task(self, is_running_included):
             self._finish_cancelled()
         return self.cancelled()
 
@@ -185,6 +204,7 @@ class CrewFuture(Future[T]):
             CancelledError: the future was cancelled.
             TimeoutError: it is not done in time.
             WorkerCrashError: the worker died while it ran the task.
+            TaskTimeoutError: the task ran longer than options(timeout=...) allows.
             RemoteTaskError: the task failed and its exception could not travel.
             BaseException: whatever the call raised, with the worker's frames.
         """
@@ -216,7 +236,7 @@ class CrewFuture(Future[T]):
         name, worker = self._name or command, self._worker or WorkerFacts()
         attempts = self._task.attempt if self._worker is not None else 0
         if self.cancelled():
-            error: BaseException = CancelledError(f"task {name} was cancelled before it was sent")
+            error: BaseException = CancelledError(f"task {name} was cancelled")
             return TaskRecord(name, command, "cancel", error=error, submitted=self._submitted)
         if not self.done():
             return TaskRecord(name, command, submitted=self._submitted)
@@ -261,11 +281,17 @@ class CrewFuture(Future[T]):
     def _unsent(self) -> None:
         self._state = PENDING
 
+    def _failed_once(self, how: Outcome | str) -> None:
+        """Remember how an attempt ended that is not the last; called under the dispatcher's lock."""
+        self._failed_attempts = (*self._failed_attempts, how)
+
     def _finish(self, outcome: Outcome, worker: WorkerFacts) -> None:
         """Take the outcome and wake whoever waits. Called once, outside every lock of ours."""
         self._worker = worker
+        if self._failed_attempts:
+            self._show_attempts_warnings()
         if outcome.flags & OutcomeFlag.WARNINGS:
-            self._warnings = _show_warnings(outcome.parts[1])
+            self._warnings += _show_warnings(outcome.parts[1])
             outcome = outcome._replace(
                 parts=(outcome.parts[0], *outcome.parts[2:]), flags=outcome.flags & ~OutcomeFlag.WARNINGS
             )
@@ -292,9 +318,22 @@ class CrewFuture(Future[T]):
             except BaseException:  # not even a SystemExit may end the thread that serves a worker
                 logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
-    def _finish_lost(self, error: BaseException, worker: WorkerFacts | None = None) -> None:
-        """Fail the future with an error of ours."""
+    def _show_attempts_warnings(self) -> None:
+        for how in self._failed_attempts:
+            if isinstance(how, Outcome) and how.flags & OutcomeFlag.WARNINGS:
+                self._warnings += _show_warnings(how.parts[1])
+
+    def _finish_lost(
+        self,
+        error: BaseException,
+        worker: WorkerFacts | None = None,
+        times: tuple[float, float, float | None, int] | None = None,
+    ) -> None:
+        """Fail the future with an error of ours; `times` as those of an outcome."""
         self._worker = worker
+        self._times = times
+        self._show_attempts_warnings()
+        self._note_attempts(error)
         self._exception = error
         self._frames = error.__traceback__
         self._is_open = True
@@ -338,6 +377,7 @@ class CrewFuture(Future[T]):
         if outcome.is_error:
             self._exception = tracebacks.loads_error(outcome.parts[0], json.loads(outcome.parts[-1]))
             self._frames = self._exception.__traceback__
+            self._note_attempts(self._exception)
         else:
             try:
                 self._result = serialize.loads(outcome.parts[0])
@@ -352,6 +392,15 @@ class CrewFuture(Future[T]):
         if condition is not None:
             with condition:
                 condition.notify_all()
+
+    def _note_attempts(self, error: BaseException) -> None:
+        """Say on the error of the last attempt how the earlier ones ended."""
+        for number, how in enumerate(self._failed_attempts, 1):
+            text = how
+            if isinstance(how, Outcome):
+                report = json.loads(how.parts[-1])
+                text = f"{report['type_name']}: {report['text'][:ATTEMPT_TEXT_MAX]}"
+            _note(error, f"attempt {number} failed, too: {text}")
 
     def _wait_opened(self) -> None:
         with self._condition:

@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import time
+
 from .connection import Connection
-from .errors import WorkerCrashError
+from .core.scheduler import Task
+from .errors import CrewError, TaskTimeoutError, WorkerCrashError
 from .launchers import WorkerExit
 
+Times = tuple[float, float, None, int]
+"""When the task started (Unix seconds), how long it ran (seconds), its CPU time (unknown), the worker's peak memory."""
 
-def crash_error(task: str, connection: Connection) -> WorkerCrashError:
-    """Return the error of a task whose worker died while it ran.
+
+def describe_loss(connection: Connection) -> str:
+    """Return in words how a worker came to its end: "worker w (pid 1 on h) was lost: killed by SIGKILL"."""
+    facts, end = connection.facts, connection.exit or WorkerExit(connection.worker.name)
+    why = end.describe() + (f" ({connection.killed_because})" if connection.killed_because else "")
+    memory = f", having used at most {_in_words(end.max_rss)} of memory" if end.max_rss else ""
+    return f"worker {facts.name} (pid {facts.pid} on {facts.host}) was lost: {why}{memory}"
+
+
+def loss_error(name: str, task: Task, connection: Connection) -> tuple[CrewError, Times | None]:
+    """Return the error of a task whose worker died while it ran the task, and when that was.
 
     Args:
-        task: the task's name.
+        name: the task's.
+        task: the task; its ordinal tells whether the worker was killed for its timeout.
         connection: that of the dead worker; its exit is known.
     """
+    end = connection.exit or WorkerExit(connection.worker.name)
+    if task.budget is not None and task.ordinal == connection.cell.timed_out:
+        error: CrewError = TaskTimeoutError(
+            f"task {name} took longer than timeout={task.budget.timeout:g} s; it did not heed the interrupt, so worker "
+            f"{connection.facts.name} was killed"
+        )
+    else:
+        error = _crash_error(name, task, connection, end)
+    if task.ordinal != connection.cell.started:
+        return error, None
+    now = time.monotonic()
+    seconds = max(0.0, now - connection.cell.started_at)
+    return error, (time.time() - seconds, seconds, None, end.max_rss)
+
+
+def _crash_error(name: str, task: Task, connection: Connection, end: WorkerExit) -> WorkerCrashError:
     facts = connection.facts
-    end = connection.exit or WorkerExit(facts.name)
-    why = end.describe() + (f" ({connection.killed_because})" if connection.killed_because else "")
     tail = connection.log_tail()
-    text = f"worker {facts.name} (pid {facts.pid} on {facts.host}) was lost while it ran task {task}: {why}"
+    attempt = f" (attempt {task.attempt})" if task.attempt > 1 else ""
+    text = f"task {name}{attempt}: {describe_loss(connection)}"
     if tail:
         text += f"; the end of its stderr:\n{tail}"
     return WorkerCrashError(
         text,
-        task=task,
+        task=name,
         worker=facts.name,
         pid=facts.pid,
         host=facts.host,
         exitcode=end.exitcode,
         signal=end.signal_name,
         stderr=tail,
+        max_rss=end.max_rss,
+        verdict=end.verdict,
     )
 
 
@@ -45,3 +77,11 @@ def launch_failure(connection: Connection, how: str) -> str:
     tail = connection.log_tail()
     output = f"the end of its output:\n{tail}" if tail else "it printed nothing"
     return f"worker {connection.worker.name} did not come up: {why}; it was {how}; {output}"
+
+
+def _in_words(size: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size //= 1000
+    return f"{size:.0f} GB"

@@ -2,28 +2,91 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
+
+from . import serialize
+from .core.budget import Budget
+from .errors import TaskTimeoutError
+
+RETRIES_MAX = 30_000
+"""Attempts are counted in 16 bits on the wire."""
+
+ExceptionClasses = type[BaseException] | tuple[type[BaseException], ...]
 
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """The options of a view.
+    """The options of a view; None stands for "not said".
 
     Args:
-        name: the tasks' name, or None for the function's.
-        priority: higher runs first; None stands for 0.
+        name: the tasks' name; default: the function's.
+        priority: higher runs first; default 0.
+        timeout: seconds that each run may take; default: no limit.
+        retries: runs ending in an exception of `retry_on` that are repeated; default 0.
+        retry_on: an exception class or a tuple of them; default Exception.
+        crash_retries: runs lost with their worker that are repeated; default 0.
+        cancel_running: whether cancel() also ends a running task; default False.
     """
 
     name: str | None = None
     priority: int | None = None
+    timeout: float | None = None
+    retries: int | None = None
+    retry_on: ExceptionClasses | None = None
+    crash_retries: int | None = None
+    cancel_running: bool | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a string, not {type(self.name).__name__}")
         if self.priority is not None and not isinstance(self.priority, int):
             raise TypeError(f"priority must be an integer, not {type(self.priority).__name__}")
+        if self.timeout is not None and not self.timeout > 0:  # "not above": NaN, too
+            raise ValueError(f"timeout must be None or a number of seconds above 0, not {self.timeout!r}")
+        _check_retries("retries", self.retries)
+        _check_retries("crash_retries", self.crash_retries)
+        if self.retry_on is not None:
+            classes: tuple[Any, ...] = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
+            if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes):
+                raise TypeError(f"retry_on must be an exception class or a tuple of them, not {self.retry_on!r}")
 
     def add(self, **options: Any) -> TaskOptions:
         """Return these options with those given that are not None."""
         return replace(self, **{key: value for key, value in options.items() if value is not None})
+
+    @cached_property
+    def has_limits(self) -> bool:
+        """Whether a task of these options needs a budget."""
+        return bool(self.timeout not in (None, math.inf) or self.retries or self.crash_retries)
+
+    @cached_property
+    def retry_part(self) -> bytes | None:
+        """The classes of `retry_on`, pickled for workers: they compare, so that the client need not open the error."""
+        return serialize.dumps(self._retry_on) if self.retries else None
+
+    @cached_property
+    def _is_timeout_retried(self) -> bool:
+        return issubclass(TaskTimeoutError, self._retry_on)
+
+    @property
+    def _retry_on(self) -> ExceptionClasses:
+        return Exception if self.retry_on is None else self.retry_on
+
+    def make_budget(self) -> Budget | None:
+        """Return what one task may cost, or None for one that runs once, as long as it likes."""
+        if not self.has_limits:
+            return None
+        timeout = 0.0 if self.timeout in (None, math.inf) else float(self.timeout or 0.0)
+        return Budget(timeout, self.retries or 0, self.crash_retries or 0, self._is_timeout_retried)
+
+
+def _check_retries(name: str, number: int | None) -> None:
+    if number is None:
+        return
+    if not isinstance(number, int):
+        raise TypeError(f"{name} must be an integer, not {type(number).__name__}")
+    if not 0 <= number <= RETRIES_MAX:
+        raise ValueError(f"{name} must be between 0 and {RETRIES_MAX}, not {number}")

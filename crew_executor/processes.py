@@ -26,6 +26,11 @@ def kill_descendants() -> None:
         psutil.wait_procs(living, timeout=0.1)
 
 
+def resident_memory() -> int:
+    """Return how much memory this process has now, in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)

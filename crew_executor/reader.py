@@ -32,6 +32,9 @@ class Listener(Protocol):
     def leave_requested(self, connection: Connection) -> None:
         """The worker has been idle and asks whether it may go."""
 
+    def worker_retired(self, connection: Connection, ordinal: int) -> None:
+        """The worker must be replaced; it starts nothing beyond this ordinal."""
+
     def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
         """The worker says what it should not."""
 
@@ -84,6 +87,10 @@ def _handle(connection: Connection, frame: Frame, listener: Listener) -> None:
         sent_at, outcomes = decode_outcomes(frame)
         listener.outcomes_arrived(connection, sent_at, outcomes)
     elif frame.kind == Kind.LEAVE:
-        listener.leave_requested(connection)
+        fields, _parts = decode_control(frame.body)
+        if fields["reason"] == "memory":
+            listener.worker_retired(connection, int(fields["ordinal"]))
+        else:
+            listener.leave_requested(connection)
     elif frame.kind != Kind.BYE:
         raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")

@@ -1,11 +1,11 @@
 """The supervisor: a small process beside the client that forks local workers in milliseconds and outlives nobody.
 
 Exec'ed once per client process. It has imported what workers need, runs no user code, starts no thread and opens no
-NNG socket, so that forking is safe and cheap. It reports each exit, kills process groups on order, and when the client
-vanishes, however it did, ends every worker and whatever escaped from one.
+NNG socket, so that forking is safe and cheap. It reports each exit, kills process groups on order, ends tasks that must
+not go on (warden.py), and when the client vanishes, however it did, ends every worker and whatever escaped from one.
 
-    client --launch (+ descriptors), kill, bye--> supervisor --fork--> worker
-           <--started, failed, exited------------
+    client --launch (+ descriptors), kill, stop, bye--> supervisor --fork, signals--> worker
+           <--started, failed, exited------------------            <--"I have a deadline": SIGCHLD
 
 The messages are those of supervisor_wire.py.
 """
@@ -19,16 +19,21 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from . import serialize, tracebacks, transport
-from .supervisor_wire import recv_message, send_message
+from .oom import OomCounter
+from .supervisor_wire import CELL_PLACE, recv_message, send_message
+from .warden import NEVER, Warden
 from .worker import process as worker_process
 from .worker.call import RSS_UNIT
 
 PARENT_POLL = 1.0
 """Seconds between looks at the parent, where the kernel cannot tell of its death."""
+PAUSE_MAX = 3600.0
+"""Seconds: select() refuses very long ones, such as a timeout of a hundred years."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -50,6 +55,9 @@ class Supervisor:
         self._control = control
         self._client_pid = client_pid
         self._workers: dict[int, str] = {}  # pid -> the client's id of the launch
+        self._warden = Warden()
+        self._oom = OomCounter()
+        self._next_look = NEVER
         self._prctl = _prctl()
         self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._pid = os.getpid()
@@ -80,8 +88,7 @@ class Supervisor:
             self._end_all()
 
     def _serve_once(self) -> bool:
-        timeout = None if self._client_fd >= 0 else PARENT_POLL
-        ready = {key.fd for key, _ in self._selector.select(timeout)}
+        ready = {key.fd for key, _ in self._selector.select(self._pause())}
         if self._wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
@@ -97,7 +104,17 @@ class Supervisor:
                 self._launch(message, descriptors)
             elif message["op"] == "kill":
                 self._kill(message["id"], message["signal"])
+            elif message["op"] == "stop":
+                self._stop(message["id"], message["ordinal"])
+        self._next_look = self._warden.look(time.monotonic())
         return True
+
+    def _pause(self) -> float | None:
+        """Return how long to sleep at most: until the warden's next look, and the next look at the parent."""
+        pause = max(0.0, self._next_look - time.monotonic())
+        if self._client_fd < 0:
+            pause = min(pause, PARENT_POLL)
+        return None if pause == NEVER else min(pause, PAUSE_MAX)
 
     def _tell(self, **message: Any) -> None:
         # A client that is gone is found out by the loop; its reports are of no use to anybody.
@@ -105,19 +122,23 @@ class Supervisor:
             send_message(self._control, message)
 
     def _launch(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        cell_fd = pid = -1
         try:
+            cell_fd = os.dup(descriptors[CELL_PLACE])
             pid = os.fork()
         except OSError as error:  # no memory, too many processes: the launch fails, not the supervisor
             self._tell(event="failed", id=message["id"], error=f"fork: {error}")
-            pid = -1
         if pid == 0:
+            os.close(cell_fd)
             self._become_worker(message, descriptors)
-        for fd in descriptors:
+        for fd in (*descriptors, *((cell_fd,) if pid < 0 <= cell_fd else ())):
             os.close(fd)
         if pid > 0:
             with contextlib.suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)
             self._workers[pid] = message["id"]
+            self._warden.admit(pid, cell_fd)
+            self._oom.rebase()
             self._tell(event="started", id=message["id"], pid=pid)
 
     def _become_worker(self, message: dict[str, Any], descriptors: list[int]) -> NoReturn:
@@ -132,6 +153,7 @@ class Supervisor:
                 os._exit(1)
             self._prctl(_PR_SET_CHILD_SUBREAPER, 0)
             self._selector.close()
+            self._warden.close()
             for fd in (self._wake_read, self._wake_write, self._client_fd):
                 if fd >= 0:
                     os.close(fd)
@@ -149,6 +171,11 @@ class Supervisor:
             if known == launch_id:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal_number)
+
+    def _stop(self, launch_id: str, ordinal: int) -> None:
+        for pid, known in self._workers.items():
+            if known == launch_id:
+                self._warden.order_stop(pid, ordinal)
 
     def _reap(self) -> None:
         """Report workers that ended; collect what was orphaned to us."""
@@ -170,8 +197,10 @@ class Supervisor:
                 self._kill_group(pid)
             launch_id = self._workers.pop(pid, None)
             if launch_id is not None:
+                self._warden.dismiss(pid)
                 exitcode, max_rss = os.waitstatus_to_exitcode(status), usage.ru_maxrss * RSS_UNIT
-                self._tell(event="exited", id=launch_id, pid=pid, exitcode=exitcode, max_rss=max_rss)
+                verdict = self._oom.verdict() if exitcode == -signal.SIGKILL else ""
+                self._tell(event="exited", id=launch_id, pid=pid, exitcode=exitcode, max_rss=max_rss, verdict=verdict)
 
     def _kill_group(self, pid: int) -> None:
         """Kill what a crashed worker's tasks have left in its process group."""

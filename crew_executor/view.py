@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from .executor import CrewExecutor
 from .futures import CrewFuture
 from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
-from .options import TaskOptions
+from .options import ExceptionClasses, TaskOptions
 from .stats import Stats
 
 P = ParamSpec("P")
@@ -59,13 +59,29 @@ class ExecutorView(Executor):
     ) -> Iterator[T]:
         """Apply fn to the items with this view's options; see CrewExecutor.map()."""
         check_map_arguments(chunksize, buffersize)
+        if self._options.has_limits:
+            chunksize = DEFAULT_CHUNKSIZE  # the limits are those of each item, and a chunk is one task
         return map_in_order(
             self.submit, self._submit_chunk, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
         )
 
-    def options(self, *, name: str | None = None, priority: int | None = None) -> ExecutorView:
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_on: ExceptionClasses | None = None,
+        crash_retries: int | None = None,
+        cancel_running: bool | None = None,
+    ) -> ExecutorView:
         """Return a view with these options on top of this one's; see CrewExecutor.options()."""
-        return ExecutorView(self._executor, self._options.add(name=name, priority=priority))
+        options = self._options.add(
+            name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
+            crash_retries=crash_retries, cancel_running=cancel_running,
+        )  # fmt: skip
+        return ExecutorView(self._executor, options)
 
     def stats(self) -> Stats:
         """Return a snapshot of the whole pool."""

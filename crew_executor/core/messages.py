@@ -30,15 +30,15 @@ from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 
 HEADER = struct.Struct("<QBBHQQQI")
 PREFIX_BYTES = 8
 """Bytes of the length field, which does not count itself."""
 
-# A task: id, attempt, flags, extra parts, bytes of the first part.
-TASK_ITEM = struct.Struct("<QHHIQ")
-# An outcome: the same, then started (Unix seconds), seconds, cpu seconds, max_rss (bytes).
+# A task: id, attempt, flags, extra parts, bytes of the first part, timeout (seconds; 0: none).
+TASK_ITEM = struct.Struct("<QHHIQd")
+# An outcome: the same without the timeout, then started (Unix seconds), seconds, cpu seconds, max_rss (bytes).
 OUTCOME_ITEM = struct.Struct("<QHHIQdddQ")
 COPY_BYTES = 1 << 20
 """Outcomes that are shorter together are copied once as a whole: half the time of taking views one by one."""
@@ -63,6 +63,7 @@ class TaskFlag(IntEnum):
     """Bits of a task item."""
 
     FLUSH_BEFORE = 1  # send finished outcomes before this one starts: it is unknown or slow (RULES 2)
+    RETRY_ON = 2  # the last part is a pickled tuple of exception classes: say whether the task's error is one of them
 
 
 class OutcomeFlag(IntEnum):
@@ -71,6 +72,7 @@ class OutcomeFlag(IntEnum):
     ERROR = 1  # the first part is a pickled exception
     WARNINGS = 2  # the part after the first is JSON: the warnings of the task
     REPORT = 4  # the last part is JSON: the error as text, for a client that cannot unpickle it
+    RETRYABLE = 8  # the error is one of those that the task's RETRY_ON names
 
 
 class Frame(NamedTuple):
@@ -92,6 +94,7 @@ class TaskItem(NamedTuple):
     attempt: int
     flags: int
     parts: tuple[memoryview, ...]
+    timeout: float = 0.0  # seconds; 0: none
 
 
 class Outcome(NamedTuple):
@@ -136,13 +139,13 @@ def decode_frame(data: memoryview) -> Frame:
 _REST = struct.Struct("<BBHQQQI")  # HEADER without its length field
 
 
-def encode_task(task_id: int, attempt: int, flags: int, parts: Sequence[Buffer]) -> list[Buffer]:
+def encode_task(task_id: int, attempt: int, flags: int, parts: Sequence[Buffer], timeout: float = 0.0) -> list[Buffer]:
     """Return the pieces of one task item, not joined: large parts are not copied here."""
     first = parts[0]
     if len(parts) == 1:
-        return [TASK_ITEM.pack(task_id, attempt, flags, 0, len(first)), first]
+        return [TASK_ITEM.pack(task_id, attempt, flags, 0, len(first), timeout), first]
     lengths = b"".join(_U64.pack(len(part)) for part in parts[1:])
-    return [TASK_ITEM.pack(task_id, attempt, flags, len(parts) - 1, len(first)), lengths, *parts]
+    return [TASK_ITEM.pack(task_id, attempt, flags, len(parts) - 1, len(first), timeout), lengths, *parts]
 
 
 def encode_first_ordinal(ordinal: int) -> bytes:
@@ -162,9 +165,9 @@ def decode_tasks(frame: Frame) -> list[TaskItem]:
         (ordinal,) = _U64.unpack_from(body)
         tasks = []
         for _ in range(frame.items):
-            task_id, attempt, flags, extras, length = TASK_ITEM.unpack_from(body, offset)
+            task_id, attempt, flags, extras, length, timeout = TASK_ITEM.unpack_from(body, offset)
             parts, offset = _take_parts(body, offset + TASK_ITEM.size, length, extras)
-            tasks.append(TaskItem(ordinal, task_id, attempt, flags, parts))
+            tasks.append(TaskItem(ordinal, task_id, attempt, flags, parts, timeout))
             ordinal += 1
     except struct.error as error:
         raise ProtocolError(f"a TASKS frame ends too early: {error}") from None

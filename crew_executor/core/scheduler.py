@@ -8,6 +8,9 @@ How much is sent ahead is a matter of time, not of count. A worker holds about `
 hide a round trip and a client whose interpreter lock is busy. A task of a function never seen goes alone. What a
 worker has not started can be taken back at any time (recall), which happens when another worker is idle or when the
 running task outlives the horizon: so nothing short is ever trapped behind something long.
+
+A task that somebody wants stopped while a worker holds it is over for its user at once; the worker still holds its
+ghost until it says so or dies. A ghost is never queued again, and nobody hears what becomes of it.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
+from .budget import Budget
 from .estimates import Estimates
-from .messages import Outcome
+from .messages import Outcome, OutcomeFlag
 from .taskqueue import TaskQueue
 
 AHEAD_TASKS = 256
@@ -37,7 +41,8 @@ UNKNOWN_SECONDS = 60.0
 
 _NO_KEY: Hashable = object()
 
-QUEUED, SENT, DONE = "queued", "sent", "done"
+QUEUED, SENT, STOPPING, DONE = "queued", "sent", "stopping", "done"
+_RETRYABLE = int(OutcomeFlag.RETRYABLE)
 
 
 class Task:
@@ -49,11 +54,13 @@ class Task:
         parts: the payload, opaque; emptied when the task is done.
         handle: whatever the shell wants to find again (its Future); opaque.
         attempt: 1 for the first run. An outcome of another attempt is dropped.
+        budget: how long and how often it may run, or None: once, as long as it likes.
         ordinal: its number on the link of the worker that holds it.
     """
 
     __slots__ = (
         "attempt",
+        "budget",
         "estimate",
         "handle",
         "key",
@@ -67,7 +74,14 @@ class Task:
     )
 
     def __init__(
-        self, task_id: int, key: Hashable, parts: Sequence[Any], handle: Any = None, *, priority: int = 0
+        self,
+        task_id: int,
+        key: Hashable,
+        parts: Sequence[Any],
+        handle: Any = None,
+        *,
+        priority: int = 0,
+        budget: Budget | None = None,
     ) -> None:
         self.task_id = task_id
         self.key = key
@@ -75,6 +89,7 @@ class Task:
         self.payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         self.handle = handle
         self.priority = priority
+        self.budget = budget
         self.attempt = 1
         self.state = QUEUED
         self.worker: Worker | None = None
@@ -149,6 +164,12 @@ class Port(Protocol):
     def crash(self, task: Task, worker: Worker) -> None:
         """The task is done: its worker died after it had started."""
 
+    def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
+        """The task is back in the queue for another attempt: it failed with this outcome, or its worker was lost."""
+
+    def stop(self, worker: Worker, task: Task) -> None:
+        """Take the task back if it has not started, as recall() does; else end its run."""
+
     def unsend(self, task: Task) -> None:
         """The task is back in the queue; it had certainly not started."""
 
@@ -211,6 +232,16 @@ class Scheduler:
         self._mark_done(task)
         return True
 
+    def stop(self, task: Task) -> bool:
+        """Drop a task wherever it is; False when it is over or being stopped already."""
+        if task.state is not SENT:
+            return self.cancel(task)
+        worker = task.worker
+        assert worker is not None, "whoever is sent has a worker"
+        task.state = STOPPING
+        self._port.stop(worker, task)
+        return True
+
     def cancel_all(self) -> list[Task]:
         """Drop every queued task and return them."""
         tasks = list(self.queue)
@@ -225,8 +256,9 @@ class Scheduler:
             for task in list(worker.held.values()):
                 del worker.held[task.task_id]
                 self._held -= 1
+                if task.state is SENT:
+                    tasks.append(task)
                 self._mark_done(task)
-                tasks.append(task)
             self._place(worker)
         return tasks
 
@@ -241,14 +273,19 @@ class Scheduler:
             if task is None or task.attempt != outcome.attempt:
                 continue
             del held[outcome.task_id]
+            self._held -= 1
+            worker.tasks_done += 1
             worker.held_seconds -= task.estimate
             worker.held_bytes -= task.payload_bytes
             observe(task.key, outcome.seconds)
-            self._mark_done(task)
-            finished.append((task, outcome))
+            if task.state is not SENT:
+                self._mark_done(task)  # a ghost
+            elif outcome.flags & _RETRYABLE and task.budget is not None and task.budget.spend_failure():
+                self._retry(task, worker, outcome)
+            else:
+                self._mark_done(task)
+                finished.append((task, outcome))
         if finished:
-            self._held -= len(finished)
-            worker.tasks_done += len(finished)
             self._port.finish(worker, finished)
         if head != next(iter(held), None):  # a frame without news of the running task leaves its clock alone
             worker.since = now
@@ -288,7 +325,15 @@ class Scheduler:
         self.dismiss(worker)
         return True
 
-    def worker_lost(self, worker: Worker, started: int | None, now: float) -> None:
+    def worker_lost(
+        self,
+        worker: Worker,
+        started: int | None,
+        now: float,
+        *,
+        timed_out: int | None = None,
+        is_taken_away: bool = False,
+    ) -> None:
         """Judge the tasks of a worker that is gone. Its last outcomes have been delivered before.
 
         Args:
@@ -296,6 +341,8 @@ class Scheduler:
             started: the ordinal of the last task it started, from its shared cell; None when nobody knows: then
                 whatever it holds may have run and counts as started.
             now: monotonic seconds.
+            timed_out: the ordinal of the task for whose timeout it was killed, or None.
+            is_taken_away: whoever gave the worker took it back: a loss that costs no budget.
         """
         if self.workers.get(worker.name) is not worker:
             return
@@ -310,9 +357,32 @@ class Scheduler:
             if task.worker is worker:
                 del worker.held[task.task_id]
                 self._held -= 1
-                self._mark_done(task)
-                self._port.crash(task, worker)
+                self._judge(task, worker, is_timed_out=task.ordinal == timed_out, is_taken_away=is_taken_away)
         self._fill_idle(now)
+
+    def _judge(self, task: Task, worker: Worker, *, is_timed_out: bool, is_taken_away: bool) -> None:
+        """Decide what becomes of a task that had started at a worker that is gone."""
+        if task.state is not SENT:
+            self._mark_done(task)  # a ghost: now its run has ended
+            return
+        budget = task.budget
+        if budget is not None:
+            spend = budget.spend_timeout if is_timed_out else budget.spend_loss if is_taken_away else budget.spend_crash
+            if spend() or (is_taken_away and budget.spend_crash()):
+                self._retry(task, worker, None)
+                return
+        self._mark_done(task)
+        self._port.crash(task, worker)
+
+    def retired(self, worker: Worker, kept: int, now: float) -> None:
+        """Let a worker leave that gives its word to start nothing above `kept`; the rest goes back to the queue."""
+        if worker.name not in self.workers:
+            return
+        if not worker.is_leaving:
+            worker.is_leaving = True
+            self._place(worker)
+            self._port.dismiss(worker)
+        self.recalled(worker, kept, now)
 
     def recalled(self, worker: Worker, kept: int, now: float) -> None:
         """Take back what the worker handed over: its held tasks with an ordinal above `kept`."""
@@ -420,10 +490,21 @@ class Scheduler:
         if worker.tasks_left is not None and not worker.is_leaving:
             worker.tasks_left += 1
         self._held -= 1
+        if task.state is not SENT:
+            self._mark_done(task)  # stopped before it had started
+            return
         task.worker = None
         task.state = QUEUED
         self.queue.put_back(task)
         self._port.unsend(task)
+
+    def _retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
+        """Queue a task that is held by nobody for its next attempt, behind the others: they have waited as well."""
+        task.attempt += 1
+        task.worker = None
+        task.state = QUEUED
+        self.queue.append(task)
+        self._port.retry(task, worker, outcome)
 
     def _mark_done(self, task: Task) -> None:
         task.state = DONE

@@ -49,6 +49,7 @@ class WorkerExit:
         max_rss: the most memory it had, in bytes; 0 when unknown.
         reason: words, where an exit code does not tell ("fork: out of memory").
         is_launchers_fault: the launcher lost the worker: not counted as a failed launch.
+        verdict: what the launcher knows of the cause beside the exit code ("by the kernel for memory ..."), or "".
     """
 
     name: str
@@ -57,6 +58,7 @@ class WorkerExit:
     max_rss: int = 0
     reason: str = ""
     is_launchers_fault: bool = False
+    verdict: str = ""
 
     @property
     def signal_name(self) -> str | None:
@@ -74,7 +76,8 @@ class WorkerExit:
             return self.reason
         if self.exitcode is None:
             return "ended, nobody saw how"
-        return f"killed by {self.signal_name}" if self.signal_name else f"exit code {self.exitcode}"
+        end = f"killed by {self.signal_name}" if self.signal_name else f"exit code {self.exitcode}"
+        return f"{end}, {self.verdict}" if self.verdict else end
 
 
 class Launcher(ABC):
@@ -128,6 +131,15 @@ class Launcher(ABC):
     @abstractmethod
     def kill(self, invitation: Invitation, signal_number: int) -> None:
         """Send a signal to a worker and the processes its tasks started; "already gone" is no error."""
+
+    @abstractmethod
+    def stop(self, invitation: Invitation, ordinal: int) -> None:
+        """End the run of one task: interrupt it, and kill its worker if that does not help.
+
+        Args:
+            invitation: the worker's.
+            ordinal: the number of the task on the worker's link. If the worker is beyond it, nothing must happen to it.
+        """
 
     @abstractmethod
     def describe(self) -> str:

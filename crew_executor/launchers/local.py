@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import sys
@@ -23,6 +24,11 @@ class LocalLauncher(Launcher):
         python: the interpreter to start each worker with. None forks workers of the supervisor, a fresh interpreter
             that has imported what they need: milliseconds instead of a tenth of a second.
         python_args: options for that interpreter; None passes those of this one.
+        max_worker_memory: bytes of resident memory above which a worker is replaced once its running task is done, or
+            None: for code that leaks.
+        max_task_memory: bytes of data that a worker may have while it runs a task, or None. A task that needs more
+            fails with MemoryError. The kernel counts what is allocated, used or not (RLIMIT_DATA); on macOS it does
+            not enforce the limit.
     """
 
     def __init__(
@@ -33,20 +39,20 @@ class LocalLauncher(Launcher):
         max_failed_launches: int = DEFAULT_MAX_FAILED_LAUNCHES,
         python: str | os.PathLike[str] | None = None,
         python_args: tuple[str, ...] | None = None,
+        max_worker_memory: int | None = None,
+        max_task_memory: int | None = None,
     ) -> None:
         super().__init__(startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches)
         self.python = None if python is None else os.fspath(python)
         self.python_args = python_args
+        self.max_worker_memory = _checked_bytes("max_worker_memory", max_worker_memory)
+        self.max_task_memory = _checked_bytes("max_task_memory", max_task_memory)
 
     def with_python(self, python: str) -> LocalLauncher:
         """Return a launcher like this one that starts each worker with its own interpreter."""
-        return LocalLauncher(
-            startup_timeout=self.startup_timeout,
-            walltime=self.walltime,
-            max_failed_launches=self.max_failed_launches,
-            python=python,
-            python_args=self.python_args,
-        )
+        twin = copy.copy(self)
+        twin.python = python
+        return twin
 
     def prepare(self) -> None:
         """Start the supervisor: its imports go on beside the client's own."""
@@ -64,6 +70,12 @@ class LocalLauncher(Launcher):
         handle = supervisor_handle.running()
         if handle is not None:
             handle.kill(_launch_id(invitation), signal_number)
+
+    def stop(self, invitation: Invitation, ordinal: int) -> None:
+        """Let the supervisor end a task's run; see Launcher.stop()."""
+        handle = supervisor_handle.running()
+        if handle is not None:
+            handle.stop(_launch_id(invitation), ordinal)
 
     def describe(self) -> str:
         """Return the interpreter's command, or that workers are forked."""
@@ -88,11 +100,19 @@ class LocalLauncher(Launcher):
             "cwd": _working_directory(),
             "sys_path": list(map(str, sys.path)),
             "python": self.python,
+            "max_worker_memory": self.max_worker_memory,
+            "max_task_memory": self.max_task_memory,
         }
         if self.python is not None:
             message["python_args"] = self._arguments()
             message["boot"] = supervisor_handle.boot_arguments("worker.process", "start_after_exec", [])
         return message
+
+
+def _checked_bytes(name: str, number: int | None) -> int | None:
+    if number is not None and not number > 0:
+        raise ValueError(f"{name} must be None or a number of bytes above 0, not {number!r}")
+    return None if number is None else int(number)
 
 
 def _launch_id(invitation: Invitation) -> str:
@@ -109,8 +129,8 @@ def _working_directory() -> str:
 def _duplicate(fd: int, stack: contextlib.ExitStack) -> int:
     """Duplicate a standard descriptor of the client as it is now, or /dev/null when it is closed."""
     try:
-        copy = os.dup(fd)
+        duplicate = os.dup(fd)
     except OSError:
-        copy = os.open(os.devnull, os.O_RDWR)
-    stack.callback(os.close, copy)
-    return copy
+        duplicate = os.open(os.devnull, os.O_RDWR)
+    stack.callback(os.close, duplicate)
+    return duplicate

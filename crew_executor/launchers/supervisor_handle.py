@@ -115,6 +115,11 @@ class SupervisorHandle:
         with self._lock, contextlib.suppress(OSError):
             send_message(self._socket, {"op": "kill", "id": launch_id, "signal": int(signal_number)})
 
+    def stop(self, launch_id: str, ordinal: int) -> None:
+        """Order the end of a running task: interrupt it, then kill its worker."""
+        with self._lock, contextlib.suppress(OSError):
+            send_message(self._socket, {"op": "stop", "id": launch_id, "ordinal": ordinal})
+
     def close(self) -> None:
         """Tell the supervisor to end everything and wait until it has."""
         with self._lock, contextlib.suppress(OSError):
@@ -148,7 +153,7 @@ class SupervisorHandle:
         if event["event"] == "failed":
             on_exit(WorkerExit(name, reason=event["error"]))
         else:
-            on_exit(WorkerExit(name, pid, event["exitcode"], event["max_rss"]))
+            on_exit(WorkerExit(name, pid, event["exitcode"], event["max_rss"], verdict=event["verdict"]))
 
     def _lose(self) -> None:
         """The supervisor is gone, and its workers with it: the kernel kills them (PDEATHSIG)."""

@@ -1,6 +1,10 @@
 """Run one call: time it, catch its warnings and its error, and make an outcome of it.
 
 Nothing here knows links or cells. Nothing a call raises leaves `run()`: neither SystemExit nor KeyboardInterrupt.
+
+A call is stopped by a signal whose handler raises in the midst of it. A signal may be late. So the handler raises only
+while the very task that it is meant for runs users' code, and at most once for it: `_armed` holds that task's ordinal
+then, 0 otherwise. It is set and cleared inside the `try` that catches what the handler raises, wherever it strikes.
 """
 
 from __future__ import annotations
@@ -11,10 +15,15 @@ import resource
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 from .. import serialize, tracebacks
-from ..core.messages import Outcome, OutcomeFlag, TaskItem
+from ..core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
+from ..errors import TaskTimeoutError
+from ..futures import command_of
+from .memory import MemoryLimits
 
 WARNINGS_MAX = 100
 """Warnings of one task that are kept (RULES 27)."""
@@ -37,15 +46,31 @@ def add_note(error: BaseException, note: str) -> None:
     error.__dict__["__notes__"] = notes
 
 
+class TaskInterrupted(KeyboardInterrupt):
+    """Raised in a task that must stop: what tidies up after a Ctrl-C does so, and `except Exception` lets it pass."""
+
+
 class CallRunner:
     """Run calls one after the other in this thread.
 
     Args:
         worker: the name of the worker, for notes on errors that happen around the user's code.
+        must_stop: answers whether the task with an ordinal is to be interrupted.
+        limits: what the process may use of memory.
     """
 
-    def __init__(self, worker: str) -> None:
+    def __init__(
+        self,
+        worker: str,
+        must_stop: Callable[[int], bool] = lambda _ordinal: False,
+        limits: MemoryLimits | None = None,
+    ) -> None:
         self._worker = worker
+        self._must_stop = must_stop
+        self._limits = limits or MemoryLimits()
+        self._armed = 0
+        self._is_interrupted = False
+        self._fn: Any = None  # of the running task
         self._pid = os.getpid()
         self._caught: list[dict[str, Any]] = []
         self._max_rss = max_rss()
@@ -57,7 +82,7 @@ class CallRunner:
         cpu_clock = time.process_time
         if self._caught:
             self._caught.clear()  # a thread that a former task left behind
-        self._started, self._seconds = time.time(), 0.0
+        self._started, self._seconds, self._fn, self._is_interrupted = time.time(), 0.0, None, False
         cpu0 = cpu_clock()
         flags, parts = self._attempt(task)
         if os.getpid() != self._pid:
@@ -71,29 +96,55 @@ class CallRunner:
             self._caught = []
         return Outcome(task.task_id, task.attempt, flags, parts, started, seconds, cpu, self._max_rss)
 
+    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        """Raise in the running task if the signal is meant for it; the handler of the signal."""
+        ordinal = self._armed
+        if ordinal and self._must_stop(ordinal):
+            self._armed = 0
+            self._is_interrupted = True
+            raise TaskInterrupted("the task was told to stop")
+
     def _attempt(self, task: TaskItem) -> tuple[int, tuple[bytes, ...]]:
         doing = "unpickling the call"
         try:
-            fn, args, kwargs = serialize.loads(task.parts[0])
-            doing = ""
-            t0 = time.perf_counter()
             try:
-                value = fn(*args, **kwargs)
+                self._armed = task.ordinal
+                if self._must_stop(task.ordinal):  # the signal came before `_armed` was set, and did nothing
+                    self.interrupt(0, None)
+                fn, args, kwargs = serialize.loads(task.parts[0])
+                self._fn = fn
+                doing = ""
+                t0 = time.perf_counter()
+                try:
+                    value = fn(*args, **kwargs)
+                finally:
+                    self._seconds = time.perf_counter() - t0
+                if self._is_interrupted:
+                    raise TaskInterrupted("the task went on after it was told to stop")
+                doing = "pickling the result"
+                return 0, (serialize.dumps(value),)
             finally:
-                self._seconds = time.perf_counter() - t0
-            doing = "pickling the result"
-            return 0, (serialize.dumps(value),)
+                self._armed = 0
         except BaseException as error:
-            return self._error(error, doing)
+            self._armed = 0  # the line above may be the one that was interrupted
+            with self._limits.lifted():
+                return self._error(error, doing, task)
 
-    def _error(self, error: BaseException, doing: str) -> tuple[int, tuple[bytes, ...]]:
+    def _error(self, error: BaseException, doing: str, task: TaskItem | None) -> tuple[int, tuple[bytes, ...]]:
         try:
             # The first frame is ours; the user's begin behind it.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             if doing:
                 add_note(error, f"raised while {doing} in worker {self._worker}")
+            if isinstance(error, MemoryError) and self._limits.task_max:
+                add_note(error, self._limits.describe())
         except BaseException as broken:  # an exception class that refuses attributes
             error = broken
+        if self._is_interrupted and task is not None and task.timeout:
+            error = self._timeout_error(error, task)
+        flags = OutcomeFlag.ERROR | OutcomeFlag.REPORT
+        if task is not None and task.flags & TaskFlag.RETRY_ON and self._is_one_of(error, task.parts[-1]):
+            flags |= OutcomeFlag.RETRYABLE
         report = tracebacks.describe(error)
         report_part = json.dumps(report).encode()
         try:
@@ -101,7 +152,24 @@ class CallRunner:
         except BaseException as broken:
             stand_in = tracebacks.remote_error(report, f"it cannot be pickled: {type(broken).__name__}: {broken}")
             part = serialize.dumps(stand_in)
-        return OutcomeFlag.ERROR | OutcomeFlag.REPORT, (part, report_part)
+        return flags, (part, report_part)
+
+    def _timeout_error(self, error: BaseException, task: TaskItem) -> TaskTimeoutError:
+        """Return what a task fails with that was interrupted for its timeout: the frames say where it was."""
+        name = "the unpickling of its call" if self._fn is None else command_of(self._fn)
+        timeout = TaskTimeoutError(f"{name} took longer than timeout={task.timeout:g} s in worker {self._worker}")
+        if isinstance(error, TaskInterrupted):
+            return timeout.with_traceback(_without_handler(error.__traceback__))
+        timeout.__cause__ = error  # what the task made of the interrupt
+        return timeout
+
+    def _is_one_of(self, error: BaseException, classes: Any) -> bool:
+        """Answer whether the error is an instance of the pickled classes; no, if they cannot be had here."""
+        try:
+            return isinstance(error, serialize.loads(classes))
+        except BaseException as broken:
+            add_note(error, f"not retried: retry_on cannot be used in worker {self._worker}: {broken!r}")
+            return False
 
     def _catch_warning(
         self,
@@ -126,5 +194,16 @@ class CallRunner:
 
 def dump_initializer_error(error: BaseException, worker: str) -> tuple[bytes, bytes]:
     """Return an initializer's error and its report as parts of a READY frame."""
-    _flags, parts = CallRunner(worker)._error(error, "running the initializer")
+    _flags, parts = CallRunner(worker)._error(error, "running the initializer", None)
     return parts[0], parts[1]
+
+
+def _without_handler(traceback: TracebackType | None) -> TracebackType | None:
+    """Drop the last frame, that of the signal handler: the one before it is where the task was."""
+    entry = traceback
+    while entry is not None and entry.tb_next is not None:
+        if entry.tb_next.tb_frame.f_code is CallRunner.interrupt.__code__:
+            entry.tb_next = None
+            break
+        entry = entry.tb_next
+    return traceback

@@ -41,6 +41,7 @@ from ..core.messages import (
 from ..errors import ProtocolError
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
+from .memory import MemoryLimits
 
 FLUSH_SECONDS = 0.001
 LOG_BYTES = 64 * 1024
@@ -50,20 +51,27 @@ LOG_BYTES = 64 * 1024
 class WorkerLoop:
     """Take frames, run tasks, answer."""
 
-    def __init__(self, channel: Channel, cell: Cell, name: str, idle_timeout: float | None) -> None:
+    def __init__(
+        self, channel: Channel, cell: Cell, name: str, idle_timeout: float | None, limits: MemoryLimits
+    ) -> None:
         self._channel = channel
         self._cell = cell
         self._idle_timeout = idle_timeout
-        self._runner = CallRunner(name)
+        self._limits = limits
+        self._is_retiring = False  # it has said that it starts nothing more
+        self._supervisor_pid = os.getppid()
+        self._runner = CallRunner(name, cell.is_to_be_interrupted, limits)
         self._unsent = 0  # outcomes in the outbox
         self._flushed_at = 0.0
         self._last_ordinal = 0
 
     def run(self) -> None:
         """Work until the client lets this worker go; raise LinkClosed when it vanishes."""
+        # Now, not before: initializers often ignore SIGINT, so that a Ctrl-C is for the client; here it always is.
+        signal.signal(signal.SIGINT, self._runner.interrupt)
         while True:
             try:
-                frame = self._channel.recv(timeout=self._idle_timeout)
+                frame = self._channel.recv(timeout=None if self._is_retiring else self._idle_timeout)
             except LinkTimeout:
                 self._channel.send_control(Kind.LEAVE, {"reason": "idle"})
                 continue
@@ -82,8 +90,17 @@ class WorkerLoop:
         self._flushed_at = time.perf_counter()
         for item in decode_tasks(frame):
             self._last_ordinal = item.ordinal
-            self._work_on(item)
+            if not self._is_retiring:
+                self._work_on(item)
+                if self._limits.is_exceeded():
+                    self._retire()
         self._flush()
+
+    def _retire(self) -> None:
+        """Ask for a successor: this process has grown too large. What was sent and not started goes back."""
+        self._flush()
+        self._is_retiring = True
+        self._channel.send_control(Kind.LEAVE, {"reason": "memory", "ordinal": self._last_ordinal})
 
     def _work_on(self, item: TaskItem) -> None:
         if self._unsent and item.flags & TaskFlag.FLUSH_BEFORE:
@@ -91,6 +108,8 @@ class WorkerLoop:
         cell = self._cell
         if not cell.claim(item.ordinal):
             return
+        if item.timeout and cell.set_deadline(item.ordinal, time.monotonic() + item.timeout):
+            self._wake_supervisor()
         encoded = encode_outcome(self._runner.run(item))
         if not cell.put(encoded):
             self._flush()
@@ -102,6 +121,10 @@ class WorkerLoop:
         cell.finish(item.ordinal)
         if time.perf_counter() - self._flushed_at > FLUSH_SECONDS:
             self._flush()
+
+    def _wake_supervisor(self) -> None:
+        if os.getppid() == self._supervisor_pid:  # else it is dead, and this process about to be
+            os.kill(self._supervisor_pid, signal.SIGCHLD)
 
     def _flush(self) -> None:
         if not self._unsent:
@@ -116,7 +139,8 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Cal
     """Join the client behind the channel and work for it; return the exit code.
 
     Args:
-        settings: name, secret, idle_timeout: what the invitation said.
+        settings: name, secret, idle_timeout, max_worker_memory, max_task_memory: what the invitation and its launcher
+            said.
         on_joined: called when the client has accepted this worker, before any user code.
     """
     name = settings["name"]
@@ -139,7 +163,9 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Cal
         channel.send_control(Kind.READY, {"is_ready": False}, dump_initializer_error(error, name))
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
-    WorkerLoop(channel, cell, name, settings["idle_timeout"]).run()
+    limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
+    limits.impose()
+    WorkerLoop(channel, cell, name, settings["idle_timeout"], limits).run()
     return 0
 
 
@@ -149,7 +175,7 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Cal
 def start(message: dict[str, Any], descriptors: list[int]) -> int:
     """Turn a forked child of the supervisor into the worker that the message describes; return its exit code.
 
-    The descriptors are: stdout, stderr, link, cell, log, and those that the initializer's arguments need.
+    The descriptors are those of supervisor_wire.py.
     """
     if message["python"] is not None:
         _exec(message, descriptors)

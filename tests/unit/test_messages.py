@@ -63,13 +63,14 @@ def test_the_length_counts_everything_behind_itself() -> None:
 
 
 def test_the_wire_looks_the_same_for_ever() -> None:
-    """Another layout needs another VERSION: this frame was written down when version 1 was."""
+    """Another layout needs another VERSION: this frame was written down when version 2 was."""
     frame = tasks_frame([(0x0102, 1, 1, (b"ab", b"c"))], first=9)
 
-    assert 1 == VERSION
+    assert 2 == VERSION
     assert (
-        "4b00000000000000" "01" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
-        "0900000000000000" "0201000000000000" "0100" "0100" "01000000" "0200000000000000" "0100000000000000" "6162" "63"
+        "5300000000000000" "02" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
+        "0900000000000000" "0201000000000000" "0100" "0100" "01000000" "0200000000000000" "0000000000000000"
+        "0100000000000000" "6162" "63"
     ) == frame.hex()  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def test_a_frame_shorter_than_its_header_is_refused(size: int) -> None:
 def test_another_version_is_refused_by_name_with_the_cure(version: int) -> None:
     data = bytearray(make_frame(Kind.READY, b""))
     data[PREFIX_BYTES] = version
-    with pytest.raises(ProtocolError, match=f"version {version} of the wire, this side 1: install the same") as caught:
+    with pytest.raises(ProtocolError, match=f"version {version} of the wire, this side 2: install the same") as caught:
         open_frame(bytes(data))
 
     assert isinstance(caught.value, CrewError)
@@ -293,7 +294,7 @@ def test_a_lie_in_a_control_frame_is_decoded_or_refused(at: int, lies: bytes) ->
 
 @pytest.mark.parametrize("extras", [1, 1000, 2**32 - 1])
 def test_a_table_of_parts_larger_than_its_frame_is_refused_without_allocating_it(extras: int) -> None:
-    task = messages.encode_first_ordinal(1) + messages.TASK_ITEM.pack(1, 1, 0, extras, 0)
+    task = messages.encode_first_ordinal(1) + messages.TASK_ITEM.pack(1, 1, 0, extras, 0, 0.0)
     outcome = messages.OUTCOME_ITEM.pack(1, 1, 0, extras, 0, 0.0, 0.0, 0.0, 0)
     with pytest.raises(ProtocolError, match=f"table of {extras} parts"):
         messages.decode_tasks(open_frame(make_frame(Kind.TASKS, task, 1)))
@@ -305,7 +306,7 @@ def test_a_table_of_parts_larger_than_its_frame_is_refused_without_allocating_it
 
 @pytest.mark.parametrize("length", [8, 2**40, 2**64 - 1])
 def test_a_part_longer_than_its_frame_is_refused(length: int) -> None:
-    task = messages.encode_first_ordinal(1) + messages.TASK_ITEM.pack(1, 1, 0, 0, length) + b"seven.."
+    task = messages.encode_first_ordinal(1) + messages.TASK_ITEM.pack(1, 1, 0, 0, length, 0.0) + b"seven.."
     outcome = messages.OUTCOME_ITEM.pack(1, 1, 0, 0, length, 0.0, 0.0, 0.0, 0) + b"seven.."
     with pytest.raises(ProtocolError, match=f"part of {length} bytes"):
         messages.decode_tasks(open_frame(make_frame(Kind.TASKS, task, 1)))

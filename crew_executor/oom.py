@@ -1,0 +1,72 @@
+"""Whether the kernel has killed a process of this control group for memory: read from its oom_kill counter.
+
+Linux only; elsewhere, and outside of a group with such a counter, nothing is known and nothing is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_ROOT = Path("/sys/fs/cgroup")
+
+
+class OomCounter:
+    """Compare the group's counter with what it was.
+
+    Args:
+        membership: the file that says which groups this process belongs to.
+        root: where the groups are mounted.
+    """
+
+    def __init__(self, membership: Path = _MEMBERSHIP, root: Path = _ROOT) -> None:
+        self._file = _find_counter(membership, root)
+        self._known = 0
+        self.rebase()
+
+    def rebase(self) -> None:
+        """Take the counter as it is now for what it was."""
+        self._known = self._read()
+
+    def verdict(self) -> str:
+        """Return the verdict on a process that was just killed, in words, or "" if the counter has not risen.
+
+        Each rise is spent on one death, so of two that die together both are told.
+        """
+        count = self._read()
+        if count <= self._known:
+            return ""
+        self._known += 1
+        return f"by the kernel for memory (the control group's oom_kill counter rose to {count})"
+
+    def _read(self) -> int:
+        if self._file is None:
+            return 0
+        with contextlib.suppress(OSError, ValueError):  # the group is gone, or its files look otherwise: not known
+            for line in self._file.read_text().splitlines():
+                name, _, value = line.partition(" ")
+                if name == "oom_kill":
+                    return int(value)
+        return 0
+
+
+def _find_counter(membership: Path, root: Path) -> Path | None:
+    """Return the file with the counter: memory.events of version 2, memory.oom_control of version 1."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _number, controllers, path = line.split(":", 2)
+        relative = path.lstrip("/")
+        if not controllers:
+            candidates = [root / relative / "memory.events", root / "memory.events"]
+        elif "memory" in controllers.split(","):
+            candidates = [root / "memory" / where / "memory.oom_control" for where in (relative, "")]
+        else:
+            continue
+        for candidate in candidates:
+            if candidate.exists():
+                return candidate
+    return None

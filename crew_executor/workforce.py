@@ -1,0 +1,223 @@
+"""The workers of one executor, from the invitation to the grave: launch them, watch their clocks, kill and bury them.
+
+Part of the dispatcher, and run by its thread; only watch() and next_wake() are called under its lock. What becomes of
+a dead worker's tasks is the scheduler's business: the home is told, and asks it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import time
+from collections import deque
+from typing import Protocol
+
+from .connection import Connection
+from .core.scheduler import Worker
+from .errors import CrewError, LaunchError
+from .inheritance import Courier
+from .launchers import Launcher, WorkerExit
+from .mailbox import Mailbox
+from .obituary import launch_failure
+
+EXIT_GRACE = 5.0
+"""Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
+
+
+class Home(Protocol):
+    """What the workforce asks of its dispatcher. Called by the dispatcher's thread."""
+
+    mailbox: Mailbox
+    is_lent_a_thread: bool
+
+    def serve(self, connection: Connection) -> None:
+        """Read from the worker until its link ends; in a thread of its own."""
+
+    def worker_added(self, connection: Connection) -> None:
+        """Note a worker that is about to be launched."""
+
+    def worker_gone(self, connection: Connection) -> None:
+        """Judge its tasks: process and link have ended."""
+
+    def worker_removed(self, connection: Connection) -> None:
+        """Forget a worker."""
+
+    def launch_failed(self, text: str, launched_at: float) -> None:
+        """Count a launch that came to nothing."""
+
+
+class Workforce:
+    """Launch, watch and bury workers.
+
+    Args:
+        home: the dispatcher.
+        launcher: starts and kills processes.
+        name, run_id: of the executor.
+        idle_timeout, tasks_max, environment, courier: what each worker is told, or brings along.
+    """
+
+    def __init__(
+        self, home: Home, launcher: Launcher, name: str, run_id: int, *, idle_timeout: float | None,
+        tasks_max: int | None, environment: dict[str, str], courier: Courier | None,
+    ) -> None:  # fmt: skip
+        self._home = home
+        self._launcher = launcher
+        self._name = name
+        self._run_id = run_id
+        self._idle_timeout = idle_timeout
+        self._tasks_max = tasks_max
+        self._environment = environment
+        self._courier = courier
+        self._numbers = itertools.count(1)
+        self._to_kill: list[tuple[Connection, str]] = []
+        self.connections: dict[str, Connection] = {}
+        self.launched = 0
+        self.readerless: deque[Connection] = deque()
+        """Workers that nobody reads from: the interpreter starts no more threads."""
+
+    # ------------------------------------------------------------------ launching
+
+    def launch(self, number: int, now: float) -> None:
+        """Launch workers; failures are told to the home."""
+        for _ in range(number):
+            name = f"{self._name}-{next(self._numbers)}"
+            try:
+                connection = Connection(Worker(name, tasks_max=self._tasks_max), self._run_id, now)
+            except (OSError, CrewError) as error:  # descriptors or memory ran out
+                self._home.launch_failed(f"no link for worker {name} could be made: {error}", now)
+                return
+            self._home.worker_added(connection)
+            if not connection.start_reader(self._home.serve):
+                if (
+                    not self._home.is_lent_a_thread
+                ):  # too many threads; or the lender is about to come: the next try tells
+                    self._home.worker_removed(connection)
+                    connection.close()
+                    self._home.launch_failed(f"no thread could be started to read from worker {name}", now)
+                    return
+                self.readerless.append(connection)
+            self._invite(connection)
+
+    def _invite(self, connection: Connection) -> None:
+        inherited = () if self._courier is None else tuple(self._courier.descriptors)
+        invitation = connection.invitation(self._idle_timeout, self._environment, inherited)
+
+        def on_exit(end: WorkerExit) -> None:
+            self._home.mailbox.put(self._exited, connection, end)
+
+        try:
+            self._launcher.launch(invitation, on_exit)
+        except Exception as error:  # a launcher may be anybody's
+            reason = error if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
+            self._exited(connection, WorkerExit(invitation.name, reason=f"could not be launched: {reason}"))
+        finally:
+            connection.invited()
+
+    # ------------------------------------------------------------------ watching
+
+    def watch(self, now: float, *, is_idle_end: bool) -> list[Worker]:
+        """Look at each worker's clocks; return who must be told to leave. Kills are noted for kill_noted().
+
+        Args:
+            now: monotonic seconds.
+            is_idle_end: the executor is shut down, and no task is left.
+        """
+        timeout, walltime = self._launcher.startup_timeout, self._launcher.walltime or float("inf")
+        leavers: list[Worker] = []
+        for connection in list(self.connections.values()):
+            worker = connection.worker
+            if connection.exit is not None:
+                continue  # its reader is finishing what had arrived
+            if not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
+                connection.killed_because = f"it did not join within startup_timeout={timeout:g} s"
+                self._to_kill.append((connection, connection.killed_because))
+            elif connection.kill_at is not None and now >= connection.kill_at:
+                connection.kill_at = now + EXIT_GRACE
+                self._to_kill.append((connection, connection.killed_because or "it did not end by itself"))
+            elif is_idle_end and not connection.is_ready:
+                if connection.kill_at is None:
+                    connection.kill_at = now
+                    connection.killed_because = "the executor was shut down"
+                    self._to_kill.append((connection, connection.killed_because))
+            elif worker.is_ready and (is_idle_end or now - connection.launched_at >= walltime):
+                leavers.append(worker)
+            if worker.is_leaving and not worker.held and connection.kill_at is None:
+                connection.kill_at = now + EXIT_GRACE
+        return leavers
+
+    def next_wake(self) -> list[float]:
+        """Return the times of the workers' clocks that watch() must not miss."""
+        times = []
+        for connection in self.connections.values():
+            if not connection.is_joined and connection.exit is None:
+                times.append(connection.launched_at + self._launcher.startup_timeout)
+            if connection.kill_at is not None:
+                times.append(connection.kill_at)
+            if self._launcher.walltime is not None and connection.is_ready and not connection.worker.is_leaving:
+                times.append(connection.launched_at + self._launcher.walltime)
+        return times
+
+    def extend_deadlines(self, seconds: float) -> None:
+        """Give every worker more time: the client itself stood still (RULES 6)."""
+        for connection in self.connections.values():
+            connection.extend_deadlines(seconds)
+
+    # ------------------------------------------------------------------ killing
+
+    def kill_noted(self) -> None:
+        """Kill whom watch() has found wanting."""
+        noted, self._to_kill = self._to_kill, []
+        for connection, because in noted:
+            self.kill(connection, because)
+
+    def kill(self, connection: Connection, because: str) -> None:
+        """Kill one worker and remember why."""
+        connection.killed_because = connection.killed_because or because
+        if connection.exit is None:
+            self._launcher.kill(connection.invitation(), signal.SIGKILL)
+
+    def kill_all(self, signal_number: int) -> None:
+        """Send every worker a signal, and SIGKILL after EXIT_GRACE."""
+        for connection in list(self.connections.values()):
+            connection.killed_because = connection.killed_because or "the executor's workers were told to end"
+            connection.kill_at = time.monotonic() + EXIT_GRACE
+            if connection.exit is None:
+                self._launcher.kill(connection.invitation(), signal_number)
+
+    def stop(self, connection: Connection, ordinal: int) -> None:
+        """End the run of a task, and the worker with it if nothing else helps. May be called by any thread."""
+        if connection.exit is None:
+            self._launcher.stop(connection.invitation(), ordinal)
+
+    # ------------------------------------------------------------------ burying
+
+    def _exited(self, connection: Connection, end: WorkerExit) -> None:
+        """The process is over: what it had sent or left in its outbox counts, then its tasks are judged."""
+        connection.exit = end
+        connection.drain()
+        self._bury_if_over(connection)
+
+    def reader_done(self, connection: Connection) -> None:
+        """Note that nothing will arrive from the worker any more."""
+        connection.is_reader_done = True
+        if connection.exit is None and connection.kill_at is None:
+            # The end of a link is only a hint: the process may live on without it, and is of no more use.
+            connection.kill_at = time.monotonic() + EXIT_GRACE
+        self._bury_if_over(connection)
+
+    def _bury_if_over(self, connection: Connection) -> None:
+        if connection.exit is None or not connection.is_reader_done:
+            return
+        self._home.worker_gone(connection)
+        if not connection.is_ready and not connection.exit.is_launchers_fault:
+            text = launch_failure(connection, self._launcher.describe())
+            self._home.launch_failed(text, connection.launched_at)
+        self._home.worker_removed(connection)
+        connection.close()
+
+    def close_all(self) -> None:
+        """Do what can be done when nobody will bury the workers one by one."""
+        for connection in list(self.connections.values()):
+            with contextlib.suppress(Exception):
+                connection.close()
