@@ -276,9 +276,7 @@ class Dispatcher:
             if connection.worker.name not in self._connections:
                 return  # buried meanwhile, its tasks judged
             kept = connection.cell.withdraw(connection.worker.ordinal)
-            now = time.monotonic()
-            self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
-            self._scheduler.recalled(connection.worker, kept, now)
+            self._scheduler.withdrawn(connection.worker, connection.unsent_outcomes(), kept, time.monotonic())
             effects = self._take_effects()
         self._act(effects)
 

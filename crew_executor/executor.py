@@ -156,9 +156,10 @@ class CrewExecutor(Executor):
         Args:
             name: the tasks' name, in records, errors and reports.
             priority: higher runs first; first in first out within one priority. Default 0.
-            timeout: seconds that each run of a task may take, from its start. Then it is interrupted by a
-                KeyboardInterrupt, half a second later its worker is killed, and it fails with TaskTimeoutError. In
-                map() it holds for each item. Default: no limit.
+            timeout: seconds that each run of a task may take, from the start of the call; to unpickle the call, with
+                the imports that takes, it has 30 s more. Then it is interrupted by a KeyboardInterrupt, half a second
+                later its worker is killed, and it fails with TaskTimeoutError. In map() it holds for each item.
+                Default: no limit.
             retries: how often a task is run again after an exception of `retry_on`. Default 0.
             retry_on: an exception class or a tuple of them; TaskTimeoutError is an Exception, too. Default Exception.
             crash_retries: how often a task is run again after its worker died while it ran. Default 0. A worker that

@@ -384,6 +384,15 @@ class Scheduler:
             self._port.dismiss(worker)
         self.recalled(worker, kept, now)
 
+    def withdrawn(self, worker: Worker, outcomes: Iterable[Outcome], kept: int, now: float) -> None:
+        """Take the outcomes that stand in a worker's cell, and take back all it was ever sent above `kept`.
+
+        Nothing may be sent to it between the two: it would be taken back here, and run there all the same.
+        """
+        worker.is_recalling = True
+        self.outcomes(worker, outcomes, now)
+        self.recalled(worker, kept, now)
+
     def recalled(self, worker: Worker, kept: int, now: float) -> None:
         """Take back what the worker handed over: its held tasks with an ordinal above `kept`."""
         worker.is_recalling = False

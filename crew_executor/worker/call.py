@@ -28,6 +28,9 @@ from .memory import MemoryLimits
 WARNINGS_MAX = 100
 """Warnings of one task that are kept (RULES 27)."""
 WARNING_TEXT_MAX = 2000
+UNPICKLE_SECONDS = 30.0
+"""What a task with a timeout has on top of it until its call is unpickled: a new worker imports what it needs then,
+which must not make a short timeout impossible to meet."""
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -56,6 +59,7 @@ class CallRunner:
     Args:
         worker: the name of the worker, for notes on errors that happen around the user's code.
         must_stop: answers whether the task with an ordinal is to be interrupted.
+        set_deadline: called with an ordinal and seconds: that task may run so long from now on.
         limits: what the process may use of memory.
     """
 
@@ -63,10 +67,12 @@ class CallRunner:
         self,
         worker: str,
         must_stop: Callable[[int], bool] = lambda _ordinal: False,
+        set_deadline: Callable[[int, float], None] = lambda _ordinal, _seconds: None,
         limits: MemoryLimits | None = None,
     ) -> None:
         self._worker = worker
         self._must_stop = must_stop
+        self._set_deadline = set_deadline
         self._limits = limits or MemoryLimits()
         self._armed = 0
         self._is_interrupted = False
@@ -111,9 +117,13 @@ class CallRunner:
                 self._armed = task.ordinal
                 if self._must_stop(task.ordinal):  # the signal came before `_armed` was set, and did nothing
                     self.interrupt(0, None)
+                if task.timeout:
+                    self._set_deadline(task.ordinal, task.timeout + UNPICKLE_SECONDS)
                 fn, args, kwargs = serialize.loads(task.parts[0])
                 self._fn = fn
                 doing = ""
+                if task.timeout:
+                    self._set_deadline(task.ordinal, task.timeout)
                 t0 = time.perf_counter()
                 try:
                     value = fn(*args, **kwargs)
