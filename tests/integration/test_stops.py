@@ -339,6 +339,22 @@ def _leave_children(folder: str) -> None:
     _catch_everything()
 
 
+def _leave_the_process_group(path: str) -> None:
+    os.setpgid(0, os.getpgid(os.getppid()))
+    append_line(path, "begun")
+    _catch_everything()
+
+
+def test_a_task_that_left_its_process_group_is_killed_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "effects"
+    with CrewExecutor(1) as executor:
+        future = executor.submit(_leave_the_process_group, str(path))
+        wait_until(path.exists, "the task runs")
+
+        assert future.kill()
+        assert executor.submit(add, 1, 1).result(timeout=30) == 2
+
+
 def test_leaving_an_interrupted_map_stops_what_runs(executor: CrewExecutor, tmp_path: Path) -> None:
     paths = [str(tmp_path / str(number)) for number in range(7)]
     results = executor.options(cancel_running=True).map(_spoil, [_do_nothing, *[_sleep] * 6], paths)
