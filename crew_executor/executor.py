@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import inheritance, serialize
+from . import inheritance, serialize, tracebacks
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
@@ -337,8 +337,7 @@ def _pickling_error(
             return TypeError(
                 f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()"
             )
-    if hasattr(error, "add_note"):
-        error.add_note(f"raised while pickling the call of {name} in the client")
+    tracebacks.add_note(error, f"raised while pickling the call of {name} in the client")
     return error
 
 

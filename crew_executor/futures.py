@@ -384,7 +384,9 @@ class CrewFuture(Future[T]):
             except BaseException as error:
                 self._exception = error
                 self._frames = error.__traceback__
-                _note(error, f"raised while unpickling the result of {command_of(self._fn)} in the client")
+                tracebacks.add_note(
+                    error, f"raised while unpickling the result of {command_of(self._fn)} in the client"
+                )
         self._times = outcome[4:]
         self._is_open = True
         with _making:
@@ -400,7 +402,7 @@ class CrewFuture(Future[T]):
             if isinstance(how, Outcome):
                 report = json.loads(how.parts[-1])
                 text = f"{report['type_name']}: {report['text'][:ATTEMPT_TEXT_MAX]}"
-            _note(error, f"attempt {number} failed, too: {text}")
+            tracebacks.add_note(error, f"attempt {number} failed, too: {text}")
 
     def _wait_opened(self) -> None:
         with self._condition:
@@ -421,11 +423,6 @@ def command_of(fn: Any) -> str:
     while (name := getattr(fn, "__qualname__", None)) is None and hasattr(fn, "func"):
         fn = fn.func
     return f"{getattr(fn, '__module__', None) or 'builtins'}.{name or type(fn).__qualname__}"
-
-
-def _note(error: BaseException, note: str) -> None:
-    if hasattr(error, "add_note"):
-        error.add_note(note)
 
 
 def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:

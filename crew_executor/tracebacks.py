@@ -51,6 +51,15 @@ def describe(error: BaseException, frames: TracebackType | None = None) -> dict[
     }
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception; Python 3.10 keeps it but does not print it."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+        return
+    notes = [*getattr(error, "__notes__", []), note]
+    error.__dict__["__notes__"] = notes
+
+
 def remote_error(report: dict[str, str], why: str) -> RemoteTaskError:
     """Return the exception that stands for one that could not travel."""
     return RemoteTaskError(

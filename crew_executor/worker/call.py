@@ -40,15 +40,6 @@ def max_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note to an exception; Python 3.10 keeps it but does not print it."""
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-        return
-    notes = [*getattr(error, "__notes__", []), note]
-    error.__dict__["__notes__"] = notes
-
-
 class TaskInterrupted(KeyboardInterrupt):
     """Raised in a task that must stop: what tidies up after a Ctrl-C does so, and `except Exception` lets it pass."""
 
@@ -145,9 +136,9 @@ class CallRunner:
             # The first frame is ours; the user's begin behind it.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             if doing:
-                add_note(error, f"raised while {doing} in worker {self._worker}")
+                tracebacks.add_note(error, f"raised while {doing} in worker {self._worker}")
             if isinstance(error, MemoryError) and self._limits.task_max:
-                add_note(error, self._limits.describe())
+                tracebacks.add_note(error, self._limits.describe())
         except BaseException as broken:  # an exception class that refuses attributes
             error = broken
         if self._is_interrupted and task is not None and task.timeout:
@@ -178,7 +169,7 @@ class CallRunner:
         try:
             return isinstance(error, serialize.loads(classes))
         except BaseException as broken:
-            add_note(error, f"not retried: retry_on cannot be used in worker {self._worker}: {broken!r}")
+            tracebacks.add_note(error, f"not retried: retry_on cannot be used in worker {self._worker}: {broken!r}")
             return False
 
     def _catch_warning(

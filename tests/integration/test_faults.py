@@ -162,7 +162,7 @@ def test_while_the_call_is_pickled(executor: CrewExecutor, strike: str) -> None:
 
     error = future.exception(timeout=SECONDS)
     assert type(error) is RAISED[strike] or _is_about_recursion(error)
-    assert "raised while pickling the call of identity in the client" in _told(error) or sys.version_info < (3, 11)
+    assert "raised while pickling the call of identity in the client" in _told(error)
     _check_that_the_pool_goes_on(executor)
 
 
@@ -172,7 +172,7 @@ def test_while_the_result_is_unpickled(executor: CrewExecutor, strike: str) -> N
 
     error = future.exception(timeout=SECONDS)
     assert type(error) is RAISED[strike]
-    assert "raised while unpickling the result of" in _told(error) or sys.version_info < (3, 11)
+    assert "raised while unpickling the result of" in _told(error)
     _check_that_the_pool_goes_on(executor)
 
 

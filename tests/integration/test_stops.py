@@ -69,6 +69,10 @@ def _spoil(how: Callable[[], None], path: str) -> None:
     append_line(path, "ended")
 
 
+def _has_begun(path: Path) -> bool:
+    return path.exists() and path.read_text() == "begun\n"
+
+
 class _SlowToUnpickle:
     def __reduce__(self) -> tuple[object, ...]:
         return (_sleep, ())
@@ -200,7 +204,7 @@ def test_a_frozen_worker_does_not_outlive_its_timeout(tmp_path: Path) -> None:
     with CrewExecutor(1) as executor:
         pid = executor.submit(os.getpid).result(timeout=30)
         future = executor.options(timeout=0.5).submit(_spoil, _compute, str(path))
-        wait_until(path.exists, "the task runs")
+        wait_until(lambda: _has_begun(path), "the task runs")
         os.kill(pid, signal.SIGSTOP)
 
         assert isinstance(future.exception(timeout=30), TaskTimeoutError)
@@ -226,7 +230,7 @@ with CrewExecutor(1) as executor:
 def test_a_timeout_holds_while_the_client_is_stopped(tmp_path: Path) -> None:
     path, check = tmp_path / "effects", tmp_path / "check"
     client = subprocess.Popen([sys.executable, "-c", STOPPED_CLIENT, str(path)], stdout=subprocess.PIPE, text=True)
-    wait_until(lambda: path.exists() and path.read_text() == "begun\n", "the task runs")
+    wait_until(lambda: _has_begun(path), "the task runs")
     client.send_signal(signal.SIGSTOP)
     # Another pool's task of twice the length tells when the first must have been over.
     with CrewExecutor(1) as executor:
@@ -248,7 +252,7 @@ def test_cancel_of_a_running_task_really_stops_it(how: Callable[[], None], tmp_p
     path = tmp_path / "effects"
     with CrewExecutor(1) as executor:
         future = executor.options(cancel_running=True).submit(_spoil, how, str(path))
-        wait_until(path.exists, "the task runs")
+        wait_until(lambda: _has_begun(path), "the task runs")
 
         assert future.cancel()
         assert future.cancelled()
@@ -349,7 +353,7 @@ def test_a_task_that_left_its_process_group_is_killed_all_the_same(tmp_path: Pat
     path = tmp_path / "effects"
     with CrewExecutor(1) as executor:
         future = executor.submit(_leave_the_process_group, str(path))
-        wait_until(path.exists, "the task runs")
+        wait_until(lambda: _has_begun(path), "the task runs")
 
         assert future.kill()
         assert executor.submit(add, 1, 1).result(timeout=30) == 2
