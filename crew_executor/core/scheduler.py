@@ -368,7 +368,7 @@ class Scheduler:
         budget = task.budget
         if budget is not None:
             spend = budget.spend_timeout if is_timed_out else budget.spend_loss if is_taken_away else budget.spend_crash
-            if spend() or (is_taken_away and budget.spend_crash()):
+            if spend() or (is_taken_away and not is_timed_out and budget.spend_crash()):
                 self._retry(task, worker, None)
                 return
         self._mark_done(task)
