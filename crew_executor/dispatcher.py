@@ -277,8 +277,9 @@ class Dispatcher:
                 return  # buried meanwhile, its tasks judged
             kept = connection.cell.withdraw(connection.worker.ordinal)
             now = time.monotonic()
-            self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
+            # Nothing may be sent between the two: it would count as taken back, and the worker would run it.
             self._scheduler.recalled(connection.worker, kept, now)
+            self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
             effects = self._take_effects()
         self._act(effects)
 

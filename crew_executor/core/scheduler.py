@@ -156,7 +156,7 @@ class Port(Protocol):
         """Tell the worker to leave after worker.ordinal; nothing will follow."""
 
     def recall(self, worker: Worker) -> None:
-        """Take back what the worker has not started and answer with recalled(); also deliver what it has finished."""
+        """Take back what the worker has not started and answer with recalled(); then deliver what it has finished."""
 
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         """These tasks of the worker are done, with these outcomes."""
@@ -385,7 +385,11 @@ class Scheduler:
         self.recalled(worker, kept, now)
 
     def recalled(self, worker: Worker, kept: int, now: float) -> None:
-        """Take back what the worker handed over: its held tasks with an ordinal above `kept`."""
+        """Take back what the worker handed over: its held tasks with an ordinal above `kept`.
+
+        Call it under the same lock as the withdrawal, and nothing in between: what were sent then would count as
+        taken back, and run all the same.
+        """
         worker.is_recalling = False
         for task in reversed(list(worker.held.values())):
             if task.ordinal <= kept:
