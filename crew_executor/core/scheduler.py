@@ -291,6 +291,7 @@ class Scheduler:
             worker.since = now
         self._place(worker)
         self._fill(worker, now)
+        self._fill_idle(now)  # with what is to be repeated: this worker may be leaving, or take only its share
         if not held and not worker.is_leaving:
             self._recall_for_idle(now)
 
@@ -387,7 +388,7 @@ class Scheduler:
     def recalled(self, worker: Worker, kept: int, now: float) -> None:
         """Take back what the worker handed over: its held tasks with an ordinal above `kept`.
 
-        Call it under the same lock as the withdrawal, and nothing in between: what were sent then would count as
+        Call it under the same lock as the withdrawal, and nothing in between: what was sent then would count as
         taken back, and run all the same.
         """
         worker.is_recalling = False
@@ -517,7 +518,7 @@ class Scheduler:
         self.tasks_done += 1
 
     def _fill_idle(self, now: float) -> None:
-        if len(self.queue):
+        if self._idle and len(self.queue):
             for worker in list(reversed(self._idle)):
                 self._fill(worker, now)
 
