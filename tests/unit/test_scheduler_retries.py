@@ -134,6 +134,25 @@ def test_a_frame_of_failures_and_results_repeats_the_ones_and_finishes_the_other
     ] == bench.take()
 
 
+def test_a_task_that_failed_at_a_worker_on_its_last_tasks_goes_to_an_idle_one_at_once(bench: Bench) -> None:
+    bench.submit(1, budget=Budget(retries=1))
+    worker = bench.join("w1", tasks_max=1)
+    bench.join("w2")
+    bench.take()
+    bench.answer(worker, 1, is_retryable=True)
+
+    assert [("retry", 1, "w1", "failed", 2), ("send", "w2", [1])] == bench.take()
+
+
+def test_tasks_that_failed_together_are_shared_with_idle_workers(bench: Bench) -> None:
+    worker = load(bench, "w1", Budget(retries=1), 2)
+    bench.join("w2")
+    bench.take()
+    bench.answer(worker, 1, 2, is_retryable=True)
+
+    assert [("send", "w1", [1]), ("send", "w2", [2])] == bench.take()[2:]
+
+
 def test_each_task_has_a_purse_of_its_own(bench: Bench) -> None:
     worker = load(bench, "w1", Budget(retries=1), 2)
     bench.answer(worker, 1, 2, is_retryable=True)
