@@ -13,7 +13,7 @@ from crew_executor.core.budget import Budget
 from .fakes import hypothesis_settings, make_outcome
 from .world import CANCELLED, FakeWorker, World
 
-pytestmark = pytest.mark.timeout(140)  # a thorough run takes half a minute, and shrinking longer
+pytestmark = pytest.mark.timeout(300)  # a thorough run takes a minute or two, and shrinking longer
 
 DURATIONS = {"tiny": 1e-6, "short": 3e-4, "medium": 0.01, "long": 5.0}
 SURPRISES = (None, None, None, None, None, 0.0, 0.002, 1.0)
