@@ -9,6 +9,7 @@ then, 0 otherwise. It is set and cleared inside the `try` that catches what the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -38,12 +39,13 @@ def max_rss() -> int:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a note to an exception; Python 3.10 keeps it but does not print it."""
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-        return
-    notes = [*getattr(error, "__notes__", []), note]
-    error.__dict__["__notes__"] = notes
+    """Add a note to an exception, unless its class refuses; Python 3.10 keeps it but does not print it."""
+    with contextlib.suppress(Exception):
+        if hasattr(error, "add_note"):
+            error.add_note(note)
+            return
+        notes = [*getattr(error, "__notes__", []), note]
+        error.__dict__["__notes__"] = notes
 
 
 class TaskInterrupted(KeyboardInterrupt):
