@@ -6,6 +6,7 @@ asker, never the threads that serve all. Nothing here knows dispatchers or socke
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -425,7 +426,8 @@ def command_of(fn: Any) -> str:
 
 def _note(error: BaseException, note: str) -> None:
     if hasattr(error, "add_note"):
-        error.add_note(note)
+        with contextlib.suppress(Exception):  # a class that refuses notes goes without
+            error.add_note(note)
 
 
 def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
