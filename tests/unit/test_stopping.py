@@ -157,6 +157,7 @@ def test_who_has_ended_the_task_is_never_killed_and_every_freeze_is_ended(
         assert action is not Action.WAIT or now < was_due, "what is due is done"
         assert not (is_freeze_open and action is Action.FORGET), "whom we froze is killed or thawed"
         is_freeze_open = is_freeze_open or action is Action.FREEZE
+        assert is_freeze_open is stop.has_frozen
         assert is_freeze_open or action not in (Action.KILL, Action.THAW), "nobody is killed or thawed unfrozen"
         if action in ENDS:
             return
