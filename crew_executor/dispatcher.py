@@ -276,7 +276,10 @@ class Dispatcher:
             if connection.worker.name not in self._connections:
                 return  # buried meanwhile, its tasks judged
             kept = connection.cell.withdraw(connection.worker.ordinal)
-            self._scheduler.withdrawn(connection.worker, connection.unsent_outcomes(), kept, time.monotonic())
+            now = time.monotonic()
+            # Nothing may be sent between the two: it would count as taken back, and the worker would run it.
+            self._scheduler.recalled(connection.worker, kept, now)
+            self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
             effects = self._take_effects()
         self._act(effects)
 

@@ -53,20 +53,17 @@ class OomCounter:
 
 def _find_counter(membership: Path, root: Path) -> Path | None:
     """Return the file with the counter: memory.events of version 2, memory.oom_control of version 1."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _number, controllers, path = line.split(":", 2)
-        relative = path.lstrip("/")
-        if not controllers:
-            candidates = [root / relative / "memory.events", root / "memory.events"]
-        elif "memory" in controllers.split(","):
-            candidates = [root / "memory" / where / "memory.oom_control" for where in (relative, "")]
-        else:
-            continue
-        for candidate in candidates:
-            if candidate.exists():
-                return candidate
+    with contextlib.suppress(OSError, ValueError):  # no such files, or they look otherwise: nothing is known
+        for line in membership.read_text().splitlines():
+            _number, controllers, path = line.split(":", 2)
+            relative = path.lstrip("/")
+            if not controllers:
+                candidates = [root / relative / "memory.events", root / "memory.events"]
+            elif "memory" in controllers.split(","):
+                candidates = [root / "memory" / where / "memory.oom_control" for where in (relative, "")]
+            else:
+                continue
+            for candidate in candidates:
+                if candidate.exists():
+                    return candidate
     return None

@@ -44,9 +44,14 @@ class Warden:
     def order_stop(self, pid: int, ordinal: int) -> None:
         """Begin to stop a task, unless it is being stopped."""
         stop = self._stops.get(pid)
-        if stop is None or stop.ordinal < ordinal:
-            self._stops[pid] = Stop(ordinal)
-            self._timed_out.discard(pid)
+        if stop is not None:
+            if stop.ordinal >= ordinal:
+                return
+            if stop.has_frozen:  # for a task that is over: a later one has started
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGCONT)
+        self._stops[pid] = Stop(ordinal)
+        self._timed_out.discard(pid)
 
     def look(self, now: float) -> float:
         """Do what is due, and return when to look again."""

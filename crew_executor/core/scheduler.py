@@ -156,7 +156,7 @@ class Port(Protocol):
         """Tell the worker to leave after worker.ordinal; nothing will follow."""
 
     def recall(self, worker: Worker) -> None:
-        """Take back what the worker has not started and answer with recalled(); also deliver what it has finished."""
+        """Take back what the worker has not started and answer with recalled(); then deliver what it has finished."""
 
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         """These tasks of the worker are done, with these outcomes."""
@@ -291,6 +291,7 @@ class Scheduler:
             worker.since = now
         self._place(worker)
         self._fill(worker, now)
+        self._fill_idle(now)  # with what is to be repeated: this worker may be leaving, or take only its share
         if not held and not worker.is_leaving:
             self._recall_for_idle(now)
 
@@ -368,7 +369,7 @@ class Scheduler:
         budget = task.budget
         if budget is not None:
             spend = budget.spend_timeout if is_timed_out else budget.spend_loss if is_taken_away else budget.spend_crash
-            if spend() or (is_taken_away and budget.spend_crash()):
+            if spend() or (is_taken_away and not is_timed_out and budget.spend_crash()):
                 self._retry(task, worker, None)
                 return
         self._mark_done(task)
@@ -384,17 +385,12 @@ class Scheduler:
             self._port.dismiss(worker)
         self.recalled(worker, kept, now)
 
-    def withdrawn(self, worker: Worker, outcomes: Iterable[Outcome], kept: int, now: float) -> None:
-        """Take the outcomes that stand in a worker's cell, and take back all it was ever sent above `kept`.
-
-        Nothing may be sent to it between the two: it would be taken back here, and run there all the same.
-        """
-        worker.is_recalling = True
-        self.outcomes(worker, outcomes, now)
-        self.recalled(worker, kept, now)
-
     def recalled(self, worker: Worker, kept: int, now: float) -> None:
-        """Take back what the worker handed over: its held tasks with an ordinal above `kept`."""
+        """Take back what the worker handed over: its held tasks with an ordinal above `kept`.
+
+        Call it under the same lock as the withdrawal, and nothing in between: what was sent then would count as
+        taken back, and run all the same.
+        """
         worker.is_recalling = False
         for task in reversed(list(worker.held.values())):
             if task.ordinal <= kept:
@@ -522,7 +518,7 @@ class Scheduler:
         self.tasks_done += 1
 
     def _fill_idle(self, now: float) -> None:
-        if len(self.queue):
+        if self._idle and len(self.queue):
             for worker in list(reversed(self._idle)):
                 self._fill(worker, now)
 

@@ -42,6 +42,11 @@ class Stop:
         self.due = 0.0
         self._next = Action.INTERRUPT
 
+    @property
+    def has_frozen(self) -> bool:
+        """Whether FREEZE was ordered, and neither KILL nor THAW yet: whoever drops the stop then must thaw."""
+        return self._next is Action.KILL
+
     def step(self, now: float, *, started: int, finished: int, is_frozen: bool) -> Action:
         """Decide what to do now; after KILL, THAW and FORGET the stop is over.
 

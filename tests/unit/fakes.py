@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 
-from crew_executor.core.messages import Outcome
+from crew_executor.core.budget import Budget
+from crew_executor.core.messages import Outcome, OutcomeFlag
 from crew_executor.core.scheduler import Scheduler, Task, Worker
 from crew_executor.core.taskqueue import TaskQueue
 
+RETRYABLE = OutcomeFlag.ERROR | OutcomeFlag.REPORT | OutcomeFlag.RETRYABLE
+"""The flags of an error that the worker found in `retry_on`."""
 IS_THOROUGH = os.environ.get("CREW_EXECUTOR_HYPOTHESIS") == "thorough"
 
 
@@ -49,6 +53,13 @@ class FakePort:
     def crash(self, task: Task, worker: Worker) -> None:
         self.effects.append(("crash", task.task_id, worker.name))
 
+    def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
+        why = "lost" if outcome is None else "failed"
+        self.effects.append(("retry", task.task_id, worker.name, why, task.attempt))
+
+    def stop(self, worker: Worker, task: Task) -> None:
+        self.effects.append(("stop", task.task_id, worker.name, task.ordinal))
+
     def unsend(self, task: Task) -> None:
         self.effects.append(("unsend", task.task_id))
 
@@ -84,12 +95,20 @@ class Bench:
             self.scheduler.estimates.observe(key, seconds)
 
     def submit(
-        self, count: int = 1, *, key: str = "f", size: int = 10, priority: int = 0, now: float = 0.0
+        self,
+        count: int = 1,
+        *,
+        key: str = "f",
+        size: int = 10,
+        priority: int = 0,
+        budget: Budget | None = None,
+        now: float = 0.0,
     ) -> list[Task]:
-        """Submit `count` tasks; their ids go on from the last one, from 1."""
+        """Submit `count` tasks, each with a budget like the given one; their ids go on from the last one, from 1."""
         made = []
         for _ in range(count):
-            task = Task(len(self.tasks) + 1, key, (bytes(size),), priority=priority)
+            own = None if budget is None else replace(budget)
+            task = Task(len(self.tasks) + 1, key, (bytes(size),), priority=priority, budget=own)
             self.tasks[task.task_id] = task
             made.append(task)
             self.scheduler.submit(task, now)
@@ -101,9 +120,19 @@ class Bench:
         self.scheduler.worker_ready(worker, now)
         return worker
 
-    def answer(self, worker: Worker, *task_ids: int, attempt: int = 1, seconds: float = 0.0, now: float = 0.0) -> None:
-        """Deliver one frame of outcomes."""
-        self.scheduler.outcomes(worker, [make_outcome(task_id, attempt, seconds=seconds) for task_id in task_ids], now)
+    def answer(
+        self,
+        worker: Worker,
+        *task_ids: int,
+        attempt: int = 1,
+        seconds: float = 0.0,
+        is_retryable: bool = False,
+        now: float = 0.0,
+    ) -> None:
+        """Deliver one frame of outcomes; retryable ones are errors that the worker found in `retry_on`."""
+        flags = RETRYABLE if is_retryable else 0
+        outcomes = [make_outcome(task_id, attempt, seconds=seconds, flags=flags) for task_id in task_ids]
+        self.scheduler.outcomes(worker, outcomes, now)
 
     def take(self) -> list[tuple[Any, ...]]:
         """Return the effects since the last call."""

@@ -1,4 +1,4 @@
-"""The memory shared with a worker: claims, withdrawals and the outbox, both sides driven step by step."""
+"""The memory shared with a worker: claims, withdrawals, the outbox and deadlines, all sides driven step by step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from crew_executor.cell import OUTBOX_BYTES, Cell, create_file
+from crew_executor.cell import _DEADLINE, OUTBOX_BYTES, Cell, create_file
+
+NEVER = float("inf")
 
 
 @pytest.fixture(params=["membarrier", "lock"])
@@ -105,3 +107,105 @@ def test_memory_without_memfd_comes_from_a_nameless_file(monkeypatch: pytest.Mon
     assert os.fstat(cell.fd).st_nlink == 0
     cell.close()
     cell.close()
+
+
+# ---------------------------------------------------------------------- deadlines
+
+
+def test_a_worker_that_runs_nothing_has_no_deadline(sides: tuple[Cell, Cell]) -> None:
+    worker, supervisor = sides
+    fresh = supervisor.deadline()
+    worker.claim(1)
+
+    assert fresh == supervisor.deadline() == (0, NEVER)
+
+
+def test_the_supervisor_sees_until_when_the_running_task_may_run(sides: tuple[Cell, Cell]) -> None:
+    worker, supervisor = sides
+    worker.claim(3)
+    worker.set_deadline(3, 12.5)
+
+    assert supervisor.deadline() == (3, 12.5)
+
+
+def test_a_deadline_ends_with_its_task(sides: tuple[Cell, Cell]) -> None:
+    worker, supervisor = sides
+    worker.claim(1)
+    worker.set_deadline(1, 12.5)
+    worker.finish(1)
+    finished = supervisor.deadline()
+    worker.claim(2)
+
+    assert finished == supervisor.deadline() == (0, NEVER)
+
+
+def test_a_deadline_counts_for_the_task_that_it_was_set_for_while_the_next_one_is_being_written(
+    sides: tuple[Cell, Cell],
+) -> None:
+    """The worker writes the time first, then whose it is: between the two the pair is of two tasks."""
+    worker, supervisor = sides
+    worker.claim(1)
+    worker.set_deadline(1, 12.5)
+    worker.finish(1)
+    worker.claim(2)
+    worker._clocks[_DEADLINE] = 99.0
+
+    assert supervisor.deadline() == (0, NEVER)
+
+
+def test_a_worker_that_skips_withdrawn_tasks_has_no_deadline(sides: tuple[Cell, Cell]) -> None:
+    worker, supervisor = sides
+    worker.claim(1)
+    worker.set_deadline(1, 12.5)
+    worker.finish(1)
+    supervisor.withdraw(2)
+
+    assert not worker.claim(2)
+    assert supervisor.deadline() == (0, NEVER)
+
+
+@pytest.mark.parametrize(
+    ("plan", "deadline", "must_wake"),
+    [(None, 5.0, True), (10.0, 5.0, True), (10.0, 10.0, False), (10.0, 15.0, False), (NEVER, 1e9, True)],
+)
+def test_the_supervisor_is_woken_for_a_deadline_before_its_next_look_and_for_the_first(
+    sides: tuple[Cell, Cell], plan: float | None, deadline: float, must_wake: bool
+) -> None:
+    worker, supervisor = sides
+    if plan is not None:
+        supervisor.plan_look(plan)
+    worker.claim(1)
+
+    # Without a barrier nobody knows whether the plan that is read is the present one.
+    assert worker.set_deadline(1, deadline) is (must_wake or worker._locks)
+
+
+def test_an_interrupt_is_for_one_task_alone(sides: tuple[Cell, Cell]) -> None:
+    worker, supervisor = sides
+    worker.claim(4)
+    before = worker.is_to_be_interrupted(4)
+    supervisor.interrupt(4)
+
+    assert not before
+    assert [worker.is_to_be_interrupted(ordinal) for ordinal in (3, 4, 5)] == [False, True, False]
+
+
+def test_the_client_learns_for_whose_timeout_a_worker_was_killed(sides: tuple[Cell, Cell]) -> None:
+    _worker, client = sides
+    before = client.timed_out
+    client.mark_timed_out(7)
+
+    assert (before, client.timed_out) == (0, 7)
+
+
+def test_what_the_supervisor_writes_leaves_claims_and_the_outbox_alone(sides: tuple[Cell, Cell]) -> None:
+    worker, supervisor = sides
+    worker.claim(1)
+    worker.put(b"one")
+    supervisor.interrupt(2**60)
+    supervisor.mark_timed_out(2**60)
+    supervisor.plan_look(NEVER)
+
+    assert worker.claim(2)
+    assert (supervisor.started, supervisor.finished, supervisor.read_outbox()) == (2, 0, b"one")
+    assert supervisor.withdraw(5) == 2

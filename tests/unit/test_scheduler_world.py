@@ -1,4 +1,4 @@
-"""Checks core/scheduler.py in a nasty world: frames come late, twice and in disorder, workers die at will."""
+"""Checks core/scheduler.py in a nasty world: frames come late, twice and in disorder, workers die or retire at will."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from crew_executor.core.budget import Budget
+
 from .fakes import hypothesis_settings, make_outcome
 from .world import CANCELLED, FakeWorker, World
 
-pytestmark = pytest.mark.timeout(140)  # a thorough run takes half a minute, and shrinking longer
+pytestmark = pytest.mark.timeout(300)  # a thorough run takes a minute or two, and shrinking longer
 
 DURATIONS = {"tiny": 1e-6, "short": 3e-4, "medium": 0.01, "long": 5.0}
 SURPRISES = (None, None, None, None, None, 0.0, 0.002, 1.0)
 KEYS = st.sampled_from(["tiny", "tiny", "short", "short", "short", "short", "medium", "long", "wild", "new"])
+BUDGETS = (
+    None, None, None, Budget(timeout=1.0), Budget(retries=1), Budget(crash_retries=1), Budget(retries=3),
+    Budget(timeout=1.0, retries=2, crash_retries=2, is_timeout_retried=True), Budget(timeout=1.0, crash_retries=2),
+)  # fmt: skip
+TASKS_MAX = (None, None, None, 7, 1)
 PAYLOADS = [bytes(size) for size in (0, 9, 10, 11, 12, 13, 14, 20_000, 60_000)]
 NUMBER = st.integers(0, 2**16)
 # Few rules with much in each: hypothesis then takes fewer decisions, and gets deeper into the world in the same time.
 SCRIPT = st.binary(min_size=48, max_size=96)
+DEATHS = ("die", "die_late", "die_late", "die_unread", "die_unknown")
 DEEDS = (
     "receive", "receive", "start", "start", "start", "finish", "finish", "finish", "sprint", "flush", "flush", "leave",
-    "read", "read", "read", "twice", "disorder",
+    "read", "read", "read", "twice", "disorder", "carry_out", "carry_out", "heed", "stop", "stop", "retire", "die",
+    "join",
 )  # fmt: skip
 TROUBLES = (
-    "cancel", "cancel", "cancel_all", "join", "join", "join", "join_1", "join_7", "reaction",
-    "die", "die_unknown", "die_unread", "dismiss", "dismiss", "attempt", "stranger", "again",
+    "cancel", "cancel", "cancel_all", "stop", "stop", "join", "join", "join", "join_1", "join_7", "reaction",
+    *DEATHS, "dismiss", "dismiss", "attempt", "stranger", "again",
 )  # fmt: skip
 
 
@@ -49,30 +58,44 @@ class NastyWorld(RuleBasedStateMachine):
 
     @rule(key=KEYS, count=st.integers(1, 20), priority=st.sampled_from([0, 0, 0, 1, -1]), size=NUMBER)
     def submit(self, key: str, count: int, priority: int, size: int) -> None:
-        for _ in range(count):
-            self.world.submit(key, priority, PAYLOADS[size % len(PAYLOADS)])
+        for number in range(size, size + count):
+            self.world.submit(key, priority, PAYLOADS[size % len(PAYLOADS)], BUDGETS[number % len(BUDGETS)])
 
     # ------------------------------------------------------------------ workers and links
+
+    def populate(self, number: int) -> None:
+        """Let a worker join if there are few: little happens in an empty world."""
+        if len(self.world.fakes) < 1 + number % 4:
+            self.world.join(TASKS_MAX[number // 4 % len(TASKS_MAX)])
 
     @rule(script=SCRIPT)
     def work(self, script: bytes) -> None:
         """Each two bytes are a deed and whose it is, the living first, then what the dead have left on their links."""
+        self.populate(script[0])
         for what, who in zip(script[::2], script[1::2], strict=False):
-            deed = DEEDS[what % len(DEEDS)]
             fakes = list(self.world.fakes.values())
             if what >= 224:
                 fakes += self.world.dead
-            if not fakes:
-                continue
-            fake = fakes[who % len(fakes)]
-            if deed in ("read", "twice", "disorder"):
-                self.read(fake, deed, who)
-            elif deed == "finish":
-                self.finish(fake, SURPRISES[what // len(DEEDS) % len(SURPRISES)])
-            elif deed == "sprint":
-                self.sprint(fake)
-            elif fake.is_alive:
-                getattr(fake, deed)()
+            if fakes:
+                self.do(DEEDS[what % len(DEEDS)], fakes[who % len(fakes)], what, who)
+
+    def do(self, deed: str, fake: FakeWorker, what: int, who: int) -> None:
+        if deed in ("read", "twice", "disorder"):
+            self.read(fake, deed, who)
+        elif deed == "finish":
+            self.finish(fake, SURPRISES[what // len(DEEDS) % len(SURPRISES)])
+        elif deed == "sprint":
+            self.sprint(fake)
+        elif deed == "carry_out":
+            self.world.carry_out(who)
+        elif deed == "stop":
+            self.stop(who)
+        elif deed == "join":
+            self.populate(who)
+        elif deed == "die":
+            self.die(fake, DEATHS[who // 8 % len(DEATHS)], who)
+        elif fake.is_alive and not (deed == "retire" and who % 4):  # it would be of no use for the rest of the script
+            getattr(fake, deed)()
 
     def finish(self, fake: FakeWorker, surprise: float | None) -> None:
         if fake.running is not None and fake.is_alive:
@@ -103,6 +126,7 @@ class NastyWorld(RuleBasedStateMachine):
     @rule(rounds=st.integers(1, 6))
     def all_work_well(self, rounds: int) -> None:
         """Everybody does what a good worker does on a good day; the client reads it all."""
+        self.populate(rounds)
         for fake in list(self.world.fakes.values()):
             for _ in range(rounds):
                 fake.receive()
@@ -111,6 +135,8 @@ class NastyWorld(RuleBasedStateMachine):
             fake.flush()
             while fake.link:
                 self.world.deliver(fake, fake.link.popleft())
+        while self.world.orders:
+            self.world.carry_out()
 
     # ------------------------------------------------------------------ trouble
 
@@ -125,9 +151,11 @@ class NastyWorld(RuleBasedStateMachine):
             world.scheduler.observe_reaction((0.0, 0.003, 0.5)[number % 3])
         elif kind.startswith("cancel"):
             self.cancel(kind, number)
-        elif kind.startswith("die"):
+        elif kind == "stop":
+            self.stop(number)
+        elif kind in DEATHS:
             if world.fakes:
-                self.die(list(world.fakes.values())[number % len(world.fakes)], kind)
+                self.die(list(world.fakes.values())[number % len(world.fakes)], kind, number)
         elif fakes:
             fake = fakes[number % len(fakes)]
             troubles: dict[str, Callable[[], None]] = {
@@ -151,8 +179,20 @@ class NastyWorld(RuleBasedStateMachine):
         elif world.tasks:
             world.cancel(world.tasks[number % len(world.tasks) + 1])
 
-    def die(self, fake: FakeWorker, kind: str) -> None:
-        """Die with what is held. Unknown: nobody knows what had started. Unread: the last outcomes come too late."""
+    def stop(self, number: int) -> None:
+        """Stop a task that is at a worker, waits, is stopped already, or whatever it is."""
+        world = self.world
+        groups = (world.where, world.scheduler.queue, world.where, world.ghosts, world.where, world.tasks.values())
+        tasks = list(groups[number % len(groups)])
+        if tasks:
+            world.stop_task(tasks[number // len(groups) % len(tasks)])
+
+    def die(self, fake: FakeWorker, kind: str, number: int) -> None:
+        """Die with what is held, by accident or not.
+
+        Unknown: nobody knows what had started. Unread: the last outcomes come too late. Late: for the running task's
+        timeout. And whoever gave the worker may have taken it away.
+        """
         if kind == "die":
             while fake.link and fake.is_alive:
                 self.world.deliver(fake, fake.link.popleft())
@@ -160,7 +200,9 @@ class NastyWorld(RuleBasedStateMachine):
             self.world.deliver(fake, ("outcomes", fake.outbox))
         fake.flush()
         if fake.is_alive:
-            self.world.lose(fake, None if kind == "die_unknown" else fake.started)
+            started = None if kind == "die_unknown" else fake.started
+            timed_out = fake.running[0] if fake.running is not None and kind == "die_late" else None
+            self.world.lose(fake, started, timed_out=timed_out, is_taken_away=number % 3 == 0)
 
     def claim(self, fake: FakeWorker, number: int, attempt: int) -> None:
         """Report a task that the worker does not hold, or one that it holds but another attempt of it."""
@@ -185,6 +227,8 @@ class NastyWorld(RuleBasedStateMachine):
             self.world.now += seconds
         self.world.tick()
         for number, fake in enumerate(fakes):
+            if ends >> number & 64:
+                self.world.carry_out(ends)
             if ends >> number & 1:
                 self.finish(fake, None)
                 fake.flush()

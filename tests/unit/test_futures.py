@@ -1,0 +1,94 @@
+"""Checks futures.py without workers: what a future says of the attempts before the last."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import Any
+
+import pytest
+
+from crew_executor import tracebacks
+from crew_executor.core.messages import OutcomeFlag
+from crew_executor.errors import BrokenCrewError
+from crew_executor.futures import CrewFuture, WorkerFacts
+
+from .fakes import RETRYABLE, make_outcome
+
+WARNING = {"message": "old", "module": "builtins", "category": "UserWarning", "filename": "f.py", "lineno": 1}
+
+
+class Noteless(Exception):
+    def add_note(self, note: str) -> None:
+        raise TypeError("no notes, please")
+
+
+def failure(error: Exception, *, is_warning: bool = False) -> Any:
+    """Return the outcome of an attempt that raised the error."""
+    parts = [tracebacks.dumps_error(error), json.dumps(tracebacks.describe(error)).encode()]
+    if is_warning:
+        parts.insert(1, json.dumps([WARNING]).encode())
+    flags = RETRYABLE | (OutcomeFlag.WARNINGS if is_warning else 0)
+    return make_outcome(1, flags=flags, parts=tuple(parts))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions keep notes since Python 3.11")
+def test_the_last_error_tells_of_the_earlier_attempts() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    future._failed_once(failure(ValueError("first")))
+    future._failed_once("worker w1 was lost")
+    future._finish(failure(KeyError("third")), WorkerFacts("w2"))
+
+    error = future.exception(timeout=0)
+    assert isinstance(error, KeyError)
+    assert [
+        "attempt 1 failed, too: builtins.ValueError: first",
+        "attempt 2 failed, too: worker w1 was lost",
+    ] == error.__notes__
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions keep notes since Python 3.11")
+def test_the_error_of_a_lost_task_tells_of_the_earlier_attempts() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    future._failed_once(failure(ValueError("first")))
+    future._finish_lost(BrokenCrewError("the pool is broken"))
+
+    assert ["attempt 1 failed, too: builtins.ValueError: first"] == future.exception(timeout=0).__notes__
+
+
+def test_an_error_that_refuses_notes_is_still_the_result_however_often_it_is_asked_for() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    future._failed_once("worker w1 was lost")
+    future._finish(failure(Noteless("no")), WorkerFacts("w2"))
+
+    assert [Noteless, Noteless] == [type(future.exception(timeout=0)) for _ in range(2)]
+
+
+def test_the_warnings_of_all_attempts_are_shown_and_kept() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    future._failed_once(failure(ValueError("first"), is_warning=True))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        future._finish(failure(ValueError("second"), is_warning=True), WorkerFacts("w2"))
+
+    assert ["old", "old"] == [str(warning.message) for warning in shown]
+    assert 2 == len(future._warnings)
+    assert ("second",) == future.exception(timeout=0).args
+
+
+def test_a_result_after_failed_attempts_is_a_result() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    future._failed_once(failure(ValueError("first")))
+    future._finish(make_outcome(1, parts=(b"\x80\x05K\x05.",)), WorkerFacts("w2"))
+
+    assert 5 == future.result(timeout=0)
+
+
+def test_a_future_whose_task_waits_for_another_attempt_is_pending_again() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    future._sent()
+    future._unsent()
+
+    assert not future.running()
+    assert not future.done()
