@@ -7,6 +7,7 @@ when it fails.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -15,6 +16,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,8 @@ SECONDS = float(os.environ.get("CREW_EXECUTOR_CHAOS_SECONDS", "30"))
 READY_SECONDS = 30.0
 SETTLE_SECONDS = 3 * client.DRAIN_SECONDS + client.REST_SECONDS + 30.0
 END_SECONDS = 20.0
-SUPERVISOR_FDS_MAX = 24
-"""A supervisor has 8 of its own, those of the launch that it is at, and some for each worker (monkey.py)."""
+SUPERVISOR_FDS_MAX = 40
+"""A supervisor has 8 of its own, those of the launches that it is at, and some for each worker (monkey.py)."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -91,13 +93,13 @@ class Run:
         return found
 
     def end(self) -> None:
-        """Kill what lives, and wait for the client."""
-        for words in self.living():
-            try:
-                os.kill(int(words.split()[0]), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait(END_SECONDS)
+        """Kill what lives, and what that has started meanwhile."""
+        until = time.monotonic() + END_SECONDS
+        while (living := self.living()) and time.monotonic() < until:
+            for words in living:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(words.split()[0]), signal.SIGKILL)
+            self.process.wait(END_SECONDS)
 
     def tails(self) -> str:
         """Return the ends of what the client wrote."""
