@@ -252,5 +252,5 @@ class NastyWorld(RuleBasedStateMachine):
             self.world.drain()
 
 
-NastyWorld.TestCase.settings = hypothesis_settings(examples=80, steps=40)
+NastyWorld.TestCase.settings = hypothesis_settings(examples=60, steps=40)
 TestNastyWorld = NastyWorld.TestCase
