@@ -374,7 +374,10 @@ def test_an_error_is_retryable_if_it_is_one_of_those_that_the_user_named(classes
 
 
 def test_no_error_is_retryable_if_the_user_named_none() -> None:
-    assert not is_retryable(run(fail, ValueError()))
+    outcome = run(fail, ValueError())
+
+    assert not is_retryable(outcome)
+    assert "" == notes_of(error_of(outcome)), "the call is not taken for classes"
 
 
 def test_a_result_is_not_retryable() -> None:

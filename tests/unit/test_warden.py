@@ -277,9 +277,11 @@ def test_an_order_for_the_next_task_begins_anew(warden: Warden, admit: Admit, ke
     go_on(cell, 8)
     warden.order_stop(PID, 8)
 
-    assert NOW + 0.1 + GRACE_SECONDS == warden.look(NOW + 0.1)
-    assert [(PID, INTERRUPT)] * 2 == kernel.take()
-    assert 0 == cell.timed_out
+    looks = [warden.look(NOW + 0.1), warden.look(NOW + 0.1 + GRACE_SECONDS), warden.look(NOW + 60)]
+
+    assert [NOW + 0.1 + GRACE_SECONDS, NOW + 0.1 + GRACE_SECONDS + FREEZE_SECONDS, NEVER] == looks
+    assert [INTERRUPT, INTERRUPT, FREEZE, KILL] == [number for _pid, number in kernel.take()]
+    assert 0 == cell.timed_out, "the timeout was the former task's"
 
 
 def test_an_order_for_the_next_task_lets_a_frozen_worker_go_first(warden: Warden, admit: Admit, kernel: Kernel) -> None:
