@@ -70,6 +70,7 @@ class Connection:
         self.is_reader_done = False
         self.killed_because = ""
         self.kill_at: float | None = None
+        self._unstarted_since: float | None = None
         self._run = run
         self._secret = secrets.token_hex(32)
         self._outgoing: deque[_Entry] = deque()
@@ -220,6 +221,8 @@ class Connection:
     def extend_deadlines(self, seconds: float) -> None:
         """Give the worker more time: the client itself stood still."""
         self.launched_at += seconds
+        if self._unstarted_since is not None:
+            self._unstarted_since += seconds
         if self.kill_at is not None:
             self.kill_at += seconds
 
@@ -233,6 +236,18 @@ class Connection:
         except ProtocolError as error:
             logger.error("the outbox of worker %s is damaged and was left out: %s", self.worker.name, error)
             return []
+
+    def unstarted_seconds(self, now: float) -> float:
+        """Return for how long the worker's next task has reached it and was not started, as far as was looked at."""
+        held = self.worker.held
+        next_ordinal = next(iter(held.values())).ordinal if held else 0
+        is_sending = bool(self._outgoing) or self._channel.link.send_lock.locked()
+        if next_ordinal <= self.cell.started or is_sending:
+            self._unstarted_since = None
+            return 0.0
+        if self._unstarted_since is None:
+            self._unstarted_since = now
+        return now - self._unstarted_since
 
     def stats(self) -> WorkerStats:
         """Return a snapshot of the worker; under the dispatcher's lock."""

@@ -9,8 +9,10 @@ Who comes along with news takes the lock, lets the scheduler decide, frees the l
 own thread: a submit() sends its frame itself, a reader thread resolves futures. The dispatcher thread has no part in
 that hot path; it keeps the time, scales, and buries workers.
 
-Rule 1: under the lock nothing blocks, and nothing of a user's runs. Rule 2: a finaliser or signal handler only puts
-an event into the queue; the lock is not re-entrant. Rule 3: whatever ends this thread ends every future with it.
+Rule 1: under the lock nothing blocks, and nothing of a user's is called. Rule 2: a signal handler or finaliser may run
+in the middle of it all the same, in the very thread that holds the lock, and call submit(): whoever finds that its own
+thread has the lock changes nothing, and leaves an event to the dispatcher thread. Rule 3: whatever ends that one ends
+every future with it.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import transport
+from .callbacks import CallbackThread
 from .connection import Connection, take_census
 from .core.budget import Budget
 from .core.messages import Outcome
 from .core.scaling import Scaler, ScalingRules
-from .core.scheduler import STOPPING, Scheduler, Task, Worker
+from .core.scheduler import NEW, STOPPING, Scheduler, Task, Worker
 from .errors import BrokenCrewError, LaunchError, ProtocolError
 from .futures import CrewFuture
 from .inheritance import Courier
@@ -63,7 +66,8 @@ class Dispatcher:
         self.run_id = secrets.randbits(64)
         self._max_pending = max_pending
         self._initializer, courier = initializer
-        self._lock = threading.Lock()
+        # Re-entrant only so that a handler that interrupts its holder can find out: _is_interrupting().
+        self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self)
@@ -84,6 +88,7 @@ class Dispatcher:
         self.broken: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._reader_idents: set[int] = set()
+        self._callbacks = CallbackThread(name)
         self.is_lent_a_thread = False
 
     # ------------------------------------------------------------------ for users' threads
@@ -99,6 +104,10 @@ class Dispatcher:
         """
         task = Task(next(self._task_ids), key, parts, future, priority=priority, budget=budget)
         future._task = task
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as in _is_interrupting(), which would cost a call
+            self._check_open()
+            self.mailbox.put(self._submit_late, task)
+            return
         with self._lock:
             if self._is_closing:
                 self._check_open()
@@ -113,8 +122,27 @@ class Dispatcher:
         for function, arguments in effects:
             function(*arguments)
 
+    def _is_interrupting(self) -> bool:
+        """Answer whether the caller is a signal handler or finaliser that has interrupted the holder of the lock."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
+
+    def _submit_late(self, task: Task) -> None:
+        """Take a task that was submitted from within the lock; in the dispatcher's thread."""
+        with self._lock:
+            is_taken = task.state is NEW and not self._is_closing
+            if is_taken:
+                self._scheduler.submit(task, time.monotonic())
+            effects = self._take_effects()
+        self._act(effects)
+        if not is_taken:
+            self._tell_cancelled([task])
+
+    def _is_ours(self) -> bool:
+        """Answer whether the calling thread is one that the rest waits for."""
+        return threading.get_ident() in self._reader_idents or self._callbacks.is_current()
+
     def _wait_for_room(self, max_pending: int) -> None:
-        if threading.get_ident() in self._reader_idents:
+        if self._is_ours():
             return  # a callback: the thread that would make room must not wait for it
         while self._scheduler.tasks_open >= max_pending:
             self._room.wait()
@@ -122,12 +150,18 @@ class Dispatcher:
 
     def shutdown(self, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; finish those that are here, or cancel the queued ones, then let the workers go."""
+        if self._is_interrupting():
+            self.mailbox.put(self._shut_down_late, cancel_futures)
+            return
         with self._lock:
             self._is_closing = True
             self._room.notify_all()
             cancelled = self._scheduler.cancel_all() if cancel_futures else []
         self._tell_cancelled(cancelled)
         self.mailbox.put(self._nothing)
+
+    def _shut_down_late(self, cancel_futures: bool) -> None:
+        self.shutdown(cancel_futures=cancel_futures)
 
     def close_later(self) -> None:
         """Ask for shutdown(); safe in a finaliser or signal handler."""
@@ -139,9 +173,9 @@ class Dispatcher:
         self.mailbox.put(self._kill_all, signal_number)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until every task is done and every worker gone."""
-        if threading.get_ident() in self._reader_idents:
-            return  # a callback of a future: the dispatcher waits for this very thread
+        """Wait until every task is done, every callback has run, and every worker is gone."""
+        if self._is_ours() or self._is_interrupting():
+            return  # a callback, or a handler in the lock's holder: the dispatcher waits for this very thread
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
@@ -194,6 +228,9 @@ class Dispatcher:
         task = future._task
         if task is None:
             return False
+        if self._is_interrupting():
+            self.mailbox.put(self._cancel_late, future, is_running_included)
+            return False  # not yet
         with self._lock:
             is_dropped = self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)
             if is_dropped:
@@ -204,6 +241,10 @@ class Dispatcher:
             effects = self._take_effects()
         self._act(effects)
         return is_dropped
+
+    def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
+        if self.cancel(future, is_running_included):
+            future._finish_cancelled(self._callbacks.run)
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
 
@@ -293,18 +334,19 @@ class Dispatcher:
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
             future, task.handle = task.handle, None  # the two refer to each other: not even a done one would be freed
-            future._finish(outcome, facts)
+            future._finish(outcome, facts, self._callbacks.run)
 
     def _tell_cancelled(self, tasks: list[Task]) -> None:
         for task in tasks:
             future, task.handle = task.handle, None
-            future._finish_cancelled()
+            if future is not None:
+                future._finish_cancelled(self._callbacks.run)
 
     def _fail_crashed(self, task: Task, connection: Connection) -> None:
         future: CrewFuture[Any] = task.handle
         task.handle = None
         error, times = loss_error(future.name(), task, connection)
-        future._finish_lost(error, connection.facts, times)
+        future._finish_lost(error, connection.facts, times, self._callbacks.run)
 
     # ------------------------------------------------------------------ the readers' threads
 
@@ -408,6 +450,8 @@ class Dispatcher:
             logger.exception("the dispatcher of %s failed", self.name)
             self._break(BrokenCrewError(f"the dispatcher of executor {self.name} failed: {error!r}"), error)
             self._workforce.close_all()
+        finally:
+            self._callbacks.close()
 
     def _turn(self, wake_at: float | None) -> float | None:
         """Wait for an event or the time, handle both; return when to wake next."""
@@ -538,7 +582,7 @@ class Dispatcher:
             failure = BrokenCrewError(str(error))
             failure.__cause__ = cause
             future, task.handle = task.handle, None
-            future._finish_lost(failure)
+            future._finish_lost(failure, call_back=self._callbacks.run)
         self._kill_all(signal.SIGKILL)
 
     def _kill_all(self, signal_number: int) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import inheritance, serialize
+from . import inheritance, serialize, tracebacks
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
@@ -156,9 +156,10 @@ class CrewExecutor(Executor):
         Args:
             name: the tasks' name, in records, errors and reports.
             priority: higher runs first; first in first out within one priority. Default 0.
-            timeout: seconds that each run of a task may take, from its start. Then it is interrupted by a
-                KeyboardInterrupt, half a second later its worker is killed, and it fails with TaskTimeoutError. In
-                map() it holds for each item. Default: no limit.
+            timeout: seconds that each run of a task may take, from the start of the call; to unpickle the call, with
+                the imports that takes, it has 30 s more. Then it is interrupted by a KeyboardInterrupt, half a second
+                later its worker is killed, and it fails with TaskTimeoutError. In map() it holds for each item.
+                Default: no limit.
             retries: how often a task is run again after an exception of `retry_on`. Default 0.
             retry_on: an exception class or a tuple of them; TaskTimeoutError is an Exception, too. Default Exception.
             crash_retries: how often a task is run again after its worker died while it ran. Default 0. A worker that
@@ -336,8 +337,7 @@ def _pickling_error(
             return TypeError(
                 f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()"
             )
-    if hasattr(error, "add_note"):
-        error.add_note(f"raised while pickling the call of {name} in the client")
+    tracebacks.add_note(error, f"raised while pickling the call of {name} in the client")
     return error
 
 

@@ -6,7 +6,6 @@ asker, never the threads that serve all. Nothing here knows dispatchers or socke
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ from .errors import TaskTimeoutError, WorkerCrashError
 from .log import logger
 
 T = TypeVar("T")
+CallBack = Callable[["CrewFuture[Any]"], None]
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ class TaskRecord:
 ATTEMPT_TEXT_MAX = 200
 """Characters of an earlier attempt's error that are told with the last one."""
 
-_making = threading.Lock()
-"""Held while a future's condition is made, and while a future without one is finished: see _Lazy."""
+_making = threading.RLock()
+"""Held while a future's condition is made, and while a future without one is finished: see _LazyCondition. Re-entrant,
+because a signal handler or finaliser may use a future while its thread is here."""
 
 
 class _LazyCondition:
@@ -286,8 +287,14 @@ class CrewFuture(Future[T]):
         """Remember how an attempt ended that is not the last; called under the dispatcher's lock."""
         self._failed_attempts = (*self._failed_attempts, how)
 
-    def _finish(self, outcome: Outcome, worker: WorkerFacts) -> None:
-        """Take the outcome and wake whoever waits. Called once, outside every lock of ours."""
+    def _finish(self, outcome: Outcome, worker: WorkerFacts, call_back: CallBack | None = None) -> None:
+        """Take the outcome and wake whoever waits. Called once, outside every lock of ours.
+
+        Args:
+            outcome: what the worker reported.
+            worker: which one.
+            call_back: runs the callbacks of this future, here or elsewhere; None: here. So in the methods below.
+        """
         self._worker = worker
         if self._failed_attempts:
             self._show_attempts_warnings()
@@ -301,18 +308,20 @@ class CrewFuture(Future[T]):
             if self._made_condition is None:
                 self._state = FINISHED  # nobody waits, nobody has added a callback
                 return
-        self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result")
+        self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result", call_back)
 
-    def _announce(self, how: str) -> None:
-        """Set the last state, tell the waiters, run the callbacks."""
+    def _announce(self, how: str, call_back: CallBack | None) -> None:
+        """Set the last state, tell the waiters, have the callbacks run."""
         with self._condition:
             self._state = FINISHED
             for waiter in self._waiters:
                 getattr(waiter, how)(self)
             self._condition.notify_all()
-        self._call_back()
+        if self._done_callbacks:
+            (call_back or CrewFuture._call_back)(self)
 
     def _call_back(self) -> None:
+        """Run the callbacks here."""
         for callback in self._done_callbacks:
             try:
                 callback(self)
@@ -329,6 +338,7 @@ class CrewFuture(Future[T]):
         error: BaseException,
         worker: WorkerFacts | None = None,
         times: tuple[float, float, float | None, int] | None = None,
+        call_back: CallBack | None = None,
     ) -> None:
         """Fail the future with an error of ours; `times` as those of an outcome."""
         self._worker = worker
@@ -338,9 +348,9 @@ class CrewFuture(Future[T]):
         self._exception = error
         self._frames = error.__traceback__
         self._is_open = True
-        self._announce("add_exception")
+        self._announce("add_exception", call_back)
 
-    def _finish_cancelled(self) -> None:
+    def _finish_cancelled(self, call_back: CallBack | None = None) -> None:
         """Go straight to the last state: no worker will ever look at this future and notify its waiters."""
         with self._condition:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED):
@@ -349,7 +359,8 @@ class CrewFuture(Future[T]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._call_back()
+        if self._done_callbacks:
+            (call_back or CrewFuture._call_back)(self)
 
     # ------------------------------------------------------------------ inside
 
@@ -385,7 +396,9 @@ class CrewFuture(Future[T]):
             except BaseException as error:
                 self._exception = error
                 self._frames = error.__traceback__
-                _note(error, f"raised while unpickling the result of {command_of(self._fn)} in the client")
+                tracebacks.add_note(
+                    error, f"raised while unpickling the result of {command_of(self._fn)} in the client"
+                )
         self._times = outcome[4:]
         self._is_open = True
         with _making:
@@ -401,7 +414,7 @@ class CrewFuture(Future[T]):
             if isinstance(how, Outcome):
                 report = json.loads(how.parts[-1])
                 text = f"{report['type_name']}: {report['text'][:ATTEMPT_TEXT_MAX]}"
-            _note(error, f"attempt {number} failed, too: {text}")
+            tracebacks.add_note(error, f"attempt {number} failed, too: {text}")
 
     def _wait_opened(self) -> None:
         with self._condition:
@@ -424,12 +437,6 @@ def command_of(fn: Any) -> str:
     return f"{getattr(fn, '__module__', None) or 'builtins'}.{name or type(fn).__qualname__}"
 
 
-def _note(error: BaseException, note: str) -> None:
-    if hasattr(error, "add_note"):
-        with contextlib.suppress(Exception):  # a class that refuses notes goes without
-            error.add_note(note)
-
-
 def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
     """Show a task's warnings through this process's filters and return them. Never raises."""
     shown = []
@@ -448,7 +455,7 @@ def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
 
 def _after_fork_in_child() -> None:
     global _making
-    _making = threading.Lock()  # another thread of the parent may have held it
+    _making = threading.RLock()  # another thread of the parent may have held it
 
 
 if hasattr(os, "register_at_fork"):

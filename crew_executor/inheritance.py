@@ -3,7 +3,7 @@
 They refuse to be pickled unless a process is being spawned, and hand their descriptors to the Popen that spawns it.
 While an initializer is pickled, a Courier stands in for that Popen: it keeps copies of the descriptors, which go to
 each worker beside its link; in the pickle stands their place in that row. Objects of the fork context cannot travel:
-their semaphores have no name. multiprocessing says so.
+their semaphores have no name.
 """
 
 from __future__ import annotations
@@ -67,9 +67,16 @@ def dumps(value: Any) -> tuple[bytes, Courier | None]:
     from multiprocessing import context
     from multiprocessing.reduction import ForkingPickler
 
+    synchronize = sys.modules.get("multiprocessing.synchronize")
     reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
 
     def reduce(item: Any) -> Any:
+        if synchronize is not None and isinstance(item, synchronize.SemLock) and item._semlock.name is None:
+            # Python 3.10 would send its address, and the worker would crash with it.
+            raise RuntimeError(
+                f"a {type(item).__name__} of the fork context cannot reach workers, which are not forked from this "
+                "process: make it with multiprocessing.get_context('spawn')"
+            )
         reducer = reducers.get(type(item))
         return NotImplemented if reducer is None else reducer(item)
 

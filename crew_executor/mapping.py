@@ -67,23 +67,20 @@ def _results(
     try:
         while waiting:
             # No name here may hold a result while it is yielded: it lives as long as the consumer wants.
-            results = unpack(_result_or_cancel(waiting.popleft(), deadline))
+            results = unpack(_take_first_result(waiting, deadline))
             waiting.extend(itertools.islice(more, 1))
             yield from results
     finally:
-        for future in waiting:
-            future.cancel()
+        # The last one first: if a running task is cancelled, its worker must not find the next one still queued.
+        while waiting:
+            waiting.pop().cancel()
 
 
-def _result_or_cancel(future: Future[Any], deadline: float | None) -> list[Any]:
-    """Return the result as the only item of a list, so that whoever pops it has the only reference."""
-    try:
-        return [future.result(None if deadline is None else deadline - time.monotonic())]
-    except BaseException:
-        future.cancel()  # it may still be queued when the time is over
-        raise
-    finally:
-        del future
+def _take_first_result(waiting: deque[Future[Any]], deadline: float | None) -> list[Any]:
+    """Return the first result as the only item of a list, so that whoever pops it has the only reference."""
+    box = [waiting[0].result(None if deadline is None else deadline - time.monotonic())]
+    waiting.popleft()
+    return box
 
 
 def _single(box: list[T]) -> Iterator[T]:

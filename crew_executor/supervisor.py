@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from . import serialize, tracebacks, transport
 from .oom import OomCounter
 from .supervisor_wire import CELL_PLACE, recv_message, send_message
-from .warden import NEVER, Warden
+from .warden import NEVER, Warden, signal_worker
 from .worker import process as worker_process
 from .worker.call import RSS_UNIT
 
@@ -171,8 +171,7 @@ class Supervisor:
     def _kill(self, launch_id: str, signal_number: int) -> None:
         for pid, known in self._workers.items():
             if known == launch_id:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal_number)
+                signal_worker(pid, signal_number)
 
     def _stop(self, launch_id: str, ordinal: int) -> None:
         for pid, known in self._workers.items():
@@ -207,13 +206,11 @@ class Supervisor:
     def _kill_group(self, pid: int) -> None:
         """Kill what a crashed worker's tasks have left in its process group."""
         if pid in self._workers:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            signal_worker(pid, signal.SIGKILL)
 
     def _end_all(self) -> None:
         for pid in self._workers:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            signal_worker(pid, signal.SIGKILL)
         if os.getppid() == self._client_pid and not self._is_client_gone:
             return  # an orderly end: a process that a task detached on purpose may live on
         from .processes import kill_descendants  # late: it imports psutil, needed once in a life

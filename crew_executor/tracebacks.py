@@ -7,6 +7,7 @@ globally: the reducers live in the pickler of this module alone.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
 from types import FunctionType, TracebackType
@@ -49,6 +50,16 @@ def describe(error: BaseException, frames: TracebackType | None = None) -> dict[
         "text": text[:TEXT_MAX],
         "traceback_text": lines[-TEXT_MAX:],
     }
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception, unless its class refuses; Python 3.10 keeps it but does not print it."""
+    with contextlib.suppress(Exception):
+        if hasattr(error, "add_note"):
+            error.add_note(note)
+            return
+        notes = [*getattr(error, "__notes__", []), note]
+        error.__dict__["__notes__"] = notes
 
 
 def remote_error(report: dict[str, str], why: str) -> RemoteTaskError:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from typing import Any, ParamSpec, TypeVar
 
+from .callbacks import quick
 from .executor import CrewExecutor
 from .futures import CrewFuture
 from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
@@ -26,7 +27,7 @@ class ExecutorView(Executor):
     def __init__(self, executor: CrewExecutor, options: TaskOptions) -> None:
         self._executor = executor
         self._options = options
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant for signal handlers and finalisers: they may submit, too
         self._open: set[Future[Any]] = set()
         self._is_shut_down = False
         self._max_workers = executor._max_workers
@@ -106,6 +107,7 @@ class ExecutorView(Executor):
     def __repr__(self) -> str:
         return f"<ExecutorView of {self._executor!r} with {self._options}>"
 
+    @quick
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._open.discard(future)

@@ -93,13 +93,22 @@ class Warden:
             elif action is Action.KILL:
                 if pid in self._timed_out:
                     cell.mark_timed_out(stop.ordinal)
-                os.killpg(pid, signal.SIGKILL)
+                signal_worker(pid, signal.SIGKILL)
         if action in (Action.THAW, Action.KILL, Action.FORGET):
             self._forget_stop(pid)
 
     def _forget_stop(self, pid: int) -> None:
         self._stops.pop(pid, None)
         self._timed_out.discard(pid)
+
+
+def signal_worker(pid: int, signal_number: int) -> None:
+    """Send a signal to a worker and to what its tasks have started; no error if they are gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal_number)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) != pid:  # a task has moved it to another group
+            os.kill(pid, signal_number)
 
 
 def _is_frozen(pid: int) -> bool:

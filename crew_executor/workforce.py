@@ -25,6 +25,11 @@ EXIT_GRACE = 5.0
 """Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
 
 
+START_SECONDS = 30.0
+"""Seconds within which a worker must start a task that has reached it. One that does not is frozen, or a thread that a
+task has left behind holds its interpreter lock: it is killed, and the task runs elsewhere."""
+
+
 class Home(Protocol):
     """What the workforce asks of its dispatcher. Called by the dispatcher's thread."""
 
@@ -140,6 +145,9 @@ class Workforce:
                     connection.kill_at = now
                     connection.killed_because = "the executor was shut down"
                     self._to_kill.append((connection, connection.killed_because))
+            elif connection.unstarted_seconds(now) >= START_SECONDS and not connection.killed_because:
+                because = f"it did not start its task within {START_SECONDS:g} s: it is frozen, or its lock is held"
+                self._to_kill.append((connection, because))
             elif worker.is_ready and (is_idle_end or now - connection.launched_at >= walltime):
                 leavers.append(worker)
             if worker.is_leaving and not worker.held and connection.kill_at is None:

@@ -41,7 +41,7 @@ UNKNOWN_SECONDS = 60.0
 
 _NO_KEY: Hashable = object()
 
-QUEUED, SENT, STOPPING, DONE = "queued", "sent", "stopping", "done"
+NEW, QUEUED, SENT, STOPPING, DONE = "new", "queued", "sent", "stopping", "done"
 _RETRYABLE = int(OutcomeFlag.RETRYABLE)
 
 
@@ -91,7 +91,7 @@ class Task:
         self.priority = priority
         self.budget = budget
         self.attempt = 1
-        self.state = QUEUED
+        self.state = NEW
         self.worker: Worker | None = None
         self.ordinal = 0
         self.estimate = UNKNOWN_SECONDS
@@ -218,6 +218,7 @@ class Scheduler:
 
     def submit(self, task: Task, now: float) -> None:
         """Accept a new task and send it at once if a worker has room for it."""
+        task.state = QUEUED
         self.queue.append(task)
         if self._idle:
             self._fill(next(reversed(self._idle)), now)
@@ -225,10 +226,11 @@ class Scheduler:
             self._fill(next(iter(self._thin)), now)
 
     def cancel(self, task: Task) -> bool:
-        """Drop a queued task; False when it has been sent or is done."""
-        if task.state is not QUEUED:
+        """Drop a task that is queued, or has not even been submitted; False when it has been sent or is done."""
+        if task.state is QUEUED:
+            self.queue.forget()
+        elif task.state is not NEW:
             return False
-        self.queue.forget()
         self._mark_done(task)
         return True
 

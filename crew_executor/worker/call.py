@@ -9,7 +9,6 @@ then, 0 otherwise. It is set and cleared inside the `try` that catches what the 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -29,6 +28,9 @@ from .memory import MemoryLimits
 WARNINGS_MAX = 100
 """Warnings of one task that are kept (RULES 27)."""
 WARNING_TEXT_MAX = 2000
+UNPICKLE_SECONDS = 30.0
+"""What a task with a timeout has on top of it until its call is unpickled: a new worker imports what it needs then,
+which must not make a short timeout impossible to meet."""
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -36,16 +38,6 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 def max_rss() -> int:
     """Return this process's high-water mark of resident memory in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-
-
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note to an exception, unless its class refuses; Python 3.10 keeps it but does not print it."""
-    with contextlib.suppress(Exception):
-        if hasattr(error, "add_note"):
-            error.add_note(note)
-            return
-        notes = [*getattr(error, "__notes__", []), note]
-        error.__dict__["__notes__"] = notes
 
 
 class TaskInterrupted(KeyboardInterrupt):
@@ -58,6 +50,7 @@ class CallRunner:
     Args:
         worker: the name of the worker, for notes on errors that happen around the user's code.
         must_stop: answers whether the task with an ordinal is to be interrupted.
+        set_deadline: called with an ordinal and seconds: that task may run so long from now on.
         limits: what the process may use of memory.
     """
 
@@ -65,10 +58,12 @@ class CallRunner:
         self,
         worker: str,
         must_stop: Callable[[int], bool] = lambda _ordinal: False,
+        set_deadline: Callable[[int, float], None] = lambda _ordinal, _seconds: None,
         limits: MemoryLimits | None = None,
     ) -> None:
         self._worker = worker
         self._must_stop = must_stop
+        self._set_deadline = set_deadline
         self._limits = limits or MemoryLimits()
         self._armed = 0
         self._is_interrupted = False
@@ -113,9 +108,13 @@ class CallRunner:
                 self._armed = task.ordinal
                 if self._must_stop(task.ordinal):  # the signal came before `_armed` was set, and did nothing
                     self.interrupt(0, None)
+                if task.timeout:
+                    self._set_deadline(task.ordinal, task.timeout + UNPICKLE_SECONDS)
                 fn, args, kwargs = serialize.loads(task.parts[0])
                 self._fn = fn
                 doing = ""
+                if task.timeout:
+                    self._set_deadline(task.ordinal, task.timeout)
                 t0 = time.perf_counter()
                 try:
                     value = fn(*args, **kwargs)
@@ -137,9 +136,9 @@ class CallRunner:
             # The first frame is ours; the user's begin behind it.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             if doing:
-                add_note(error, f"raised while {doing} in worker {self._worker}")
+                tracebacks.add_note(error, f"raised while {doing} in worker {self._worker}")
             if isinstance(error, MemoryError) and self._limits.task_max:
-                add_note(error, self._limits.describe())
+                tracebacks.add_note(error, self._limits.describe())
         except BaseException as broken:  # an exception class that refuses attributes
             error = broken
         if self._is_interrupted and task is not None and task.timeout:
@@ -170,7 +169,7 @@ class CallRunner:
         try:
             return isinstance(error, serialize.loads(classes))
         except BaseException as broken:
-            add_note(error, f"not retried: retry_on cannot be used in worker {self._worker}: {broken!r}")
+            tracebacks.add_note(error, f"not retried: retry_on cannot be used in worker {self._worker}: {broken!r}")
             return False
 
     def _catch_warning(

@@ -60,7 +60,7 @@ class WorkerLoop:
         self._limits = limits
         self._is_retiring = False  # it has said that it starts nothing more
         self._supervisor_pid = os.getppid()
-        self._runner = CallRunner(name, cell.is_to_be_interrupted, limits)
+        self._runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits)
         self._unsent = 0  # outcomes in the outbox
         self._flushed_at = 0.0
         self._last_ordinal = 0
@@ -108,8 +108,6 @@ class WorkerLoop:
         cell = self._cell
         if not cell.claim(item.ordinal):
             return
-        if item.timeout and cell.set_deadline(item.ordinal, time.monotonic() + item.timeout):
-            self._wake_supervisor()
         encoded = encode_outcome(self._runner.run(item))
         if not cell.put(encoded):
             self._flush()
@@ -122,8 +120,10 @@ class WorkerLoop:
         if time.perf_counter() - self._flushed_at > FLUSH_SECONDS:
             self._flush()
 
-    def _wake_supervisor(self) -> None:
-        if os.getppid() == self._supervisor_pid:  # else it is dead, and this process about to be
+    def _set_deadline(self, ordinal: int, seconds: float) -> None:
+        """Give the running task so many seconds from now on; wake the supervisor if it would look too late."""
+        is_too_late = self._cell.set_deadline(ordinal, time.monotonic() + seconds)
+        if is_too_late and os.getppid() == self._supervisor_pid:  # else it is dead, and this process about to be
             os.kill(self._supervisor_pid, signal.SIGCHLD)
 
     def _flush(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from .helpers import (
     FailsToUnpickle,
     TwoArguments,
     add,
+    die,
     fail_with_cause,
     identity,
     make,
@@ -228,6 +230,69 @@ def test_a_task_that_forks_and_lets_its_child_return_is_one_task(executor: CrewE
 
     assert set(pids) <= {worker.pid for worker in executor.stats().workers}
     assert executor.submit(add, 1, 1).result() == 2
+
+
+def test_a_callback_may_wait_for_another_task() -> None:
+    """Whatever worker runs it, also one that must be launched first, after the only one was lost."""
+    seen = []
+    done = threading.Event()
+    with CrewExecutor(1) as executor:
+
+        def wait_for_another(_future: concurrent.futures.Future[object]) -> None:
+            seen.append(executor.submit(add, 1, 1).result(timeout=30))
+            if len(seen) == 2:
+                done.set()
+
+        executor.submit(add, 1, 1).add_done_callback(wait_for_another)
+        executor.submit(die).add_done_callback(wait_for_another)
+        assert done.wait(30)
+
+    assert seen == [2, 2]
+
+
+def test_shutdown_waits_for_callbacks() -> None:
+    seen = []
+
+    def be_slow(_future: concurrent.futures.Future[object]) -> None:
+        time.sleep(0.2)
+        seen.append(1)
+
+    with CrewExecutor(2) as executor:
+        for _ in range(3):
+            executor.submit(add, 1, 1).add_done_callback(be_slow)
+
+    assert seen == [1, 1, 1]
+
+
+SUBMITS_IN_HANDLERS = """
+import signal, sys, threading
+from crew_executor import CrewExecutor
+late = []
+with CrewExecutor(2) as executor:
+    def handler(*_):
+        future = executor.submit(pow, 2, 10)
+        late.append(future)
+        if len(late) % 3 == 0:
+            late[-3].cancel()
+        executor.stats()
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
+    futures = [executor.submit(pow, 2, 3) for _ in range(5000)]
+    results = [future.result() for future in futures]
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    assert results == [8] * 5000
+    assert {future.result() for future in late if not future.cancelled()} == {1024}, "each has a result"
+print(len(late) > 50)
+"""
+
+
+def test_a_signal_handler_may_submit_at_any_moment() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SUBMITS_IN_HANDLERS], capture_output=True, text=True, timeout=50, check=False
+    )
+
+    assert (run.stdout, run.stderr) == ("True\n", "")
 
 
 def test_wait_and_as_completed_know_our_futures(executor: CrewExecutor) -> None:

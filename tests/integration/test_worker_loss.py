@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crew_executor import BrokenCrewError, CrewExecutor, LaunchError, WorkerCrashError
+from crew_executor import BrokenCrewError, CrewExecutor, LaunchError, WorkerCrashError, workforce
 from crew_executor.launchers import LocalLauncher, supervisor_handle
 
 from .helpers import add, append_line, die, exit_now, is_alive, touch_and_wait, wait_until
@@ -232,3 +232,16 @@ def test_large_arguments_and_results_travel_and_do_not_block_submit() -> None:
         futures = [executor.submit(operator.concat, blob, b"x") for _ in range(3)]
 
         assert all(len(future.result(timeout=60)) == 50_000_001 for future in futures)
+
+
+def test_a_worker_frozen_before_its_task_is_replaced_and_the_task_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(workforce, "START_SECONDS", 1.0)
+    with CrewExecutor(1) as executor:
+        pid = executor.submit(os.getpid).result(timeout=30)
+        os.kill(pid, signal.SIGSTOP)
+
+        assert executor.submit(append_line, str(tmp_path / "runs"), "once").result(timeout=30) == "once"
+        assert executor.submit(os.getpid).result(timeout=30) != pid
+    assert (tmp_path / "runs").read_text() == "once\n"

@@ -6,14 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crew_executor.core.scheduler import DONE, SENT, Task
+from crew_executor.core.scheduler import DONE, QUEUED, SENT, Task
 from crew_executor.core.taskqueue import TaskQueue
 
 from .fakes import hypothesis_settings
 
 
 def make(task_id: int, priority: int = 0) -> Task:
-    return Task(task_id, "f", (b"",), priority=priority)
+    """Return a task as the scheduler puts it into the queue."""
+    task = Task(task_id, "f", (b"",), priority=priority)
+    task.state = QUEUED
+    return task
 
 
 def fill(*tasks: Task) -> TaskQueue:
