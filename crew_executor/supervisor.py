@@ -58,6 +58,7 @@ class Supervisor:
         self._warden = Warden()
         self._oom = OomCounter()
         self._next_look = NEVER
+        self._is_client_gone = False  # without a word: its socket is closed a while before it has died
         self._prctl = _prctl()
         self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._pid = os.getpid()
@@ -98,6 +99,7 @@ class Supervisor:
         if self._control.fileno() in ready:
             received = recv_message(self._control)
             if received is None or received[0]["op"] == "bye":
+                self._is_client_gone = received is None
                 return False
             message, descriptors = received
             if message["op"] == "launch":
@@ -209,7 +211,7 @@ class Supervisor:
     def _end_all(self) -> None:
         for pid in self._workers:
             signal_worker(pid, signal.SIGKILL)
-        if os.getppid() == self._client_pid:
+        if os.getppid() == self._client_pid and not self._is_client_gone:
             return  # an orderly end: a process that a task detached on purpose may live on
         from .processes import kill_descendants  # late: it imports psutil, needed once in a life
 

@@ -83,7 +83,7 @@ def test_workers_that_are_taken_away_cost_nothing_for_tasks_that_may_run_twice_a
     is_timeout_retried=st.booleans(),
     spenders=st.lists(st.sampled_from(SPENDERS), max_size=40),
 )
-@hypothesis_settings(examples=60)
+@hypothesis_settings(examples=30)
 def test_whatever_happens_the_runs_are_bounded(
     retries: int, crash_retries: int, is_timeout_retried: bool, spenders: list[str]
 ) -> None:

@@ -17,7 +17,13 @@ from crew_executor import serialize
 from crew_executor.core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
 from crew_executor.errors import RemoteTaskError, TaskTimeoutError
 from crew_executor.tracebacks import loads_error
-from crew_executor.worker.call import WARNINGS_MAX, CallRunner, TaskInterrupted, dump_initializer_error
+from crew_executor.worker.call import (
+    UNPICKLE_SECONDS,
+    WARNINGS_MAX,
+    CallRunner,
+    TaskInterrupted,
+    dump_initializer_error,
+)
 from crew_executor.worker.memory import MemoryLimits
 
 
@@ -26,8 +32,12 @@ class Bell:
 
     def __init__(self) -> None:
         self.ordered: set[int] = set()
-        self.runner = CallRunner("w1", lambda ordinal: ordinal in self.ordered)
+        self.runner = CallRunner("w1", lambda ordinal: ordinal in self.ordered, self.set_deadline)
         self.heard: list[str] = []
+        self.deadlines: list[tuple[int, float]] = []
+
+    def set_deadline(self, ordinal: int, seconds: float) -> None:
+        self.deadlines.append((ordinal, seconds))
 
     def strike(self, ordinal: int) -> None:
         """Do what the supervisor does: name the task, then signal."""
@@ -320,6 +330,13 @@ def test_a_task_with_a_timeout_that_is_not_interrupted_has_not_timed_out() -> No
     assert isinstance(error_of(run(fail, KeyboardInterrupt(), timeout=1e-9)), KeyboardInterrupt)
 
 
+def test_the_time_of_a_task_begins_with_its_call_and_unpickling_has_its_own() -> None:
+    run(add, 2, 3, ordinal=4, timeout=2.0)
+    run(add, 2, 3, ordinal=5)
+
+    assert [(4, 2.0 + UNPICKLE_SECONDS), (4, 2.0)] == bell.deadlines
+
+
 def test_a_task_that_swallows_its_interrupt_and_returns_has_timed_out() -> None:
     error = error_of(run(swallow, 1, timeout=1.0))
 
@@ -374,7 +391,10 @@ def test_an_error_is_retryable_if_it_is_one_of_those_that_the_user_named(classes
 
 
 def test_no_error_is_retryable_if_the_user_named_none() -> None:
-    assert not is_retryable(run(fail, ValueError()))
+    outcome = run(fail, ValueError())
+
+    assert not is_retryable(outcome)
+    assert "" == notes_of(error_of(outcome)), "the call is not taken for classes"
 
 
 def test_a_result_is_not_retryable() -> None:

@@ -4,6 +4,7 @@ Read from the sources by ast: nothing is imported, no process is started.
 """
 
 import ast
+import functools
 import importlib.util
 import os
 import re
@@ -31,8 +32,13 @@ def files_in(directory: Path) -> set[str]:
     return {path.relative_to(directory).as_posix() for path in files}
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def functions_in(path: Path) -> Iterator[Function]:
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, Function):
             yield node
 
@@ -41,7 +47,7 @@ def methods_in(path: Path) -> set[Function]:
     """The functions whose first argument is self or cls and needs no annotation."""
     return {
         function
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ClassDef)
         for function in node.body
         if isinstance(function, Function)
@@ -118,7 +124,7 @@ def test_every_function_is_annotated() -> None:
 
 
 def test_every_module_has_a_docstring() -> None:
-    assert [] == [name_of(path) for path in PACKAGE if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert [] == [name_of(path) for path in PACKAGE if not ast.get_docstring(tree_of(path))]
 
 
 def test_every_directory_of_tests_is_a_package() -> None:

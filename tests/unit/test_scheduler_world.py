@@ -208,7 +208,10 @@ class NastyWorld(RuleBasedStateMachine):
         """Report a task that the worker does not hold, or one that it holds but another attempt of it."""
         candidates = list(self.world.tasks.values()) if attempt == 1 else list(fake.worker.held.values())
         task = candidates[number % len(candidates)] if candidates else None
-        if task is not None and (attempt != 1 or self.world.where.get(task) is not fake.worker):
+        if task is None:
+            return
+        holder = self.world.where.get(task) or self.world.ghosts.get(task)
+        if attempt != task.attempt or holder is not fake.worker:
             outcomes = [make_outcome(task.task_id, attempt, seconds=9.0), make_outcome(10**9)]
             self.world.deliver(fake, ("outcomes", outcomes))
 
@@ -252,5 +255,5 @@ class NastyWorld(RuleBasedStateMachine):
             self.world.drain()
 
 
-NastyWorld.TestCase.settings = hypothesis_settings(examples=80, steps=40)
+NastyWorld.TestCase.settings = hypothesis_settings(examples=60, steps=40)
 TestNastyWorld = NastyWorld.TestCase

@@ -139,7 +139,7 @@ LOOKS = st.lists(
 
 
 @given(looks=LOOKS)
-@hypothesis_settings(examples=100)
+@hypothesis_settings(examples=60)
 def test_who_has_ended_the_task_is_never_killed_and_every_freeze_is_ended(
     looks: list[tuple[float, int, bool]],
 ) -> None:
@@ -164,7 +164,7 @@ def test_who_has_ended_the_task_is_never_killed_and_every_freeze_is_ended(
 
 
 @given(looks=LOOKS)
-@hypothesis_settings(examples=40)
+@hypothesis_settings(examples=25)
 def test_a_stop_always_ends(looks: list[tuple[float, int, bool]]) -> None:
     """Whatever was seen before: three more looks, each when it is due, end it."""
     stop, now, halves = Stop(TASK), START, 0

@@ -27,6 +27,12 @@ class Kernel:
         self.signals: list[tuple[int, int]] = []
         self.frozen: set[int] = set()
         self.reaped: set[int] = set()
+        self.groups: dict[int, int] = {}  # of those that are not the leaders of their own
+
+    def getpgid(self, pid: int) -> int:
+        if pid in self.reaped:
+            raise ProcessLookupError
+        return self.groups.get(pid, pid)
 
     def kill(self, pid: int, number: int) -> None:
         if pid in self.reaped:
@@ -51,6 +57,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
     monkeypatch.setattr(os, "kill", kernel.kill)
     monkeypatch.setattr(os, "killpg", kernel.kill)
+    monkeypatch.setattr(os, "getpgid", kernel.getpgid)
     monkeypatch.setattr(os, "waitid", kernel.waitid, raising=False)
     return kernel
 
@@ -179,6 +186,17 @@ def test_a_worker_that_cannot_freeze_is_killed_all_the_same(warden: Warden, admi
     assert 7 == cell.timed_out
 
 
+def test_a_worker_that_a_task_has_moved_to_another_group_is_killed_with_the_one_it_had(
+    warden: Warden, admit: Admit, kernel: Kernel
+) -> None:
+    start(admit(PID), 7, NOW)
+    kernel.groups[PID] = 1
+    for now in (NOW, GRACE_OVER, GRACE_OVER + FREEZE_SECONDS):
+        warden.look(now)
+
+    assert [(PID, INTERRUPT), (PID, FREEZE), (PID, KILL), (PID, KILL)] == kernel.take(), "the group, and the worker"
+
+
 def test_a_task_that_heeds_its_interrupt_costs_nobody_anything(warden: Warden, admit: Admit, kernel: Kernel) -> None:
     cell = admit(PID)
     start(cell, 7, NOW)
@@ -277,9 +295,11 @@ def test_an_order_for_the_next_task_begins_anew(warden: Warden, admit: Admit, ke
     go_on(cell, 8)
     warden.order_stop(PID, 8)
 
-    assert NOW + 0.1 + GRACE_SECONDS == warden.look(NOW + 0.1)
-    assert [(PID, INTERRUPT)] * 2 == kernel.take()
-    assert 0 == cell.timed_out
+    looks = [warden.look(NOW + 0.1), warden.look(NOW + 0.1 + GRACE_SECONDS), warden.look(NOW + 60)]
+
+    assert [NOW + 0.1 + GRACE_SECONDS, NOW + 0.1 + GRACE_SECONDS + FREEZE_SECONDS, NEVER] == looks
+    assert [INTERRUPT, INTERRUPT, FREEZE, KILL] == [number for _pid, number in kernel.take()]
+    assert 0 == cell.timed_out, "the timeout was the former task's"
 
 
 def test_an_order_for_the_next_task_lets_a_frozen_worker_go_first(warden: Warden, admit: Admit, kernel: Kernel) -> None:
