@@ -33,6 +33,7 @@ CELL_BYTES = PAGE_BYTES + OUTBOX_BYTES
 
 # Slots of 8 bytes; those the client or the supervisor writes are on cache lines of their own.
 _STARTED, _FINISHED, _STARTED_AT, _EPOCH, _USED, _NEEDS_LOCK, _DEADLINE, _DEADLINE_FOR = 0, 1, 2, 3, 4, 5, 6, 7
+_ENDED = 8
 _WITHDRAWN, _KEPT, _KEPT_FOR = 16, 17, 18
 _INTERRUPT, _TIMED_OUT, _LOOK_AT = 32, 33, 34
 
@@ -161,6 +162,10 @@ class Cell:
             time.sleep(0.00005)
         return ordinal <= slots[_KEPT]
 
+    def end(self, ordinal: int) -> None:
+        """Mark the started task's call as over: to hand over its outcome may take as long as it likes."""
+        self._slots[_ENDED] = ordinal
+
     def finish(self, ordinal: int) -> None:
         """Mark the started task as finished; its outcome is in the outbox or sent."""
         self._slots[_FINISHED] = ordinal
@@ -216,8 +221,13 @@ class Cell:
         slots = self._slots
         ordinal = slots[_DEADLINE_FOR]
         deadline = self._clocks[_DEADLINE]
-        is_current = ordinal == slots[_STARTED] > slots[_FINISHED] and ordinal == slots[_DEADLINE_FOR]
+        is_current = ordinal == slots[_STARTED] > slots[_ENDED] and ordinal == slots[_DEADLINE_FOR]
         return (ordinal, deadline) if is_current else (0, float("inf"))
+
+    @property
+    def ended(self) -> int:
+        """The ordinal of the last task whose call is over, or 0; it is finished once its outcome is handed over."""
+        return self._slots[_ENDED]
 
     def plan_look(self, at: float) -> None:
         """Say when the supervisor will look at the deadline again; see set_deadline()."""

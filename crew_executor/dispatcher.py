@@ -538,7 +538,12 @@ class Dispatcher:
                 self._scheduler.outcomes(worker, connection.unsent_outcomes(), now)
                 is_taken_away = connection.exit is not None and connection.exit.is_launchers_fault
                 self._scheduler.worker_lost(
-                    worker, cell.started, now, timed_out=cell.timed_out or None, is_taken_away=is_taken_away
+                    worker,
+                    cell.started,
+                    now,
+                    timed_out=cell.timed_out or None,
+                    is_taken_away=is_taken_away,
+                    is_last=self._is_killing,
                 )
             effects = self._take_effects()
             self._room.notify_all()

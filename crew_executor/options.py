@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -44,8 +45,7 @@ class TaskOptions:
             raise TypeError(f"name must be a string, not {type(self.name).__name__}")
         if self.priority is not None and not isinstance(self.priority, int):
             raise TypeError(f"priority must be an integer, not {type(self.priority).__name__}")
-        if self.timeout is not None and not self.timeout > 0:  # "not above": NaN, too
-            raise ValueError(f"timeout must be None or a number of seconds above 0, not {self.timeout!r}")
+        _check_timeout(self.timeout)
         _check_retries("retries", self.retries)
         _check_retries("crash_retries", self.crash_retries)
         if self.retry_on is not None:
@@ -81,6 +81,15 @@ class TaskOptions:
             return None
         timeout = 0.0 if self.timeout in (None, math.inf) else float(self.timeout or 0.0)
         return Budget(timeout, self.retries or 0, self.crash_retries or 0, self._is_timeout_retried)
+
+
+def _check_timeout(timeout: Any) -> None:
+    if timeout is None:
+        return
+    if not isinstance(timeout, numbers.Real):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not float(timeout) > 0:  # "not above": NaN, too
+        raise ValueError(f"timeout must be None or a number of seconds above 0, not {timeout!r}")
 
 
 def _check_retries(name: str, number: int | None) -> None:

@@ -81,7 +81,7 @@ class Warden:
         stop, cell = self._stops.get(pid), self._cells[pid]
         if stop is None:
             return
-        action = stop.step(now, started=cell.started, finished=cell.finished, is_frozen=_is_frozen(pid))
+        action = stop.step(now, started=cell.started, ended=cell.ended, is_frozen=_is_frozen(pid))
         with contextlib.suppress(ProcessLookupError, PermissionError):  # ended meanwhile, or not ours any more
             if action is Action.INTERRUPT:
                 cell.interrupt(stop.ordinal)

@@ -336,6 +336,7 @@ class Scheduler:
         *,
         timed_out: int | None = None,
         is_taken_away: bool = False,
+        is_last: bool = False,
     ) -> None:
         """Judge the tasks of a worker that is gone. Its last outcomes have been delivered before.
 
@@ -346,6 +347,7 @@ class Scheduler:
             now: monotonic seconds.
             timed_out: the ordinal of the task for whose timeout it was killed, or None.
             is_taken_away: whoever gave the worker took it back: a loss that costs no budget.
+            is_last: nothing is run again, whatever its budget: the pool is being ended.
         """
         if self.workers.get(worker.name) is not worker:
             return
@@ -360,6 +362,8 @@ class Scheduler:
             if task.worker is worker:
                 del worker.held[task.task_id]
                 self._held -= 1
+                if is_last:
+                    task.budget = None
                 self._judge(task, worker, is_timed_out=task.ordinal == timed_out, is_taken_away=is_taken_away)
         self._fill_idle(now)
 

@@ -47,15 +47,15 @@ class Stop:
         """Whether FREEZE was ordered, and neither KILL nor THAW yet: whoever drops the stop then must thaw."""
         return self._next is Action.KILL
 
-    def step(self, now: float, *, started: int, finished: int, is_frozen: bool) -> Action:
+    def step(self, now: float, *, started: int, ended: int, is_frozen: bool) -> Action:
         """Decide what to do now; after KILL, THAW and FORGET the stop is over.
 
         Args:
             now: monotonic seconds.
-            started, finished: the last tasks that the worker started and finished, by its cell.
+            started, ended: the last tasks that the worker started, and whose calls are over, by its cell.
             is_frozen: whether the worker is known to stand still since FREEZE was ordered.
         """
-        is_over = started != self.ordinal or finished >= self.ordinal
+        is_over = started != self.ordinal or ended >= self.ordinal
         if self._next is Action.KILL:
             if not is_frozen and now < self.due:
                 return Action.WAIT

@@ -108,7 +108,9 @@ class WorkerLoop:
         cell = self._cell
         if not cell.claim(item.ordinal):
             return
-        encoded = encode_outcome(self._runner.run(item))
+        outcome = self._runner.run(item)
+        cell.end(item.ordinal)
+        encoded = encode_outcome(outcome)
         if not cell.put(encoded):
             self._flush()
             if not cell.put(encoded):

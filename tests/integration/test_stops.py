@@ -384,3 +384,46 @@ def test_a_worker_that_dies_of_itself_while_it_is_stopped_is_no_crash_for_anybod
     assert [executor.submit(identity, number).result(timeout=30) for number in range(20)] == list(range(20))
     assert future.cancelled()
     assert not isinstance(future.record().error, WorkerCrashError)
+
+
+def _return_much() -> bytes:
+    return bytes(50_000_000)
+
+
+SLOW_CLIENT = """
+import os, signal, sys
+from crew_executor import CrewExecutor
+from integration.test_stops import _return_much
+with CrewExecutor(1) as executor:
+    executor.submit(_return_much).result()
+    future = executor.options(timeout=0.3).submit(_return_much)
+    if os.fork() == 0:
+        os.kill(os.getppid(), signal.SIGSTOP)
+        import time
+        time.sleep(2)
+        os.kill(os.getppid(), signal.SIGCONT)
+        os._exit(0)
+    print(len(future.result()))
+"""
+
+
+def test_a_client_that_is_slow_to_take_a_result_costs_nobody_a_timeout() -> None:
+    """The call is over long before its deadline; its outcome waits for a client that stands still."""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SLOW_CLIENT],
+        capture_output=True, text=True, timeout=50, check=False, env=environment,
+    )  # fmt: skip
+
+    assert (run.stdout, run.stderr) == ("50000000\n", "")
+
+
+def test_kill_workers_runs_nothing_again(tmp_path: Path) -> None:
+    path = tmp_path / "effects"
+    with CrewExecutor(1) as executor:
+        future = executor.options(crash_retries=5).submit(_spoil, _sleep, str(path))
+        wait_until(lambda: _has_begun(path), "the task runs")
+        executor.kill_workers()
+
+        assert isinstance(future.exception(timeout=30), WorkerCrashError)
+    assert path.read_text() == "begun\n"

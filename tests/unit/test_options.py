@@ -27,7 +27,7 @@ from crew_executor.options import RETRIES_MAX, TaskOptions
         ("timeout", -1, ValueError, "timeout must be None or a number of seconds above 0, not -1"),
         ("timeout", math.nan, ValueError, "timeout must be None or a number of seconds above 0, not nan"),
         ("timeout", -math.inf, ValueError, "timeout must be None or a number of seconds above 0, not -inf"),
-        ("timeout", "5", TypeError, "'>' not supported"),
+        ("timeout", "5", TypeError, "timeout must be a number of seconds, not str"),
         ("retries", -1, ValueError, f"retries must be between 0 and {RETRIES_MAX}, not -1"),
         ("retries", RETRIES_MAX + 1, ValueError, f"retries must be between 0 and {RETRIES_MAX}, not {RETRIES_MAX + 1}"),
         ("retries", 1.0, TypeError, "retries must be an integer, not float"),

@@ -277,3 +277,12 @@ def test_a_timeout_of_another_task_is_not_this_ones(bench: Bench) -> None:
     bench.scheduler.worker_lost(worker, 2, 0.0, timed_out=1)
 
     assert [("retry", 2, "w1", "lost", 2)] == bench.take()
+
+
+def test_nothing_is_run_again_when_the_pool_is_being_ended(bench: Bench) -> None:
+    worker = bench.join("w1")
+    bench.submit(budget=Budget(crash_retries=3))
+    bench.take()
+    bench.scheduler.worker_lost(worker, 1, 0.0, is_last=True)
+
+    assert [("crash", 1, "w1")] == bench.take()

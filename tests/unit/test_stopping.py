@@ -11,13 +11,13 @@ from crew_executor.core.stopping import FREEZE_SECONDS, GRACE_SECONDS, Action, S
 from .fakes import hypothesis_settings
 
 TASK = 7
-RUNNING = {"started": TASK, "finished": TASK - 1}
+RUNNING = {"started": TASK, "ended": TASK - 1}
 OVER = [
-    pytest.param({"started": TASK, "finished": TASK}, id="finished"),
-    pytest.param({"started": TASK + 1, "finished": TASK}, id="the next one runs"),
-    pytest.param({"started": TASK + 1, "finished": TASK + 1}, id="the next one is finished"),
+    pytest.param({"started": TASK, "ended": TASK}, id="finished"),
+    pytest.param({"started": TASK + 1, "ended": TASK}, id="the next one runs"),
+    pytest.param({"started": TASK + 1, "ended": TASK + 1}, id="the next one is finished"),
 ]
-NOT_BEGUN = {"started": TASK - 1, "finished": TASK - 1}
+NOT_BEGUN = {"started": TASK - 1, "ended": TASK - 1}
 START = 100.0
 GRACE_OVER = START + GRACE_SECONDS
 FREEZE_OVER = GRACE_OVER + FREEZE_SECONDS
@@ -150,7 +150,7 @@ def test_who_has_ended_the_task_is_never_killed_and_every_freeze_is_ended(
         halves += progress
         started, finished = TASK + halves // 2, TASK - 1 + (halves + 1) // 2
         was_due = stop.due
-        action = stop.step(now, started=started, finished=finished, is_frozen=is_frozen)
+        action = stop.step(now, started=started, ended=finished, is_frozen=is_frozen)
         is_running = started == TASK > finished
         assert is_running or action not in (Action.KILL, Action.INTERRUPT, Action.FREEZE)
         assert not is_running or action not in (Action.THAW, Action.FORGET)
@@ -172,6 +172,6 @@ def test_a_stop_always_ends(looks: list[tuple[float, int, bool]]) -> None:
         halves += progress
         now = max(now + seconds, stop.due)
         started, finished = TASK + halves // 2, TASK - 1 + (halves + 1) // 2
-        if stop.step(now, started=started, finished=finished, is_frozen=is_frozen) in ENDS:
+        if stop.step(now, started=started, ended=finished, is_frozen=is_frozen) in ENDS:
             return
     pytest.fail("the stop goes on for ever")
