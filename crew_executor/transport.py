@@ -8,6 +8,7 @@ Rules that NNG's own behaviour dictates (each measured; see docs/adr/0001):
    the parent inert in the child and unregisters pynng's exit hook there.
 2. Only the thread that waits for an aio frees it. Others close the stream or shut the socket; the waiter then returns.
 3. A blocked wait holds no interpreter lock, but Python's signal handlers run only after it returned.
+4. A read or write begun on a closed stream may never end: closing must not come between the look and the call.
 """
 
 from __future__ import annotations
@@ -157,6 +158,8 @@ class Link:
         self._buffer = bytearray(RECEIVE_BYTES)
         self._address = nng.ffi.from_buffer(self._buffer)
         self._start = self._end = 0
+        self._large: tuple[bytearray, int] | None = None  # a frame above RECEIVE_BYTES, and how much of it is here
+        self._gate = threading.Lock()  # between "is it closed?" and NNG's call; rule 4 of this file
         self.send_lock = threading.Lock()
         self._unsettled: tuple[Any, ...] | None = None
         self._socket = sock
@@ -168,7 +171,7 @@ class Link:
         """Return the next frame without its length.
 
         Args:
-            timeout: seconds to wait for each read, None for ever.
+            timeout: seconds to wait for each read, None for ever. What had arrived is kept for the next call.
             limit: the longest frame accepted, in bytes.
 
         Raises:
@@ -176,7 +179,7 @@ class Link:
             LinkTimeout: nothing came in time.
             ProtocolError: the frame is longer than `limit`.
         """
-        while True:
+        while self._large is None:
             have = self._end - self._start
             if have >= _LENGTH.size:
                 (length,) = _LENGTH.unpack_from(self._buffer, self._start)
@@ -188,24 +191,34 @@ class Link:
                     self._start += whole
                     return memoryview(bytes(self._buffer[start : self._start]))
                 if whole > RECEIVE_BYTES:
-                    return self._recv_large(length, timeout)
+                    self._begin_large(length)
+                    break
             if self._start:
                 self._buffer[:have] = self._buffer[self._start : self._end]
                 self._start, self._end = 0, have
             self._end += self._read(self._address + self._end, RECEIVE_BYTES - self._end, timeout)
+        return self._recv_large(timeout)
 
-    def _recv_large(self, length: int, timeout: float | None) -> memoryview:
+    def _begin_large(self, length: int) -> None:
+        """Make room for a frame that does not fit into the buffer, whose beginning is there."""
         frame = bytearray(length)
         got = self._end - self._start - _LENGTH.size
         frame[:got] = self._buffer[self._start + _LENGTH.size : self._end]
         self._start = self._end = 0
+        self._large = (frame, got)
+
+    def _recv_large(self, timeout: float | None) -> memoryview:
+        assert self._large is not None
+        frame, got = self._large
         address = self._nng.ffi.from_buffer(frame)
-        while got < length:
-            got += self._read(address + got, length - got, timeout)
+        while got < len(frame):
+            got += self._read(address + got, len(frame) - got, timeout)
+            self._large = (frame, got)
+        self._large = None
         return memoryview(frame)
 
     def _read(self, address: Any, capacity: int, timeout: float | None) -> int:
-        if self._is_inert or self._is_closed:
+        if self._is_inert:
             raise LinkClosed("receiving: the link is closed")
         lib, aio = self._nng.lib, self._recv_aio
         timeout_ms = -1 if timeout is None else max(1, int(timeout * 1000))
@@ -215,7 +228,10 @@ class Link:
         iov = self._recv_iov
         iov[0].iov_buf, iov[0].iov_len = address, capacity
         lib.nng_aio_set_iov(aio, 1, iov)
-        lib.nng_stream_recv(self._stream, aio)
+        with self._gate:
+            if self._is_closed:
+                raise LinkClosed("receiving: the link is closed")
+            lib.nng_stream_recv(self._stream, aio)
         lib.nng_aio_wait(aio)
         code = lib.nng_aio_result(aio)
         if code == 0:
@@ -269,7 +285,7 @@ class Link:
         already says that all bytes are gone, waiting for that report is put off to the next write: it would cost a
         thread switch (about 50 us) for nothing.
         """
-        if self._is_inert or self._is_closed:
+        if self._is_inert:
             raise LinkClosed("sending: the link is closed")
         nng = self._nng
         lib, aio, iov = nng.lib, self._send_aio, self._send_iov
@@ -278,7 +294,10 @@ class Link:
         while sent < total:
             iov[0].iov_buf, iov[0].iov_len = start + sent, total - sent
             lib.nng_aio_set_iov(aio, 1, iov)
-            lib.nng_stream_send(self._stream, aio)
+            with self._gate:
+                if self._is_closed:
+                    raise LinkClosed("sending: the link is closed")
+                lib.nng_stream_send(self._stream, aio)
             if lib.nng_aio_count(aio) == total - sent:
                 self._unsettled = (data, start)  # keeps the memory until NNG is done with it
                 return
@@ -298,10 +317,12 @@ class Link:
 
     def close(self) -> None:
         """Close the stream: a blocked recv() or send() raises LinkClosed. Idempotent, from any thread."""
-        if self._is_inert or self._is_closed:
+        if self._is_inert:
             return
-        self._is_closed = True
-        self._nng.lib.nng_stream_close(self._stream)
+        with self._gate:
+            if not self._is_closed:
+                self._is_closed = True
+                self._nng.lib.nng_stream_close(self._stream)
 
     def free(self) -> None:
         """Give the memory back. For the one reader, after its last recv(), when nobody will send any more."""

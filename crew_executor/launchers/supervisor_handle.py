@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -167,6 +168,9 @@ class SupervisorHandle:
                 # Perhaps it cannot run at all: this must count, or it would be tried again for ever.
                 on_exit(WorkerExit(name, reason="the supervisor of local workers ended before it started the worker"))
             else:
+                # The kernel ends the worker, but nobody the processes that its tasks have started.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
                 on_exit(WorkerExit(name, pid, reason="its supervisor died", is_launchers_fault=True))
 
 

@@ -204,6 +204,16 @@ def test_a_killed_supervisor_is_replaced_and_costs_only_running_tasks(tmp_path: 
         assert supervisor_handle.running() is not handle
 
 
+def test_a_killed_supervisor_leaves_no_process_of_its_workers_tasks() -> None:
+    with CrewExecutor(1) as executor:
+        child = executor.submit(_leave_a_child).result(timeout=30)
+        assert is_alive(child)
+        handle = supervisor_handle.running()
+        assert handle is not None
+        os.kill(handle.pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(child), "the child of the task is gone")
+
+
 def test_short_tasks_are_not_trapped_behind_a_long_one_of_the_same_function() -> None:
     with CrewExecutor(2) as executor:
         for _ in range(50):

@@ -1,0 +1,73 @@
+"""Links: what arrives in pieces, late, or not at all."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from crew_executor import transport
+from crew_executor.transport import Link, LinkClosed, LinkTimeout
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Link, socket.socket]]:
+    """A link, and the bare socket of its peer."""
+    ours, theirs = socket.socketpair()
+    link = transport.open_socket(ours)
+    yield link, theirs
+    theirs.close()
+    link.free()
+
+
+@pytest.mark.parametrize("size", [6_000, 60_000, 64 * 1024, 1_000_000])
+@pytest.mark.parametrize("cut", [0, 3, 8, 9, 5_000])
+def test_a_frame_interrupted_by_a_timeout_is_whole_at_last(
+    ends: tuple[Link, socket.socket], size: int, cut: int
+) -> None:
+    """The sender stands still in the middle of a frame for longer than the receiver waits; more than once."""
+    link, peer = ends
+    frame = struct.pack("<Q", size) + bytes(range(256)) * (size // 256 + 1)
+    frame = frame[: 8 + size]
+    peer.sendall(frame[:cut])
+    with pytest.raises(LinkTimeout):
+        link.recv(timeout=0.01)
+    peer.sendall(frame[cut : cut + 1])
+    with pytest.raises(LinkTimeout):
+        link.recv(timeout=0.01)
+    rest = threading.Thread(target=peer.sendall, args=(frame[cut + 1 :] + struct.pack("<Q", 2) + b"ok",))
+    rest.start()
+
+    assert bytes(link.recv()) == frame[8:]
+    assert bytes(link.recv()) == b"ok"
+    rest.join()
+
+
+def test_a_closed_link_neither_sends_nor_receives(ends: tuple[Link, socket.socket]) -> None:
+    link, _peer = ends
+    link.close()
+    link.close()
+    with pytest.raises(LinkClosed):
+        link.send([struct.pack("<Q", 1), b"x"])
+    with pytest.raises(LinkClosed):
+        link.recv()
+
+
+def test_close_ends_a_waiting_reader(ends: tuple[Link, socket.socket]) -> None:
+    link, _peer = ends
+    ended = threading.Event()
+
+    def read() -> None:
+        with pytest.raises(LinkClosed):
+            link.recv()
+        ended.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    link.close()
+
+    assert ended.wait(30)
+    reader.join()
