@@ -136,6 +136,7 @@ class Workforce:
                 continue  # its reader is finishing what had arrived
             if not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
                 connection.killed_because = f"it did not join within startup_timeout={timeout:g} s"
+                connection.kill_at = now + EXIT_GRACE
                 self._to_kill.append((connection, connection.killed_because))
             elif connection.kill_at is not None and now >= connection.kill_at:
                 connection.kill_at = now + EXIT_GRACE
@@ -158,7 +159,9 @@ class Workforce:
         """Return the times of the workers' clocks that watch() must not miss."""
         times = []
         for connection in self.connections.values():
-            if not connection.is_joined and connection.exit is None:
+            if connection.exit is not None:
+                continue  # its reader is finishing what had arrived; no clock of its matters any more
+            if not connection.is_joined and not connection.killed_because:
                 times.append(connection.launched_at + self._launcher.startup_timeout)
             if connection.kill_at is not None:
                 times.append(connection.kill_at)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import LaunchError
+from ..log import logger
 from ..supervisor_wire import recv_message, send_message
 from .base import WorkerExit
 
@@ -22,7 +23,9 @@ BYE_SECONDS = 5.0
 
 _BOOT = (
     "import sys, json; a = json.loads(sys.argv[1]); "
-    "sys.path[:] = [p for p in sys.path if p]; sys.path += [p for p in a['sys_path'] if p not in sys.path]; "
+    "sys.path[:] = [p for p in sys.path if p]; "
+    "sys.path.insert(0, a['root']); import crew_executor; del sys.path[0]; "
+    "sys.path += [p for p in a['sys_path'] if p not in sys.path]; "
     "from crew_executor.{module} import {function}; {function}(*a['arguments'])"
 )
 
@@ -31,15 +34,12 @@ def boot_arguments(module: str, function: str, arguments: list[Any]) -> list[str
     """Return the interpreter's arguments that run a function of ours, wherever the package was imported from.
 
     The interpreter's own path stays in front, the client's is appended: a `queue.py` beside the user's script must not
-    break our imports.
+    break our imports. The package itself is that of the client, even where the path leads to another copy of it: the two
+    would not understand each other.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = [*filter(None, sys.path), root]
-    return [
-        "-c",
-        _BOOT.format(module=module, function=function),
-        json.dumps({"sys_path": path, "arguments": arguments}),
-    ]
+    boot = {"root": root, "sys_path": [*filter(None, sys.path), root], "arguments": arguments}
+    return ["-c", _BOOT.format(module=module, function=function), json.dumps(boot)]
 
 
 def interpreter_arguments() -> list[str]:
@@ -140,7 +140,14 @@ class SupervisorHandle:
                 received = None
             if received is None:
                 break
-            self._handle(received[0])
+            try:
+                self._handle(received[0])
+            except (
+                Exception
+            ):  # whatever it is, this supervisor is of no more use, and its workers must be accounted for
+                logger.exception("a report of the supervisor of local workers cannot be understood: it is given up")
+                self._process.kill()
+                break
         self._lose()
 
     def _handle(self, event: dict[str, Any]) -> None:
