@@ -34,8 +34,8 @@ def boot_arguments(module: str, function: str, arguments: list[Any]) -> list[str
     """Return the interpreter's arguments that run a function of ours, wherever the package was imported from.
 
     The interpreter's own path stays in front, the client's is appended: a `queue.py` beside the user's script must not
-    break our imports. The package itself is that of the client, even where the path leads to another copy of it: the two
-    would not understand each other.
+    break our imports. The package itself is that of the client, even where the path leads to another copy of it, which
+    might speak another version of our messages.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     boot = {"root": root, "sys_path": [*filter(None, sys.path), root], "arguments": arguments}

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+import crew_executor
+
 from .helpers import is_alive, wait_until
 
 SLEEPERS = """
@@ -217,6 +219,21 @@ def test_a_stray_module_beside_the_script_does_not_break_workers(tmp_path: Path)
     )
 
     assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
+def test_workers_use_the_clients_copy_of_the_package_whatever_the_path_says(tmp_path: Path) -> None:
+    other = tmp_path / "crew_executor"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise ImportError('another copy')")
+    root = Path(crew_executor.__file__).parents[1]
+    script = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from crew_executor import CrewExecutor\n"
+        "with CrewExecutor(1) as executor: print(executor.submit(pow, 2, 10).result())"
+    )
+    run = _run(script, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+
+    assert (run.stdout, run.stderr) == ("1024\n", "")
 
 
 def test_output_of_tasks_reaches_the_clients_streams_and_stdin_is_empty() -> None:
