@@ -142,9 +142,7 @@ class SupervisorHandle:
                 break
             try:
                 self._handle(received[0])
-            except (
-                Exception
-            ):  # whatever it is, this supervisor is of no more use, and its workers must be accounted for
+            except Exception:  # this supervisor is of no more use, and its workers must be accounted for
                 logger.exception("a report of the supervisor of local workers cannot be understood: it is given up")
                 self._process.kill()
                 break
