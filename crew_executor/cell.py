@@ -236,6 +236,11 @@ class Cell:
     # ------------------------------------------------------------------ the client's side
 
     @property
+    def interrupted(self) -> int:
+        """The ordinal of the last task that was to be interrupted, or 0."""
+        return self._slots[_INTERRUPT]
+
+    @property
     def timed_out(self) -> int:
         """The ordinal of the task for whose timeout the worker was killed, or 0."""
         return self._slots[_TIMED_OUT]

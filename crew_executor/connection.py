@@ -10,6 +10,7 @@ import hmac
 import os
 import queue
 import secrets
+import signal
 import socket
 import threading
 from collections import deque
@@ -122,6 +123,24 @@ class Connection:
     def put_go(self, ordinal: int) -> None:
         """Queue the word to leave after a task; called under the dispatcher's lock."""
         self._outgoing.append((Kind.GO, ordinal, []))
+
+    @property
+    def has_failed_to_start(self) -> bool:
+        """Whether the launch of this worker, which has exited, came to nothing.
+
+        Also if it had joined, but ended by itself before it started a task: what made it do so would make the next one
+        do so, too, and each would be given the same task. Who killed it from outside has nothing to do with that.
+        """
+        if self.exit is None or self.exit.is_launchers_fault:
+            return False
+        has_ended_by_itself = self.exit.exitcode is not None and self.exit.exitcode > 0
+        return not self.is_ready or (has_ended_by_itself and not self.cell.started)
+
+    @property
+    def timed_out(self) -> int:
+        """The ordinal of the task for whose timeout the worker, which has exited, was ended; or 0."""
+        is_interrupt = self.exit is not None and self.exit.exitcode == -signal.SIGINT  # the task took our handler away
+        return self.cell.timed_out or (self.cell.interrupted if is_interrupt else 0)
 
     @property
     def has_outgoing(self) -> bool:

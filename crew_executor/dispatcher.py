@@ -39,7 +39,7 @@ from .inheritance import Courier
 from .launchers import Launcher
 from .log import logger
 from .mailbox import Event, Mailbox
-from .obituary import describe_loss, loss_error
+from .obituary import describe_loss, loss_error, run_times
 from .reader import serve
 from .stats import Stats
 from .workforce import Workforce
@@ -148,10 +148,10 @@ class Dispatcher:
             self._room.wait()
             self._check_open()
 
-    def shutdown(self, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, cancel_futures: bool = False) -> None:
         """Take no more tasks; finish those that are here, or cancel the queued ones, then let the workers go."""
         if self._is_interrupting():
-            self.mailbox.put(self._shut_down_late, cancel_futures)
+            self.mailbox.put(self.shutdown, cancel_futures)
             return
         with self._lock:
             self._is_closing = True
@@ -159,9 +159,6 @@ class Dispatcher:
             cancelled = self._scheduler.cancel_all() if cancel_futures else []
         self._tell_cancelled(cancelled)
         self.mailbox.put(self._nothing)
-
-    def _shut_down_late(self, cancel_futures: bool) -> None:
-        self.shutdown(cancel_futures=cancel_futures)
 
     def close_later(self) -> None:
         """Ask for shutdown(); safe in a finaliser or signal handler."""
@@ -232,6 +229,7 @@ class Dispatcher:
             self.mailbox.put(self._cancel_late, future, is_running_included)
             return False  # not yet
         with self._lock:
+            worker = task.worker
             is_dropped = self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)
             if is_dropped:
                 task.handle = None
@@ -240,6 +238,11 @@ class Dispatcher:
                     self._poke()
             effects = self._take_effects()
         self._act(effects)
+        if task.state is STOPPING and worker is not None:
+            with self._lock:  # its record says where and since when it ran
+                connection = self._connections.get(worker.name)
+                if connection is not None:
+                    future._worker, future._times = connection.facts, run_times(connection)
         return is_dropped
 
     def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
@@ -365,7 +368,6 @@ class Dispatcher:
         if connection.killed_because:
             return  # it came too late: its death is under way and must not cost a task
         connection.is_ready = True
-        self._scaler.launch_succeeded()
         if not self._is_killing:
             self._scheduler.worker_ready(connection.worker, time.monotonic())
             self._poke()
@@ -380,6 +382,8 @@ class Dispatcher:
         with self._lock:
             now = time.monotonic()
             self._scheduler.observe_reaction(now - sent_at)
+            if self._scaler.failures:
+                self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
             self._scheduler.outcomes(connection.worker, outcomes, now)
             if self._max_pending is not None:
                 self._room.notify_all()
@@ -397,7 +401,9 @@ class Dispatcher:
         self._decide(self._let_retire, connection, ordinal)
 
     def _let_retire(self, connection: Connection, ordinal: int) -> None:
-        self._decisions.append(f"worker {connection.worker.name} is replaced: it is above max_worker_memory")
+        self._decisions.append(
+            f"worker {connection.worker.name} is replaced: max_worker_memory or max_task_memory was met"
+        )
         self._scheduler.retired(connection.worker, ordinal, time.monotonic())
         self._poke()
 
@@ -438,8 +444,7 @@ class Dispatcher:
             self._is_poked = True
             self.mailbox.put(self._nothing)
 
-    def _nothing(self) -> None:
-        """Only wake the thread."""
+    def _nothing(self) -> None: ...  # only to wake the thread
 
     def _run(self) -> None:
         try:
@@ -541,7 +546,7 @@ class Dispatcher:
                     worker,
                     cell.started,
                     now,
-                    timed_out=cell.timed_out or None,
+                    timed_out=connection.timed_out or None,
                     is_taken_away=is_taken_away,
                     is_last=self._is_killing,
                 )

@@ -238,21 +238,21 @@ class CrewFuture(Future[T]):
         name, worker = self._name or command, self._worker or WorkerFacts()
         attempts = self._task.attempt if self._worker is not None else 0
         if self.cancelled():
-            error: BaseException = CancelledError(f"task {name} was cancelled")
-            return TaskRecord(name, command, "cancel", error=error, submitted=self._submitted)
-        if not self.done():
+            failure: BaseException | None = CancelledError(f"task {name} was cancelled")
+        elif not self.done():
             return TaskRecord(name, command, submitted=self._submitted)
-        failure = self.exception()
+        else:
+            failure = self.exception()
         times: dict[str, Any] = {"submitted": self._submitted, "attempts": attempts}
         if self._times is not None:
             started, seconds, cpu_seconds, max_rss = self._times
             times |= {"started": started, "finished": started + seconds, "seconds": seconds}
             times |= {"queue_seconds": max(0.0, started - (self._submitted or started))}
-            times |= {"cpu_seconds": cpu_seconds, "max_rss": max_rss}
+            times |= {"cpu_seconds": cpu_seconds, "max_rss": max_rss or None}
         return TaskRecord(
             name,
             command,
-            _status(failure),
+            "cancel" if self.cancelled() else _status(failure),
             result=None if failure is not None else self._result,
             error=failure,
             traceback=None if failure is None else tracebacks.describe(failure, self._frames)["traceback_text"],

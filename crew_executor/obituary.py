@@ -30,18 +30,20 @@ def loss_error(name: str, task: Task, connection: Connection) -> tuple[CrewError
         connection: that of the dead worker; its exit is known.
     """
     end = connection.exit or WorkerExit(connection.worker.name)
-    if task.budget is not None and task.ordinal == connection.cell.timed_out:
+    if task.budget is not None and task.ordinal == connection.timed_out:
         error: CrewError = TaskTimeoutError(
             f"task {name} took longer than timeout={task.budget.timeout:g} s; it did not heed the interrupt, so worker "
             f"{connection.facts.name} was killed"
         )
     else:
         error = _crash_error(name, task, connection, end)
-    if task.ordinal != connection.cell.started:
-        return error, None
-    now = time.monotonic()
-    seconds = max(0.0, now - connection.cell.started_at)
-    return error, (time.time() - seconds, seconds, None, end.max_rss)
+    return error, run_times(connection) if task.ordinal == connection.cell.started else None
+
+
+def run_times(connection: Connection) -> Times:
+    """Return since when the task runs that the worker has started last, as the times of an outcome."""
+    seconds = max(0.0, time.monotonic() - connection.cell.started_at)
+    return time.time() - seconds, seconds, None, 0 if connection.exit is None else connection.exit.max_rss
 
 
 def _crash_error(name: str, task: Task, connection: Connection, end: WorkerExit) -> WorkerCrashError:
@@ -76,7 +78,8 @@ def launch_failure(connection: Connection, how: str) -> str:
     why = f"{connection.killed_because} ({end.describe()})" if connection.killed_because else end.describe()
     tail = connection.log_tail()
     output = f"the end of its output:\n{tail}" if tail else "it printed nothing"
-    return f"worker {connection.worker.name} did not come up: {why}; it was {how}; {output}"
+    what = "ended before it started a task" if connection.is_ready else "did not come up"
+    return f"worker {connection.worker.name} {what}: {why}; it was {how}; {output}"
 
 
 def _in_words(size: int) -> str:

@@ -46,6 +46,8 @@ class TaskOptions:
         if self.priority is not None and not isinstance(self.priority, int):
             raise TypeError(f"priority must be an integer, not {type(self.priority).__name__}")
         _check_timeout(self.timeout)
+        if self.cancel_running is not None and not isinstance(self.cancel_running, bool):
+            raise TypeError(f"cancel_running must be True or False, not {self.cancel_running!r}")
         _check_retries("retries", self.retries)
         _check_retries("crash_retries", self.crash_retries)
         if self.retry_on is not None:
@@ -88,7 +90,11 @@ def _check_timeout(timeout: Any) -> None:
         return
     if not isinstance(timeout, numbers.Real):
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if not float(timeout) > 0:  # "not above": NaN, too
+    try:
+        is_positive = float(timeout) > 0  # NaN is not
+    except OverflowError:
+        raise ValueError("timeout is too large for a number of seconds: use None or math.inf for no limit") from None
+    if not is_positive:
         raise ValueError(f"timeout must be None or a number of seconds above 0, not {timeout!r}")
 
 

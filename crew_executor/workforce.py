@@ -221,7 +221,7 @@ class Workforce:
         if connection.exit is None or not connection.is_reader_done:
             return
         self._home.worker_gone(connection)
-        if not connection.is_ready and not connection.exit.is_launchers_fault:
+        if connection.has_failed_to_start:
             text = launch_failure(connection, self._launcher.describe())
             self._home.launch_failed(text, connection.launched_at)
         self._home.worker_removed(connection)

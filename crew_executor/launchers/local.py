@@ -13,6 +13,9 @@ from typing import Any
 from . import supervisor_handle
 from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, Invitation, Launcher, WorkerExit
 
+BYTES_MAX = 1 << 62
+"""More than the kernel takes as a limit."""
+
 
 class LocalLauncher(Launcher):
     """Start workers on this machine.
@@ -110,9 +113,13 @@ class LocalLauncher(Launcher):
 
 
 def _checked_bytes(name: str, number: int | None) -> int | None:
-    if number is not None and not number > 0:
-        raise ValueError(f"{name} must be None or a number of bytes above 0, not {number!r}")
-    return None if number is None else int(number)
+    if number is None:
+        return None
+    if not isinstance(number, int):
+        raise TypeError(f"{name} must be None or a whole number of bytes, not {type(number).__name__}")
+    if not 0 < number <= BYTES_MAX:
+        raise ValueError(f"{name} must be None or a number of bytes above 0 and up to {BYTES_MAX}, not {number}")
+    return number
 
 
 def _launch_id(invitation: Invitation) -> str:

@@ -9,9 +9,11 @@ then, 0 otherwise. It is set and cleared inside the `try` that catches what the 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal.getsignal() takes a microsecond more, to make an enum of it
 import json
 import os
 import resource
+import signal
 import sys
 import time
 import warnings
@@ -68,6 +70,7 @@ class CallRunner:
         self._armed = 0
         self._is_interrupted = False
         self._fn: Any = None  # of the running task
+        self._handler = self.interrupt  # one object, to be known again
         self._pid = os.getpid()
         self._caught: list[dict[str, Any]] = []
         self._max_rss = max_rss()
@@ -84,6 +87,11 @@ class CallRunner:
         flags, parts = self._attempt(task)
         if os.getpid() != self._pid:
             os._exit(0)  # the task forked and its child came back: there is only one worker here
+        if self._is_interrupted:
+            # What the task has started it could not tidy up if it was interrupted in the midst of starting it.
+            from ..processes import kill_children_since  # late: it imports psutil
+
+            kill_children_since(self._started)
         started, seconds, cpu = self._started, self._seconds, cpu_clock() - cpu0
         if seconds > 0.001:
             self._max_rss = max_rss()  # what is shorter cannot have touched much
@@ -93,7 +101,11 @@ class CallRunner:
             self._caught = []
         return Outcome(task.task_id, task.attempt, flags, parts, started, seconds, cpu, self._max_rss)
 
-    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+    def install_handler(self) -> None:
+        """Take SIGINT, at first and after a task that took it: asyncio does so, and leaves another handler behind."""
+        signal.signal(signal.SIGINT, self._handler)
+
+    def interrupt(self, _signal_number: int, _frame: FrameType | None) -> None:
         """Raise in the running task if the signal is meant for it; the handler of the signal."""
         ordinal = self._armed
         if ordinal and self._must_stop(ordinal):
@@ -110,6 +122,7 @@ class CallRunner:
                     self.interrupt(0, None)
                 if task.timeout:
                     self._set_deadline(task.ordinal, task.timeout + UNPICKLE_SECONDS)
+                self._limits.impose()
                 fn, args, kwargs = serialize.loads(task.parts[0])
                 self._fn = fn
                 doing = ""
@@ -120,16 +133,20 @@ class CallRunner:
                     value = fn(*args, **kwargs)
                 finally:
                     self._seconds = time.perf_counter() - t0
-                if self._is_interrupted:
+                if self._is_stopped(task):
                     raise TaskInterrupted("the task went on after it was told to stop")
                 doing = "pickling the result"
                 return 0, (serialize.dumps(value),)
             finally:
                 self._armed = 0
+                self._limits.lift()
+                if _signal.getsignal(signal.SIGINT) is not self._handler:
+                    self.install_handler()
         except BaseException as error:
-            self._armed = 0  # the line above may be the one that was interrupted
-            with self._limits.lifted():
-                return self._error(error, doing, task)
+            self._armed = 0  # the lines above may be those that were interrupted
+            self._limits.lift()
+            self.install_handler()
+            return self._error(error, doing, task)
 
     def _error(self, error: BaseException, doing: str, task: TaskItem | None) -> tuple[int, tuple[bytes, ...]]:
         try:
@@ -138,10 +155,12 @@ class CallRunner:
             if doing:
                 tracebacks.add_note(error, f"raised while {doing} in worker {self._worker}")
             if isinstance(error, MemoryError) and self._limits.task_max:
+                self._limits.is_spent = True
                 tracebacks.add_note(error, self._limits.describe())
         except BaseException as broken:  # an exception class that refuses attributes
             error = broken
-        if self._is_interrupted and task is not None and task.timeout:
+        is_timeout = task is not None and task.timeout and self._is_stopped(task)
+        if task is not None and is_timeout:
             error = self._timeout_error(error, task)
         flags = OutcomeFlag.ERROR | OutcomeFlag.REPORT
         if task is not None and task.flags & TaskFlag.RETRY_ON and self._is_one_of(error, task.parts[-1]):
@@ -151,9 +170,16 @@ class CallRunner:
         try:
             part = tracebacks.dumps_error(error)
         except BaseException as broken:
-            stand_in = tracebacks.remote_error(report, f"it cannot be pickled: {type(broken).__name__}: {broken}")
+            why = f"{type(broken).__name__}: {broken}"
+            stand_in: BaseException = tracebacks.remote_error(report, f"it cannot be pickled: {why}")
+            if is_timeout:  # what cannot travel is what the task made of its interrupt
+                stand_in = TaskTimeoutError(f"{error}; what it raised then cannot be pickled: {why}")
             part = serialize.dumps(stand_in)
         return flags, (part, report_part)
+
+    def _is_stopped(self, task: TaskItem) -> bool:
+        """Answer whether the task was told to stop, whether or not it let our handler hear of it."""
+        return self._is_interrupted or self._must_stop(task.ordinal)
 
     def _timeout_error(self, error: BaseException, task: TaskItem) -> TaskTimeoutError:
         """Return what a task fails with that was interrupted for its timeout: the frames say where it was."""

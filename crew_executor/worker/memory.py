@@ -6,10 +6,8 @@ To watch and kill would be too late for a task that takes 10 GB in a tenth of a 
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import time
-from collections.abc import Iterator
 
 LOOK_SECONDS = 0.01
 """Between two looks at the size: one takes about 20 us."""
@@ -26,30 +24,28 @@ class MemoryLimits:
     def __init__(self, worker_max: int | None = None, task_max: int | None = None) -> None:
         self.worker_max = worker_max
         self.task_max = task_max
+        self.is_spent = False
+        """Set after a MemoryError: what the task has freed the C library may keep, in pieces too small for the next,
+        and the kernel counts it. The worker is of little use."""
         self._looked_at = 0.0
+        self._outer = resource.getrlimit(resource.RLIMIT_DATA)  # what the worker itself has
 
     def impose(self) -> None:
-        """Let the kernel enforce `task_max` from now on."""
+        """Let the kernel enforce `task_max` from now on: while a task runs."""
         if self.task_max:
-            _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            within = self.task_max if hard == resource.RLIM_INFINITY else min(self.task_max, hard)
+            soft, hard = self._outer
+            within = self.task_max if soft == resource.RLIM_INFINITY else min(self.task_max, soft)
             resource.setrlimit(resource.RLIMIT_DATA, (within, hard))
 
-    @contextlib.contextmanager
-    def lifted(self) -> Iterator[None]:
-        """Give room to tell of an error while the memory of the failed task is still held by its frames."""
-        if not self.task_max:
-            yield
-            return
-        _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-        try:
-            yield
-        finally:
-            self.impose()
+    def lift(self) -> None:
+        """Let the worker itself have what it needs: to receive, to send, to tell of an error."""
+        if self.task_max:
+            resource.setrlimit(resource.RLIMIT_DATA, self._outer)
 
     def is_exceeded(self) -> bool:
-        """Answer whether this process is above `worker_max`; looks at most every LOOK_SECONDS."""
+        """Answer whether this process is above `worker_max`, or spent; looks at most every LOOK_SECONDS."""
+        if self.is_spent:
+            return True
         if self.worker_max is None:
             return False
         now = time.monotonic()

@@ -68,7 +68,7 @@ class WorkerLoop:
     def run(self) -> None:
         """Work until the client lets this worker go; raise LinkClosed when it vanishes."""
         # Now, not before: initializers often ignore SIGINT, so that a Ctrl-C is for the client; here it always is.
-        signal.signal(signal.SIGINT, self._runner.interrupt)
+        self._runner.install_handler()
         while True:
             try:
                 frame = self._channel.recv(timeout=None if self._is_retiring else self._idle_timeout)
@@ -166,7 +166,6 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Cal
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
-    limits.impose()
     WorkerLoop(channel, cell, name, settings["idle_timeout"], limits).run()
     return 0
 

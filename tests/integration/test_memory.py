@@ -54,7 +54,6 @@ def test_workers_that_leak_all_the_time_lose_no_task() -> None:
 
 def test_a_task_that_grows_past_the_limit_fails_alone(tmp_path: Path) -> None:
     with CrewExecutor(1, launcher=LocalLauncher(max_task_memory=300 * MB)) as executor:
-        pid = executor.submit(os.getpid).result(timeout=30)
         error = executor.submit(_use, 1000 * MB).exception(timeout=30)
 
         assert isinstance(error, MemoryError)
@@ -62,7 +61,30 @@ def test_a_task_that_grows_past_the_limit_fails_alone(tmp_path: Path) -> None:
         assert any(f"{300 * MB} bytes" in note and "max_task_memory" in note for note in notes)
         assert executor.submit(_use, 100 * MB).result(timeout=30) == 100 * MB
         assert isinstance(executor.submit(_use, 1000 * MB).exception(timeout=30), MemoryError)
-        assert executor.submit(os.getpid).result(timeout=30) == pid
+
+
+def _chew() -> None:
+    kept = []
+    while True:
+        kept.append(bytearray(b"x") * MB)
+
+
+def test_a_task_that_ran_out_of_memory_leaves_room_for_the_next() -> None:
+    with CrewExecutor(1, launcher=LocalLauncher(max_task_memory=300 * MB)) as executor:
+        for _ in range(3):
+            assert isinstance(executor.submit(_chew).exception(timeout=30), MemoryError)
+            assert executor.submit(_use, 100 * MB).result(timeout=30) == 100 * MB
+
+
+def test_an_argument_above_the_limit_fails_its_own_task(tmp_path: Path) -> None:
+    """The worker receives it, and cannot open it: it must not die of it, and be launched again for ever."""
+    with CrewExecutor(1, launcher=LocalLauncher(max_task_memory=300 * MB)) as executor:
+        bad = executor.submit(len, bytes(400 * MB))
+        good = executor.submit(pow, 2, 3)
+
+        assert isinstance(bad.exception(timeout=30), MemoryError)
+        assert good.result(timeout=30) == 8
+        assert executor.stats().launched <= 2
 
 
 def test_the_limits_hold_for_interpreters_of_their_own() -> None:
@@ -74,10 +96,16 @@ def test_the_limits_hold_for_interpreters_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["max_worker_memory", "max_task_memory"])
-@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("value", [0, -1, 2**70])
 def test_limits_must_be_above_zero(name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be None or a number of bytes above 0, not {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be None or a number of bytes above 0 and up to .*, not {value}"):
         LocalLauncher(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["1", 1.5, float("inf")])
+def test_limits_must_be_whole_numbers(value: object) -> None:
+    with pytest.raises(TypeError, match="max_task_memory must be None or a whole number of bytes, not"):
+        LocalLauncher(max_task_memory=value)  # type: ignore[arg-type]
 
 
 def test_a_crash_tells_how_much_memory_the_worker_had() -> None:

@@ -16,6 +16,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from crew_executor import CrewExecutor, TaskTimeoutError, WorkerCrashError
@@ -156,6 +157,61 @@ def test_a_task_that_is_being_unpickled_can_be_killed(executor: CrewExecutor) ->
     assert [item.result(timeout=30) for item in [executor.submit(add, 1, 1) for _ in range(2)]] == [2, 2]
 
 
+def _use_signals_with_asyncio() -> None:
+    async def use() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, _do_nothing)
+        loop.remove_signal_handler(signal.SIGINT)  # which leaves Python's own handler behind
+
+    asyncio.run(use())
+
+
+def test_a_signal_handler_left_behind_by_a_task_does_not_spoil_the_next() -> None:
+    with CrewExecutor(1) as executor:
+        pid = executor.submit(os.getpid).result(timeout=30)
+        executor.submit(_use_signals_with_asyncio).result(timeout=30)
+        future = executor.options(timeout=0.2, retries=1).submit(_sleep)
+
+        assert isinstance(future.exception(timeout=30), TaskTimeoutError)
+        assert (future.record().status, future.record().attempts) == ("timeout", 2)
+        assert executor.submit(os.getpid).result(timeout=30) == pid
+
+
+def _take_the_handler(how: str) -> None:
+    signal.signal(signal.SIGINT, {"python's": signal.default_int_handler, "kernel's": signal.SIG_DFL}[how])
+    _sleep()
+
+
+@pytest.mark.parametrize("how", ["python's", "kernel's"])
+def test_a_task_that_takes_the_interrupts_handler_away_has_timed_out_all_the_same(how: str) -> None:
+    with CrewExecutor(1) as executor:
+        future = executor.options(timeout=0.2, retries=1).submit(_take_the_handler, how)
+
+        assert isinstance(future.exception(timeout=30), TaskTimeoutError)
+        assert (future.record().status, future.record().attempts) == ("timeout", 2)
+        assert executor.submit(add, 1, 1).result(timeout=30) == 2
+
+
+class _CannotTravel(Exception):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def _clean_up_badly() -> None:
+    try:
+        _sleep()
+    finally:
+        raise _CannotTravel
+
+
+def test_a_timeout_stays_one_whatever_the_task_raises_then(executor: CrewExecutor) -> None:
+    error = executor.options(timeout=0.2).submit(_clean_up_badly).exception(timeout=30)
+
+    assert isinstance(error, TaskTimeoutError)
+    assert "what it raised then cannot be pickled" in str(error)
+
+
 def test_a_timeout_that_is_not_reached_does_nothing(executor: CrewExecutor) -> None:
     with executor.options(timeout=30) as view:
         assert list(view.map(add, range(500), range(500))) == list(range(0, 1000, 2))
@@ -260,7 +316,9 @@ def test_cancel_of_a_running_task_really_stops_it(how: Callable[[], None], tmp_p
     with pytest.raises(CancelledError):
         future.result()
     assert path.read_text() == "begun\n"
-    assert future.record().status == "cancel"
+    record = future.record()
+    assert (record.status, record.attempts) == ("cancel", 1)
+    assert None not in (record.pid, record.started, record.seconds)
 
 
 def test_cancel_of_a_running_task_is_refused_without_the_option(executor: CrewExecutor, tmp_path: Path) -> None:
@@ -324,6 +382,35 @@ def test_asyncio_wait_for_frees_the_worker(tmp_path: Path) -> None:
 
         assert executor.submit(add, 1, 1).result(timeout=30) == 2
     assert path.read_text() == "begun\n"
+
+
+def _start_children(folder: str) -> None:
+    """Be interrupted in the midst of starting a process, most likely."""
+    while True:
+        child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+        (Path(folder) / str(child.pid)).touch()
+        if len(list(Path(folder).iterdir())) > 20:
+            _sleep()
+
+
+def test_a_heeded_interrupt_leaves_no_process_of_the_task(tmp_path: Path) -> None:
+    with CrewExecutor(1) as executor:
+        before = executor.submit(_spawn_a_sleeper).result(timeout=30)
+        pid = executor.submit(os.getpid).result(timeout=30)
+        future = executor.submit(_start_children, str(tmp_path))
+        wait_until(lambda: len(list(tmp_path.iterdir())) > 2, "the task has started processes")
+
+        assert future.kill()
+        assert executor.submit(os.getpid).result(timeout=30) == pid
+        started = psutil.Process(pid).children(recursive=True)
+        assert [child.pid for child in started] == [before]  # that of an earlier task is none of its business
+        os.kill(before, signal.SIGKILL)
+
+
+def _spawn_a_sleeper() -> int:
+    pid = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]).pid
+    time.sleep(0.1)  # for the clock of the kernel to go on
+    return pid
 
 
 def test_a_killed_task_takes_what_it_started_along(tmp_path: Path) -> None:
@@ -396,11 +483,11 @@ from crew_executor import CrewExecutor
 from integration.test_stops import _return_much
 with CrewExecutor(1) as executor:
     executor.submit(_return_much).result()
-    future = executor.options(timeout=0.3).submit(_return_much)
+    future = executor.options(timeout=2).submit(_return_much)
     if os.fork() == 0:
         os.kill(os.getppid(), signal.SIGSTOP)
         import time
-        time.sleep(2)
+        time.sleep(4)
         os.kill(os.getppid(), signal.SIGCONT)
         os._exit(0)
     print(len(future.result()))

@@ -190,6 +190,24 @@ def test_an_initializer_that_kills_its_worker_is_not_tried_for_ever() -> None:
         assert executor.stats().launched == 3
 
 
+def _spoil_this_worker() -> None:
+    from crew_executor.worker import process
+
+    def fail(_frame: object) -> None:
+        raise RuntimeError("this worker takes no tasks")
+
+    process.decode_tasks = fail  # type: ignore[assignment]
+
+
+def test_workers_that_end_before_their_first_task_are_not_launched_for_ever() -> None:
+    with CrewExecutor(1, initializer=_spoil_this_worker) as executor:
+        error = executor.submit(int).exception(timeout=30)
+
+        assert isinstance(error, BrokenCrewError)
+        assert "ended before it started a task" in str(error)
+        assert executor.stats().launched == 3
+
+
 def test_a_killed_supervisor_is_replaced_and_costs_only_running_tasks(tmp_path: Path) -> None:
     started = str(tmp_path / "started")
     with CrewExecutor(2) as executor:

@@ -232,12 +232,15 @@ def test_the_error_of_an_initializer_says_where_it_was_raised() -> None:
 
 def test_a_task_that_ran_out_of_memory_learns_of_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = MemoryLimits(task_max=50)
-    lifted = []
-    monkeypatch.setattr(limits, "lifted", lambda: lifted.append(True) or warnings.catch_warnings())
+    calls = []
+    for name in ("impose", "lift"):
+        monkeypatch.setattr(limits, name, lambda name=name: calls.append(name))
     bell.runner = CallRunner("w1", limits=limits)
 
     assert "max_task_memory" in notes_of(error_of(run(fail, MemoryError())))
-    assert lifted
+    assert ["impose", "lift"] == calls[:2]
+    assert limits.is_spent
+    assert limits.is_exceeded()
 
 
 # ---------------------------------------------------------------------- whom an interrupt hits
