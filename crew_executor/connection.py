@@ -69,6 +69,7 @@ class Connection:
         self.is_joined = False
         self.is_ready = False
         self.is_reader_done = False
+        self.initializer_error: BaseException | None = None
         self.killed_because = ""
         self.kill_at: float | None = None
         self._unstarted_since: float | None = None

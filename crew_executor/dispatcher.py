@@ -66,8 +66,7 @@ class Dispatcher:
         self.run_id = secrets.randbits(64)
         self._max_pending = max_pending
         self._initializer, courier = initializer
-        # Re-entrant only so that a handler that interrupts its holder can find out: _is_interrupting().
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # re-entrant only for _is_interrupting()
         self._room = threading.Condition(self._lock)
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self)
@@ -313,15 +312,13 @@ class Dispatcher:
         return result
 
     def _recall_now(self, connection: Connection) -> None:
-        # In this order: what had finished before the withdrawal is certainly in the outbox that is read after it.
-        # All that was ever sent is withdrawn, not what had been sent when this was ordered: another recall may have
-        # come between, and more have been sent since, all of which recalled() will take back.
+        # In this order: what had finished before the withdrawal is certainly in the outbox that is read after it. All
+        # that was ever sent is withdrawn: another recall may have come between, and more been sent after it.
         with self._lock:
             if connection.worker.name not in self._connections:
                 return  # buried meanwhile, its tasks judged
             kept = connection.cell.withdraw(connection.worker.ordinal)
             now = time.monotonic()
-            # Nothing may be sent between the two: it would count as taken back, and the worker would run it.
             self._scheduler.recalled(connection.worker, kept, now)
             self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
             effects = self._take_effects()
@@ -336,7 +333,7 @@ class Dispatcher:
         facts = connection.facts
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
-            future, task.handle = task.handle, None  # the two refer to each other: not even a done one would be freed
+            future, task.handle = task.handle, None  # the two refer to each other: none would be freed
             future._finish(outcome, facts, self._callbacks.run)
 
     def _tell_cancelled(self, tasks: list[Task]) -> None:
@@ -373,9 +370,9 @@ class Dispatcher:
             self._poke()
 
     def initializer_failed(self, connection: Connection, error: BaseException) -> None:
-        """Break the pool."""
-        text = f"the initializer failed in worker {connection.worker.name}; its exception is the cause"
-        self.mailbox.put(self._break, BrokenCrewError(text), error)
+        """Break the pool as soon as the worker has ended by itself: what it has logged must not die with it."""
+        connection.initializer_error = error
+        self.mailbox.put(self._workforce.let_end, connection)
 
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Finish tasks and send more."""
@@ -553,6 +550,9 @@ class Dispatcher:
             effects = self._take_effects()
             self._room.notify_all()
         self._act(effects)
+        if connection.initializer_error is not None:
+            text = f"the initializer failed in worker {worker.name}; its exception is the cause"
+            self._break(BrokenCrewError(text), connection.initializer_error)
 
     def worker_removed(self, connection: Connection) -> None:
         """Forget a worker."""

@@ -188,6 +188,10 @@ class Workforce:
         if connection.exit is None:
             self._launcher.kill(connection.invitation(), signal.SIGKILL)
 
+    def let_end(self, connection: Connection) -> None:
+        """Wait for a worker that is about to end by itself; kill it after EXIT_GRACE."""
+        connection.kill_at = time.monotonic() + EXIT_GRACE
+
     def kill_all(self, signal_number: int) -> None:
         """Send every worker a signal, and SIGKILL after EXIT_GRACE."""
         for connection in list(self.connections.values()):
