@@ -143,11 +143,6 @@ class Connection:
         is_interrupt = self.exit is not None and self.exit.exitcode == -signal.SIGINT  # the task took our handler away
         return self.cell.timed_out or (self.cell.interrupted if is_interrupt else 0)
 
-    @property
-    def has_outgoing(self) -> bool:
-        """Whether frames wait to be written."""
-        return bool(self._outgoing)
-
     def pump(self, may_block: bool = False) -> None:
         """Write the queued frames, unless another thread is at it: then that one writes them.
 

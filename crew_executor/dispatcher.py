@@ -1,18 +1,20 @@
 r"""The imperative shell around the scheduler: one per executor, in the client's process.
 
-    submit(), cancel()        users' threads ---\\
+    submit()                  users' threads ----> inbox, and a bell if somebody waits for it
+    cancel(), stats()         users' threads ---\\
     outcomes, joining, BYE    reader threads ----+--> lock { scheduler decides } --> effects, after the lock:
-    exits of processes        launcher's thread -> events -> dispatcher thread --/     send frames, finish futures,
-    time: overruns, time-outs, scaling, shutdown  -> dispatcher thread                  read a cell, kill
+    new tasks in the inbox    whoever of ours --/                                      send frames, finish futures,
+    time, exits of processes, scaling, shutdown  -> dispatcher thread                   read a cell, kill
 
-Who comes along with news takes the lock, lets the scheduler decide, frees the lock, and carries out the effects in its
-own thread: a submit() sends its frame itself, a reader thread resolves futures. The dispatcher thread has no part in
-that hot path; it keeps the time, scales, and buries workers.
+A thread of ours that comes along with news takes the lock, takes what is in the inbox as well, lets the scheduler
+decide, frees the lock, and carries out the effects. When workers are busy those are the reader threads; the dispatcher
+thread comes when the bell rings, keeps the time, scales, and buries workers.
 
-Rule 1: under the lock nothing blocks, and nothing of a user's is called. Rule 2: a signal handler or finaliser may run
-in the middle of it all the same, in the very thread that holds the lock, and call submit(): whoever finds that its own
-thread has the lock changes nothing, and leaves an event to the dispatcher thread. Rule 3: whatever ends that one ends
-every future with it.
+Rule 1: under the lock nothing blocks, and nothing of a user's is called. Rule 2: users' threads decide nothing that has
+more than one step. A signal handler may raise in the middle of it, or call submit(): see inbox.py. What cancel() had
+begun is finished by the dispatcher thread; and who finds that its own thread has the lock, being a handler or a
+finaliser that interrupted its holder, leaves an event to that thread. Rule 3: whatever ends that one ends every future
+with it.
 """
 
 from __future__ import annotations
@@ -27,27 +29,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import transport
-from .callbacks import CallbackThread
+from .announcer import Announcer
 from .connection import Connection, take_census
 from .core.budget import Budget
 from .core.messages import Outcome
 from .core.scaling import Scaler, ScalingRules
-from .core.scheduler import NEW, STOPPING, Scheduler, Task, Worker
+from .core.scheduler import STOPPING, Scheduler, Task, Worker
 from .errors import BrokenCrewError, LaunchError, ProtocolError
-from .futures import CrewFuture
+from .futures import CallBack, CrewFuture
+from .inbox import Inbox
 from .inheritance import Courier
 from .launchers import Launcher
 from .log import logger
 from .mailbox import Event, Mailbox
-from .obituary import describe_loss, loss_error, run_times
+from .obituary import describe_loss, run_times
 from .reader import serve
 from .stats import Stats
 from .workforce import Workforce
 
 STALL_SECONDS = 2.0
 """A pause of this thread above this is the client's own (SIGSTOP, debugger): every deadline moves by it (RULES 6)."""
-UNSENT_LOOK = 1.0
-"""While tasks are out, seconds between looks for frames whose sender was interrupted (a Ctrl-C in submit())."""
+LOOK_SECONDS = 1.0
+"""While tasks are out, seconds between looks at the workers' clocks: has each started what it was given?"""
 THREADLESS_LOOK = 0.02
 """Seconds between looks for a worker to read from, while the interpreter ends."""
 DECISIONS_KEPT = 20
@@ -67,7 +70,6 @@ class Dispatcher:
         self._max_pending = max_pending
         self._initializer, courier = initializer
         self._lock = threading.RLock()  # re-entrant only for _is_interrupting()
-        self._room = threading.Condition(self._lock)
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self)
         self._scaler = Scaler(rules)
@@ -80,14 +82,16 @@ class Dispatcher:
         self._task_ids = itertools.count(1)
         self._decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
         self.mailbox = Mailbox()
+        self._inbox = Inbox(self.mailbox)
         self._is_poked = False
         self._is_closing = False
         self._is_killing = False
         self._is_tick_planned = False
-        self.broken: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self.broken: BrokenCrewError | None = None
+        self._thread = self._new_thread()
+        self._is_started = self._is_running = self._is_ended = False  # the thread
         self._reader_idents: set[int] = set()
-        self._callbacks = CallbackThread(name)
+        self._announcer = Announcer(name)
         self.is_lent_a_thread = False
 
     # ------------------------------------------------------------------ for users' threads
@@ -103,77 +107,54 @@ class Dispatcher:
         """
         task = Task(next(self._task_ids), key, parts, future, priority=priority, budget=budget)
         future._task = task
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # as in _is_interrupting(), which would cost a call
-            self._check_open()
-            self.mailbox.put(self._submit_late, task)
-            return
-        with self._lock:
-            if self._is_closing:
-                self._check_open()
-            if self._max_pending is not None:
-                self._wait_for_room(self._max_pending)
-            if self._thread is None:
-                self._start()  # before the task is anywhere: it may fail
-            self._scheduler.submit(task, time.monotonic())
-            if not self._is_poked and (self._must_tick_earlier() or self._is_short_of_workers()):
-                self._poke()
-            effects = self._take_effects()
-        for function, arguments in effects:
-            function(*arguments)
+        if self._is_closing:
+            self.check_open()
+        if not self._is_running:
+            self._start()  # before the task is anywhere: it may fail
+        if self._max_pending is None or self._is_ours():  # a callback must not wait for the thread that makes room
+            self._inbox.put(task)
+        else:
+            self._inbox.put_when(self._has_room, task)
+        if self._is_ended:  # since the first look; the dispatcher may have taken its last look before the put
+            self._refuse(self._inbox.take())
+            self.check_open()
+
+    def _has_room(self) -> bool:
+        self.check_open()
+        return self._scheduler.tasks_open + len(self._inbox.tasks) < self._max_pending  # type: ignore[operator]
 
     def _is_interrupting(self) -> bool:
         """Answer whether the caller is a signal handler or finaliser that has interrupted the holder of the lock."""
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]
 
-    def _submit_late(self, task: Task) -> None:
-        """Take a task that was submitted from within the lock; in the dispatcher's thread."""
-        with self._lock:
-            is_taken = task.state is NEW and not self._is_closing
-            if is_taken:
-                self._scheduler.submit(task, time.monotonic())
-            effects = self._take_effects()
-        self._act(effects)
-        if not is_taken:
-            self._tell_cancelled([task])
-
     def _is_ours(self) -> bool:
         """Answer whether the calling thread is one that the rest waits for."""
-        return threading.get_ident() in self._reader_idents or self._callbacks.is_current()
-
-    def _wait_for_room(self, max_pending: int) -> None:
-        if self._is_ours():
-            return  # a callback: the thread that would make room must not wait for it
-        while self._scheduler.tasks_open >= max_pending:
-            self._room.wait()
-            self._check_open()
+        ident = threading.get_ident()
+        return ident in self._reader_idents or ident == self._thread.ident or self._announcer.callbacks.is_current()
 
     def shutdown(self, cancel_futures: bool = False) -> None:
         """Take no more tasks; finish those that are here, or cancel the queued ones, then let the workers go."""
-        if self._is_interrupting():
-            self.mailbox.put(self.shutdown, cancel_futures)
-            return
-        with self._lock:
-            self._is_closing = True
-            self._room.notify_all()
-            cancelled = self._scheduler.cancel_all() if cancel_futures else []
-        self._tell_cancelled(cancelled)
-        self.mailbox.put(self._nothing)
-
-    def close_later(self) -> None:
-        """Ask for shutdown(); safe in a finaliser or signal handler."""
-        self.mailbox.put(self.shutdown)
+        self._is_closing = True
+        is_done = threading.Lock()
+        is_done.acquire()
+        self.mailbox.put(self._begin_end, cancel_futures, is_done)
+        while cancel_futures and self._may_wait() and not (is_done.acquire(timeout=LOOK_SECONDS) or self._is_ended):
+            pass  # it may have ended before the event was put
 
     def kill_workers(self, signal_number: int = signal.SIGKILL) -> None:
         """End every worker now: running tasks fail, queued ones are cancelled. The executor is closed by it."""
         self.shutdown(cancel_futures=True)
         self.mailbox.put(self._kill_all, signal_number)
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until every task is done, every callback has run, and every worker is gone."""
-        if self._is_ours() or self._is_interrupting():
-            return  # a callback, or a handler in the lock's holder: the dispatcher waits for this very thread
-        if self._thread is not None and self._thread is not threading.current_thread():
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until all tasks are done, all callbacks have run, and all workers are gone; return whether they are."""
+        if self._may_wait():
             self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _may_wait(self) -> bool:
+        """Answer whether the dispatcher's thread runs, and does not wait for the caller: see _is_interrupting()."""
+        return self._is_running and not self._is_ours() and not self._is_interrupting()
 
     def join_lending_this_thread(self) -> None:
         """Wait like join(), and read from workers meanwhile if no thread can be started any more.
@@ -182,7 +163,7 @@ class Dispatcher:
         script is done. One reader is enough to finish everything.
         """
         self.is_lent_a_thread = True
-        while self._thread is not None and self._thread.is_alive():
+        while self._is_running and self._thread.is_alive():
             if self._workforce.readerless:
                 self.serve(self._workforce.readerless.popleft())
             self._thread.join(THREADLESS_LOOK)
@@ -193,60 +174,67 @@ class Dispatcher:
             workers = tuple(connection.stats() for connection in self._connections.values())
             scheduler = self._scheduler
             return Stats(
-                len(scheduler.queue), scheduler.tasks_held, scheduler.tasks_done, workers,
+                len(scheduler.queue) + self._inbox.count(), scheduler.tasks_held, scheduler.tasks_done, workers,
                 self._workforce.launched, tuple(self._decisions),
             )  # fmt: skip
 
     def check_open(self) -> None:
         """Raise what submit() would raise, if it would."""
-        with self._lock:
-            self._check_open()
-
-    def start_workers(self) -> None:
-        """Start this dispatcher now if workers are wanted without any task."""
-        with self._lock:
-            if self._thread is None and self._scaler.floor() > 0:
-                self._start()
-
-    def _check_open(self) -> None:
         if self.broken is not None:
             raise BrokenCrewError(str(self.broken)) from self.broken.__cause__
         if self._is_closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> bool:
-        """Drop the future's task if it is queued; return whether it was. The caller marks the future.
+    def start_workers(self) -> None:
+        """Start this dispatcher now if workers are wanted without any task."""
+        if self._scaler.floor() > 0:
+            self._start()
+
+    def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> None:
+        """Cancel the future if its task is queued.
 
         Args:
             future: the task's.
-            is_running_included: drop it also if a worker has it, and end its run.
+            is_running_included: also if a worker has the task, and end its run.
         """
-        task = future._task
-        if task is None:
-            return False
+        if future._task is None:
+            return
         if self._is_interrupting():
             self.mailbox.put(self._cancel_late, future, is_running_included)
-            return False  # not yet
+            return
+        try:
+            self._cancel(future, is_running_included, None)
+        except BaseException:  # a Ctrl-C: what was begun is finished by a thread without signals
+            self.mailbox.put(self._cancel_late, future, is_running_included)
+            raise
+
+    def _cancel(self, future: CrewFuture[Any], is_running_included: bool, call_back: CallBack | None) -> None:
+        task: Task = future._task
         with self._lock:
-            worker = task.worker
-            is_dropped = self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)
-            if is_dropped:
-                task.handle = None
-                self._room.notify()
-                if self._is_closing:
-                    self._poke()
-            effects = self._take_effects()
-        self._act(effects)
-        if task.state is STOPPING and worker is not None:
-            with self._lock:  # its record says where and since when it ran
-                connection = self._connections.get(worker.name)
-                if connection is not None:
-                    future._worker, future._times = connection.facts, run_times(connection)
-        return is_dropped
+            if task.is_dropped:
+                return
+            if is_running_included and task.worker is not None:  # its record says where and since when it ran
+                connection = self._connections[task.worker.name]
+                future._worker, future._times = connection.facts, run_times(connection)
+            if not (self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)):
+                return
+        self._after_drop(future, call_back)
+
+    def _after_drop(self, future: CrewFuture[Any], call_back: CallBack | None) -> None:
+        """Do what follows from dropping a task; may be done again."""
+        future._task.handle = None
+        if future._task.state is STOPPING:
+            self.mailbox.put(self._stop_running, future._task)
+        elif self._is_closing:
+            self.mailbox.put(self._nothing)
+        self._inbox.wake_waiting()
+        future._finish_cancelled(call_back)
 
     def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
-        if self.cancel(future, is_running_included):
-            future._finish_cancelled(self._callbacks.run)
+        """Cancel, or finish a cancelling that was interrupted; in the dispatcher's thread."""
+        self._cancel(future, is_running_included, self._announcer.callbacks.run)
+        if future._task.is_dropped:
+            self._after_drop(future, self._announcer.callbacks.run)
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
 
@@ -271,11 +259,11 @@ class Dispatcher:
 
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         """Resolve the futures after the lock is free."""
-        self._effects.append((self._finish_now, (self._connections[worker.name], finished)))
+        self._effects.append((self._announcer.finished, (self._connections[worker.name], finished)))
 
     def crash(self, task: Task, worker: Worker) -> None:
         """Fail the future of a task whose worker died."""
-        self._effects.append((self._fail_crashed, (task, self._connections[worker.name])))
+        self._effects.append((self._announcer.lost, (task, self._connections[worker.name])))
 
     def unsend(self, task: Task) -> None:
         """Make the future pending again."""
@@ -286,28 +274,50 @@ class Dispatcher:
         task.handle._unsent()
         task.handle._failed_once(describe_loss(self._connections[worker.name]) if outcome is None else outcome)
 
-    def stop(self, worker: Worker, task: Task) -> None:
-        """Take the task back, or end its run, after the lock is free."""
-        self._effects.append((self._stop_now, (self._connections[worker.name], task)))
-
     # ------------------------------------------------------------------ effects
 
-    def _take_effects(self) -> list[Event]:
+    def _settle(self) -> list[Event]:
+        """Take what was submitted meanwhile, and return the effects of all that was decided. Under the lock, last."""
+        inbox = self._inbox
+        while True:
+            if inbox.tasks:
+                self._take_submitted()
+            inbox.is_awaited = self._scheduler.can_take or len(self._connections) < self._rules.max_workers
+            if not inbox.tasks:
+                break
+        inbox.wake_waiting()
         effects = self._effects
         if not effects:
             return []  # never the list itself: another thread may fill it while the caller still looks at it
         self._effects = []
         return effects
 
+    def _take_submitted(self) -> None:
+        """Let the scheduler have the new tasks; under the lock."""
+        tasks = self._inbox.take()
+        if self.broken is not None or self._is_killing:
+            self._effects.append((self._refuse, (tasks,)))
+            return
+        self._scheduler.submit(tasks, time.monotonic())
+        if self._must_tick_earlier() or self._is_short_of_workers():
+            self._poke()
+
+    def _refuse(self, tasks: list[Task]) -> None:
+        """End the futures of tasks that came too late."""
+        with self._lock:
+            dropped = [task for task in tasks if self._scheduler.cancel(task)]
+        self._announcer.dropped(dropped, self.broken)
+
     def _act(self, effects: list[Event]) -> None:
         for function, arguments in effects:
             function(*arguments)
 
     def _decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
-        """Let the scheduler decide under the lock, then act."""
         with self._lock:
+            if self._inbox.tasks:
+                self._take_submitted()
             result = decision(*arguments)
-            effects = self._take_effects()
+            effects = self._settle()
         self._act(effects)
         return result
 
@@ -321,32 +331,17 @@ class Dispatcher:
             now = time.monotonic()
             self._scheduler.recalled(connection.worker, kept, now)
             self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
-            effects = self._take_effects()
+            effects = self._settle()
         self._act(effects)
 
-    def _stop_now(self, connection: Connection, task: Task) -> None:
-        self._recall_now(connection)
-        if task.state is STOPPING:
-            self._workforce.stop(connection, task.ordinal)
-
-    def _finish_now(self, connection: Connection, finished: list[tuple[Task, Outcome]]) -> None:
-        facts = connection.facts
-        for task, outcome in finished:
-            connection.busy_seconds += outcome.seconds
-            future, task.handle = task.handle, None  # the two refer to each other: none would be freed
-            future._finish(outcome, facts, self._callbacks.run)
-
-    def _tell_cancelled(self, tasks: list[Task]) -> None:
-        for task in tasks:
-            future, task.handle = task.handle, None
-            if future is not None:
-                future._finish_cancelled(self._callbacks.run)
-
-    def _fail_crashed(self, task: Task, connection: Connection) -> None:
-        future: CrewFuture[Any] = task.handle
-        task.handle = None
-        error, times = loss_error(future.name(), task, connection)
-        future._finish_lost(error, connection.facts, times, self._callbacks.run)
+    def _stop_running(self, task: Task) -> None:
+        """Take back a task that nobody wants any more if it has not started, else end its run."""
+        with self._lock:
+            connection = None if task.worker is None else self._connections.get(task.worker.name)
+        if connection is not None:
+            self._recall_now(connection)
+            if task.state is STOPPING:
+                self._workforce.stop(connection, task.ordinal)
 
     # ------------------------------------------------------------------ the readers' threads
 
@@ -377,16 +372,16 @@ class Dispatcher:
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Finish tasks and send more."""
         with self._lock:
+            if self._inbox.tasks:
+                self._take_submitted()  # first: a worker that seems to have nothing to do would take from the others
             now = time.monotonic()
             self._scheduler.observe_reaction(now - sent_at)
             if self._scaler.failures:
                 self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
             self._scheduler.outcomes(connection.worker, outcomes, now)
-            if self._max_pending is not None:
-                self._room.notify_all()
             if self._must_tick_earlier() or self._is_closing:
                 self._poke()
-            effects = self._take_effects()
+            effects = self._settle()
         self._act(effects)
 
     def leave_requested(self, connection: Connection) -> None:
@@ -424,17 +419,24 @@ class Dispatcher:
     # ------------------------------------------------------------------ the dispatcher's thread
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name=f"crew-dispatcher-{self.name}", daemon=True)
-        self._thread = thread
-        try:
-            thread.start()
-        except BaseException:  # no more threads; or a Ctrl-C, which comes before the thread exists, or after
-            until = time.monotonic() + 1
-            while thread.ident is None and time.monotonic() < until:
-                time.sleep(0.001)
-            if thread.ident is None:
-                self._thread = None
-            raise
+        with self._lock:
+            if self._is_started:
+                return
+            self._is_started = True
+            try:
+                self._thread.start()
+            except BaseException:  # no more threads; or a Ctrl-C, which comes before the thread exists, or after
+                until = time.monotonic() + 1
+                while self._thread.ident is None and time.monotonic() < until:
+                    time.sleep(0.001)
+                if self._thread.ident is None:
+                    self._thread = self._new_thread()
+                    self._is_started = False
+                raise
+            self._is_running = True
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=f"crew-dispatcher-{self.name}", daemon=True)
 
     def _poke(self) -> None:
         if not self._is_poked:
@@ -444,6 +446,7 @@ class Dispatcher:
     def _nothing(self) -> None: ...  # only to wake the thread
 
     def _run(self) -> None:
+        self._is_running = True  # a Ctrl-C may have kept the starter from saying so
         try:
             wake_at: float | None = 0.0
             while not self._is_over():
@@ -453,17 +456,22 @@ class Dispatcher:
             self._break(BrokenCrewError(f"the dispatcher of executor {self.name} failed: {error!r}"), error)
             self._workforce.close_all()
         finally:
-            self._callbacks.close()
+            self._is_ended = True
+            self._refuse(self._inbox.take())
+            self._announcer.callbacks.close()
 
     def _turn(self, wake_at: float | None) -> float | None:
         """Wait for an event or the time, handle both; return when to wake next."""
         before = time.monotonic()
-        for function, arguments in self.mailbox.take(None if wake_at is None else wake_at - before):
-            function(*arguments)
+        events = self.mailbox.take(None if wake_at is None else wake_at - before)
+        self._act(events)
         now = time.monotonic()
         if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
             logger.info("the client stood still for %.1f s; deadlines are moved", now - max(before, wake_at))
             self._workforce.extend_deadlines(now - max(before, wake_at))
+        self._decide(self._nothing)  # but take what was submitted
+        if not events and not self._is_poked and (wake_at is None or now < wake_at):
+            return now + LOOK_SECONDS if wake_at is None else wake_at
         with self._lock:
             self._is_poked = False
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
@@ -472,14 +480,11 @@ class Dispatcher:
             for worker in self._workforce.watch(now, is_idle_end=self._is_closing and not self._scheduler.tasks_open):
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
-            effects = self._take_effects()
+            effects = self._settle()
         self._act(effects)
-        self._tell_cancelled(cancelled)
+        self._announcer.dropped(cancelled)
         self._workforce.kill_noted()
         self._workforce.launch(launches, now)
-        for connection in list(self._connections.values()):
-            if connection.has_outgoing:
-                connection.pump()
         with self._lock:
             return self._next_wake(time.monotonic())
 
@@ -494,7 +499,7 @@ class Dispatcher:
         if tick is not None:
             times.append(max(tick, now + 0.001))
         if self._scheduler.tasks_held:
-            times.append(now + UNSENT_LOOK)
+            times.append(now + LOOK_SECONDS)
         if self._is_short_of_workers() and self._scaler.retry_at > now:
             times.append(self._scaler.retry_at)
         return min(times) if times else None
@@ -540,15 +545,10 @@ class Dispatcher:
                 self._scheduler.outcomes(worker, connection.unsent_outcomes(), now)
                 is_taken_away = connection.exit is not None and connection.exit.is_launchers_fault
                 self._scheduler.worker_lost(
-                    worker,
-                    cell.started,
-                    now,
-                    timed_out=connection.timed_out or None,
-                    is_taken_away=is_taken_away,
+                    worker, cell.started, now, timed_out=connection.timed_out or None, is_taken_away=is_taken_away,
                     is_last=self._is_killing,
-                )
-            effects = self._take_effects()
-            self._room.notify_all()
+                )  # fmt: skip
+            effects = self._settle()
         self._act(effects)
         if connection.initializer_error is not None:
             text = f"the initializer failed in worker {worker.name}; its exception is the cause"
@@ -576,7 +576,7 @@ class Dispatcher:
 
     def _is_over(self) -> bool:
         with self._lock:
-            return self._is_closing and not self._connections and not self._scheduler.tasks_open
+            return self._is_closing and not (self._connections or self._scheduler.tasks_open or self._inbox.tasks)
 
     def _break(self, error: BrokenCrewError, cause: BaseException | None = None) -> None:
         """Fail every future with the error: the pool cannot go on."""
@@ -586,14 +586,14 @@ class Dispatcher:
                 self.broken = error
             self._is_closing = self._is_killing = True
             tasks = self._scheduler.abandon()
-            self._effects = [effect for effect in self._effects if effect[0] != self._fail_crashed]
-            self._room.notify_all()
-        for task in tasks:
-            failure = BrokenCrewError(str(error))
-            failure.__cause__ = cause
-            future, task.handle = task.handle, None
-            future._finish_lost(failure, call_back=self._callbacks.run)
+            self._effects = [effect for effect in self._effects if effect[0] != self._announcer.lost]
+        self._announcer.dropped(tasks, self.broken)
         self._kill_all(signal.SIGKILL)
+
+    def _begin_end(self, cancel_futures: bool, is_done: threading.Lock) -> None:
+        if cancel_futures:
+            self._announcer.dropped(self._decide(self._scheduler.cancel_all))
+        is_done.release()
 
     def _kill_all(self, signal_number: int) -> None:
         self._is_killing = True

@@ -100,7 +100,7 @@ class CrewExecutor(Executor):
             initializer=inheritance.dumps((initializer, tuple(initargs))),
         )  # fmt: skip
         # A forgotten executor finishes its work, then its workers leave. The callback must not refer to the executor.
-        weakref.finalize(self, self._dispatcher.close_later).atexit = False
+        weakref.finalize(self, self._dispatcher.shutdown).atexit = False
         self._dispatcher.start_workers()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> CrewFuture[T]:
@@ -343,6 +343,9 @@ def _pickling_error(
 
 # ---------------------------------------------------------------------- the end of the interpreter
 
+LAST_WAIT_SECONDS = 2.0
+"""How long a client that was interrupted at its end waits for its threads: a callback may take for ever."""
+
 _is_interpreter_ending = False
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
@@ -368,7 +371,7 @@ def _end_of_interpreter() -> None:
     """Finish what was submitted, then end every worker and the supervisor.
 
     Runs as a threading exit hook: before atexit, so before pynng's own, and before daemon threads are frozen. After a
-    KeyboardInterrupt nobody wants to wait: what runs is ended.
+    KeyboardInterrupt, or when one comes here, nobody wants to wait: what runs is ended.
     """
     global _is_interpreter_ending
     _is_interpreter_ending = True
@@ -379,11 +382,25 @@ def _end_of_interpreter() -> None:
             dispatcher.kill_workers()
         else:
             dispatcher.shutdown()
+    try:
+        for dispatcher in dispatchers:
+            dispatcher.join_lending_this_thread()
+    except BaseException:
+        _end_at_once(dispatchers)
+        raise
+    finally:
+        supervisor_handle = sys.modules.get("crew_executor.launchers.supervisor_handle")
+        if supervisor_handle is not None:
+            supervisor_handle.close()
+
+
+def _end_at_once(dispatchers: list[Dispatcher]) -> None:
+    """End what runs. NNG must not be closed while threads of ours are in it: if one cannot end, it is left open."""
     for dispatcher in dispatchers:
-        dispatcher.join_lending_this_thread()
-    supervisor_handle = sys.modules.get("crew_executor.launchers.supervisor_handle")
-    if supervisor_handle is not None:
-        supervisor_handle.close()
+        dispatcher.kill_workers()
+    until = time.monotonic() + LAST_WAIT_SECONDS
+    if not all(dispatcher.join(max(0.0, until - time.monotonic())) for dispatcher in dispatchers):
+        sys.modules["crew_executor.transport"].leave_open()
 
 
 def _forget_in_child() -> None:

@@ -164,7 +164,7 @@ class CrewFuture(Future[T]):
         self,
         fn: Any = None,
         submitted: float | None = None,
-        cancel_task: Callable[[CrewFuture[Any], bool], bool] | None = None,
+        cancel_task: Callable[[CrewFuture[Any], bool], None] | None = None,
     ) -> None:
         # Not Future.__init__(): what it sets are class attributes here, made for an instance when needed.
         self._fn = fn
@@ -192,8 +192,7 @@ class CrewFuture(Future[T]):
     def _cancel(self, is_running_included: bool) -> bool:
         if self._cancel_task is None:
             return super().cancel()
-        if self._cancel_task(self, is_running_included):
-            self._finish_cancelled()
+        self._cancel_task(self, is_running_included)
         return self.cancelled()
 
     def result(self, timeout: float | None = None) -> T:
@@ -325,7 +324,10 @@ class CrewFuture(Future[T]):
         for callback in self._done_callbacks:
             try:
                 callback(self)
-            except BaseException:  # not even a SystemExit may end the thread that serves a worker
+            except BaseException as error:  # not even a SystemExit may end the thread that serves a worker
+                is_ctrl_c = isinstance(error, KeyboardInterrupt)
+                if is_ctrl_c and threading.current_thread() is threading.main_thread():
+                    raise
                 logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
     def _show_attempts_warnings(self) -> None:
@@ -381,31 +383,43 @@ class CrewFuture(Future[T]):
 
         A future that was finished by set_result() or set_exception() has no outcome, and nothing to open.
         """
-        with _making:
-            outcome, self._unopened = self._unopened, None
-        if outcome is None:
-            self._wait_opened()
-            return
+        outcome = None
+        try:
+            while not self._is_open:
+                with _making:
+                    outcome, self._unopened = self._unopened, None
+                if outcome is not None:
+                    self._unpickle(outcome)
+                elif not self._wait_opened():
+                    return
+        finally:
+            if outcome is not None and not self._is_open:  # a Ctrl-C: whoever asks next tries again
+                self._unopened = outcome
+            if outcome is not None and self._made_condition is not None:
+                with self._condition:
+                    self._condition.notify_all()
+
+    def _unpickle(self, outcome: Outcome) -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        frames = None
         if outcome.is_error:
-            self._exception = tracebacks.loads_error(outcome.parts[0], json.loads(outcome.parts[-1]))
-            self._frames = self._exception.__traceback__
-            self._note_attempts(self._exception)
+            error = tracebacks.loads_error(outcome.parts[0], json.loads(outcome.parts[-1]))
+            frames = error.__traceback__
+            self._note_attempts(error)
         else:
             try:
-                self._result = serialize.loads(outcome.parts[0])
-            except BaseException as error:
-                self._exception = error
-                self._frames = error.__traceback__
+                result = serialize.loads(outcome.parts[0])
+            except KeyboardInterrupt:  # meant for the asker
+                raise
+            except BaseException as failure:
+                error, frames = failure, failure.__traceback__
                 tracebacks.add_note(
                     error, f"raised while unpickling the result of {command_of(self._fn)} in the client"
                 )
-        self._times = outcome[4:]
+        # No call in between: a handler that raises finds the future open or not.
+        self._result, self._exception, self._frames, self._times = result, error, frames, outcome[4:]
         self._is_open = True
-        with _making:
-            condition = self._made_condition
-        if condition is not None:
-            with condition:
-                condition.notify_all()
 
     def _note_attempts(self, error: BaseException) -> None:
         """Say on the error of the last attempt how the earlier ones ended."""
@@ -416,10 +430,14 @@ class CrewFuture(Future[T]):
                 text = f"{report['type_name']}: {report['text'][:ATTEMPT_TEXT_MAX]}"
             tracebacks.add_note(error, f"attempt {number} failed, too: {text}")
 
-    def _wait_opened(self) -> None:
+    def _wait_opened(self) -> bool:
+        """Wait for another thread that opens the future; return False if there is nothing to open."""
+        if self._task is None:
+            return False
         with self._condition:
-            while not self._is_open and self._task is not None:
+            while not self._is_open and self._unopened is None:
                 self._condition.wait()
+        return True
 
 
 def _status(error: BaseException | None) -> str:

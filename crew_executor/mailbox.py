@@ -6,7 +6,6 @@ between its two looks at the lock becomes a negative time-out (seen once in 262 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,14 +19,18 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
-        self._bell = threading.Lock()  # held: nothing to do; a binary semaphore
-        self._bell.acquire()
+        self.bell = threading.Lock()  # held: nothing to do; a binary semaphore
+        self.bell.acquire()
 
     def put(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Add an event and wake the receiver."""
-        self._events.append((function, arguments))
-        with contextlib.suppress(RuntimeError):  # rung already and not yet heard: whoever hears it takes all events
-            self._bell.release()
+        """Add an event and wake the receiver. A handler that raises finds both done, or neither: see Inbox.put()."""
+        try:
+            self._events.append((function, arguments))
+        finally:
+            try:  # noqa: SIM105  contextlib.suppress() has calls within
+                self.bell.release()
+            except RuntimeError:  # rung already and not yet heard: whoever hears it takes all events
+                pass
 
     def take(self, timeout: float | None) -> list[Event]:
         """Wait until there are events or the time is over, and return those that are there.
@@ -36,11 +39,11 @@ class Mailbox:
             timeout: seconds; 0 or less: do not wait; None: for ever.
         """
         if timeout is None:
-            self._bell.acquire()
+            self.bell.acquire()
         elif timeout > 0:
-            self._bell.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+            self.bell.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
         else:
-            self._bell.acquire(blocking=False)
+            self.bell.acquire(blocking=False)
         events = []
         while self._events:
             events.append(self._events.popleft())

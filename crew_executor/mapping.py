@@ -54,7 +54,12 @@ def map_in_order(
         futures = (submit_chunk(fn, chunk) for chunk in chunks)
         unpack = _open_chunk
         buffersize = None if buffersize is None else -(-buffersize // chunksize)
-    waiting = deque(itertools.islice(futures, buffersize))
+    waiting: deque[Future[Any]] = deque()
+    try:
+        waiting.extend(itertools.islice(futures, buffersize))
+    except BaseException:  # of an iterable, or a Ctrl-C: nobody will ask for the results
+        _cancel(waiting)
+        raise
     return _results(waiting, futures, unpack, deadline)
 
 
@@ -71,9 +76,13 @@ def _results(
             waiting.extend(itertools.islice(more, 1))
             yield from results
     finally:
-        # The last one first: if a running task is cancelled, its worker must not find the next one still queued.
-        while waiting:
-            waiting.pop().cancel()
+        _cancel(waiting)
+
+
+def _cancel(futures: deque[Future[Any]]) -> None:
+    # The last one first: if a running task is cancelled, its worker must not find the next one still queued.
+    while futures:
+        futures.pop().cancel()
 
 
 def _take_first_result(waiting: deque[Future[Any]], deadline: float | None) -> list[Any]:

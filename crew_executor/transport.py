@@ -110,6 +110,12 @@ def load() -> None:
             _nng = _Nng()
 
 
+def leave_open() -> None:
+    """Keep NNG from being closed at the interpreter's exit: threads that cannot be ended are using it."""
+    if _nng is not None:
+        atexit.unregister(_nng.exit_hook)
+
+
 def _library() -> _Nng:
     global _is_used
     if _is_forked_from_user:
@@ -130,7 +136,7 @@ def _after_fork_in_child() -> None:
     if not _is_used or _nng is None:
         return
     _is_forked_from_user = True
-    atexit.unregister(_nng.exit_hook)
+    leave_open()
     for link in list(_links):
         link._is_inert = True
 

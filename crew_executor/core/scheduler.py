@@ -53,6 +53,7 @@ class Task:
         key: what tells functions apart when their durations are learned.
         parts: the payload, opaque; emptied when the task is done.
         handle: whatever the shell wants to find again (its Future); opaque.
+        is_dropped: cancelled by its user; its run may have to be ended yet.
         attempt: 1 for the first run. An outcome of another attempt is dropped.
         budget: how long and how often it may run, or None: once, as long as it likes.
         ordinal: its number on the link of the worker that holds it.
@@ -63,6 +64,7 @@ class Task:
         "budget",
         "estimate",
         "handle",
+        "is_dropped",
         "key",
         "ordinal",
         "parts",
@@ -92,6 +94,7 @@ class Task:
         self.budget = budget
         self.attempt = 1
         self.state = NEW
+        self.is_dropped = False
         self.worker: Worker | None = None
         self.ordinal = 0
         self.estimate = UNKNOWN_SECONDS
@@ -167,9 +170,6 @@ class Port(Protocol):
     def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """The task is back in the queue for another attempt: it failed with this outcome, or its worker was lost."""
 
-    def stop(self, worker: Worker, task: Task) -> None:
-        """Take the task back if it has not started, as recall() does; else end its run."""
-
     def unsend(self, task: Task) -> None:
         """The task is back in the queue; it had certainly not started."""
 
@@ -210,38 +210,54 @@ class Scheduler:
         return len(self._idle) + len(self._thin) + len(self._ahead)
 
     @property
+    def can_take(self) -> bool:
+        """Whether some worker might be given a new task now: one has nothing to do, or nothing else is waiting."""
+        return bool(self._idle) or (bool(self._thin) and not len(self.queue))
+
+    @property
     def has_work_ahead(self) -> bool:
         """Whether some worker holds more than one task, so that ticks are needed."""
         return bool(self._ahead or self._closing)
 
     # ------------------------------------------------------------------ tasks come and go
 
-    def submit(self, task: Task, now: float) -> None:
-        """Accept a new task and send it at once if a worker has room for it."""
-        task.state = QUEUED
-        self.queue.append(task)
-        if self._idle:
-            self._fill(next(reversed(self._idle)), now)
-        elif self._thin and len(self.queue) == 1:
-            self._fill(next(iter(self._thin)), now)
+    def submit(self, tasks: Iterable[Task], now: float) -> None:
+        """Accept new tasks and send them at once if workers have room; those cancelled meanwhile are left out."""
+        was_empty = not len(self.queue)
+        for task in tasks:
+            if task.state is NEW:
+                task.state = QUEUED
+                self.queue.append(task)
+        self._fill_idle(now)
+        if was_empty and len(self.queue):
+            for worker in list(self._thin):
+                self._fill(worker, now)
 
     def cancel(self, task: Task) -> bool:
-        """Drop a task that is queued, or has not even been submitted; False when it has been sent or is done."""
+        """Drop a task that is queued, or has not even been submitted; False when it has been sent or is done.
+
+        This and stop() are all that a user's thread may decide. They change everything without a call in between, so
+        that a signal handler that raises finds all of it done or nothing.
+        """
         if task.state is QUEUED:
-            self.queue.forget()
+            self.queue.living -= 1
         elif task.state is not NEW:
             return False
-        self._mark_done(task)
+        task.state = DONE
+        task.is_dropped = True
+        task.parts = ()
+        self.tasks_done += 1
         return True
 
     def stop(self, task: Task) -> bool:
-        """Drop a task wherever it is; False when it is over or being stopped already."""
+        """Drop a task wherever it is; False when it is over or being stopped already.
+
+        If it is STOPPING then, the caller must take it back (recalled()), or else end its run.
+        """
         if task.state is not SENT:
             return self.cancel(task)
-        worker = task.worker
-        assert worker is not None, "whoever is sent has a worker"
         task.state = STOPPING
-        self._port.stop(worker, task)
+        task.is_dropped = True
         return True
 
     def cancel_all(self) -> list[Task]:

@@ -15,17 +15,21 @@ if TYPE_CHECKING:
 
 
 class TaskQueue:
-    """Hold waiting tasks by priority. `len()` counts the living ones."""
+    """Hold waiting tasks by priority. `len()` counts the living ones.
 
-    __slots__ = ("_by_priority", "_living", "_order")
+    Attributes:
+        living: how many those are. Who cancels a task counts it down here, in the same breath: see Scheduler.cancel().
+    """
+
+    __slots__ = ("_by_priority", "_order", "living")
 
     def __init__(self) -> None:
         self._by_priority: dict[int, deque[Task]] = {}
         self._order: list[int] = []  # priorities in use, highest first
-        self._living = 0
+        self.living = 0
 
     def __len__(self) -> int:
-        return self._living
+        return self.living
 
     def __iter__(self) -> Iterator[Task]:
         for priority in self._order:
@@ -34,16 +38,12 @@ class TaskQueue:
     def append(self, task: Task) -> None:
         """Put a new task behind those of its priority."""
         self._lane(task.priority).append(task)
-        self._living += 1
+        self.living += 1
 
     def put_back(self, task: Task) -> None:
         """Put a task that was sent in vain before those of its priority; call with the latest of several first."""
         self._lane(task.priority).appendleft(task)
-        self._living += 1
-
-    def forget(self) -> None:
-        """Count one queued task less: its stone is skipped later. The caller has marked it."""
-        self._living -= 1
+        self.living += 1
 
     def peek(self) -> Task | None:
         """Return the task whose turn it is, without taking it."""
@@ -59,7 +59,7 @@ class TaskQueue:
 
     def pop(self) -> Task:
         """Take the task that peek() has just returned."""
-        self._living -= 1
+        self.living -= 1
         return self._by_priority[self._order[0]].popleft()
 
     def _lane(self, priority: int) -> deque[Task]:

@@ -57,9 +57,6 @@ class FakePort:
         why = "lost" if outcome is None else "failed"
         self.effects.append(("retry", task.task_id, worker.name, why, task.attempt))
 
-    def stop(self, worker: Worker, task: Task) -> None:
-        self.effects.append(("stop", task.task_id, worker.name, task.ordinal))
-
     def unsend(self, task: Task) -> None:
         self.effects.append(("unsend", task.task_id))
 
@@ -111,7 +108,7 @@ class Bench:
             task = Task(len(self.tasks) + 1, key, (bytes(size),), priority=priority, budget=own)
             self.tasks[task.task_id] = task
             made.append(task)
-            self.scheduler.submit(task, now)
+            self.scheduler.submit([task], now)
         return made
 
     def join(self, name: str, *, tasks_max: int | None = None, now: float = 0.0) -> Worker:

@@ -60,6 +60,10 @@ class NastyWorld(RuleBasedStateMachine):
     def submit(self, key: str, count: int, priority: int, size: int) -> None:
         for number in range(size, size + count):
             self.world.submit(key, priority, PAYLOADS[size % len(PAYLOADS)], BUDGETS[number % len(BUDGETS)])
+            if not size % 3:
+                self.world.take_submitted()
+        if size % 3 == 1:
+            self.world.take_submitted()  # all at once; else some time later
 
     # ------------------------------------------------------------------ workers and links
 
@@ -72,6 +76,8 @@ class NastyWorld(RuleBasedStateMachine):
     def work(self, script: bytes) -> None:
         """Each two bytes are a deed and whose it is, the living first, then what the dead have left on their links."""
         self.populate(script[0])
+        if script[0] % 4:
+            self.world.take_submitted()
         for what, who in zip(script[::2], script[1::2], strict=False):
             fakes = list(self.world.fakes.values())
             if what >= 224:
@@ -182,7 +188,9 @@ class NastyWorld(RuleBasedStateMachine):
     def stop(self, number: int) -> None:
         """Stop a task that is at a worker, waits, is stopped already, or whatever it is."""
         world = self.world
-        groups = (world.where, world.scheduler.queue, world.where, world.ghosts, world.where, world.tasks.values())
+        groups = (
+            world.where, world.scheduler.queue, world.where, world.ghosts, world.inbox, world.tasks.values()
+        )  # fmt: skip
         tasks = list(groups[number % len(groups)])
         if tasks:
             world.stop_task(tasks[number // len(groups) % len(tasks)])

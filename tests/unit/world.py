@@ -150,6 +150,7 @@ class World:
         self.tasks: dict[int, Task] = {}
         self.fakes: dict[Worker, FakeWorker] = {}
         self.dead: list[FakeWorker] = []
+        self.inbox: list[Task] = []  # submitted, and not taken yet
         self.lanes: dict[int, list[Task]] = {}  # what must be waiting, by priority, in the order it must go out
         self.where: dict[Task, Worker] = {}  # who must be holding what
         self.ghosts: dict[Task, Worker] = {}  # and whose run must end, though it is over for its user
@@ -204,10 +205,6 @@ class World:
         self.recalls[worker] = 1
         self.orders.append((worker, None))
 
-    def stop(self, worker: Worker, task: Task) -> None:
-        assert self.where[task] is worker, "what is stopped is at its worker"
-        self.orders.append((worker, task))
-
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         assert finished
         self.moved[worker] = self.now
@@ -256,26 +253,41 @@ class World:
         self.tasks[task.task_id] = task
         self.purses[task.task_id] = Purse(budget)
         self.attempts[task.task_id] = 1
-        self.lanes.setdefault(priority, []).append(task)
-        self.scheduler.submit(task, self.now)
+        self.inbox.append(task)
+
+    def take_submitted(self) -> None:
+        """Let the scheduler have what was submitted, also what was cancelled meanwhile."""
+        tasks, self.inbox = self.inbox, []
+        for task in tasks:
+            if task.task_id not in self.done:
+                self.lanes.setdefault(task.priority, []).append(task)
+        self.scheduler.submit(tasks, self.now)
 
     def cancel(self, task: Task) -> None:
-        is_waiting = task in self.lanes.get(task.priority, ())
+        is_waiting = self.is_waiting(task)
         assert is_waiting is self.scheduler.cancel(task)
         if is_waiting:
+            self.forget(task, CANCELLED)
+
+    def is_waiting(self, task: Task) -> bool:
+        return task in self.lanes.get(task.priority, ()) or (task in self.inbox and task.task_id not in self.done)
+
+    def forget(self, task: Task, how: str) -> None:
+        """A waiting task is over for its user."""
+        if task in self.lanes.get(task.priority, ()):
             self.lanes[task.priority].remove(task)
-            self._end(task, CANCELLED, None)
+        self._end(task, how, None)
 
     def stop_task(self, task: Task) -> None:
         """Do what a user does who wants a task to end wherever it is."""
-        is_waiting = task in self.lanes.get(task.priority, ())
+        is_waiting = self.is_waiting(task)
         assert (is_waiting or task in self.where) is self.scheduler.stop(task)
         if is_waiting:
-            self.lanes[task.priority].remove(task)
-            self._end(task, STOPPED, None)
+            self.forget(task, STOPPED)
         elif task in self.where:
             worker = self.ghosts[task] = self.where[task]
-            assert (worker, task) in self.orders
+            assert task.worker is worker, "who must end its run can be found"
+            self.orders.append((worker, task))  # as the shell does
             self._end(task, STOPPED, worker)
 
     def join(self, tasks_max: int | None) -> Worker:
@@ -414,7 +426,9 @@ class World:
         assert not any(fake.worker.held for fake in self.dead)
         counted = (len(waiting) + len(held), len(held), len(waiting), len(self.done) - len(self.ghosts))
         assert counted == (scheduler.tasks_open, scheduler.tasks_held, len(scheduler.queue), scheduler.tasks_done)
-        assert len(self.tasks) == len(waiting) + len(self.where) + len(self.done), "each task is in exactly one place"
+        new = sum(task.task_id not in self.done for task in self.inbox)
+        total = new + len(waiting) + len(self.where) + len(self.done)
+        assert len(self.tasks) == total, "each task is in exactly one place"
         assert sum(worker not in self.dismissed for worker in self.fakes) == scheduler.workers_ready
         for fake in (*self.fakes.values(), *self.dead):
             assert fake.tasks_max is None or fake.runs <= fake.tasks_max
@@ -427,6 +441,7 @@ class World:
 
         Few tasks are poison for their workers, so that their budgets come to an end, too.
         """
+        self.take_submitted()
         for _ in range(sum(purse.runs_max for purse in self.purses.values()) + 2 * len(self.fakes) + 5):
             if not self.scheduler.tasks_open:
                 break

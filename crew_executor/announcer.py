@@ -1,0 +1,54 @@
+"""Tells futures what became of their tasks, once the dispatcher has decided it. Called outside every lock of ours.
+
+A task and its future refer to each other: whoever tells the future ends that, or neither would be freed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .callbacks import CallbackThread
+from .connection import Connection
+from .core.messages import Outcome
+from .core.scheduler import Task
+from .errors import BrokenCrewError
+from .futures import CrewFuture
+from .obituary import loss_error
+
+
+class Announcer:
+    """Finish futures. Their callbacks run in a thread of its own, unless they are known to be quick.
+
+    Args:
+        name: the executor's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.callbacks = CallbackThread(name)
+
+    def finished(self, connection: Connection, finished: list[tuple[Task, Outcome]]) -> None:
+        """Tasks of a worker are done, with these outcomes."""
+        for task, outcome in finished:
+            connection.busy_seconds += outcome.seconds
+            future, task.handle = task.handle, None
+            future._finish(outcome, connection.facts, self.callbacks.run)
+
+    def lost(self, task: Task, connection: Connection) -> None:
+        """A task's worker has died while it ran the task."""
+        future: CrewFuture[Any] = task.handle
+        task.handle = None
+        error, times = loss_error(future.name(), task, connection)
+        future._finish_lost(error, connection.facts, times, self.callbacks.run)
+
+    def dropped(self, tasks: list[Task], broken: BrokenCrewError | None = None) -> None:
+        """These tasks do not run any more: they were cancelled, or the pool is broken, for this reason."""
+        for task in tasks:
+            future, task.handle = task.handle, None
+            if future is None:
+                continue  # its user was faster
+            if broken is None:
+                future._finish_cancelled(self.callbacks.run)
+            else:
+                failure = BrokenCrewError(str(broken))
+                failure.__cause__ = broken.__cause__
+                future._finish_lost(failure, call_back=self.callbacks.run)

@@ -1,0 +1,91 @@
+"""What users have submitted and no thread of ours has taken yet: submit() does no more than put a task here.
+
+A user's thread may be the main thread, where a signal handler may raise between any two calls: a Ctrl-C in the middle
+of a decision would leave the scheduler with a task that is in two places, or in none. So users' threads decide nothing.
+They leave a task, and ring if somebody should come; threads of ours, where no signal is ever handled, take the tasks
+under the dispatcher's lock. put() takes no lock at all: a signal handler, a finaliser or a callback may use it in the
+middle of anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .core.scheduler import NEW, Task
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
+
+
+class Inbox:
+    """Hold new tasks in their order.
+
+    Args:
+        mailbox: whose receiver is to come for the tasks.
+
+    Attributes:
+        tasks: the new tasks; empty it by popleft() only.
+        is_awaited: whether a new task should be taken at once: a worker might run it, or be launched for it. Else it
+            can wait until a worker reports something. Set it, then look at `tasks` again, under the dispatcher's lock:
+            1. submitter: puts a task      2. taker: sets is_awaited to False
+            3. submitter: does not ring    4. taker: looks again, and finds the task
+    """
+
+    __slots__ = ("_bell", "_door", "_waiting", "is_awaited", "tasks")
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._bell = mailbox.bell
+        self._door = threading.RLock()
+        self._waiting: deque[threading.Lock] = deque()
+        self.tasks: deque[Task] = deque()
+        self.is_awaited = True
+
+    def put(self, task: Task) -> None:
+        """Add a task, and ring if it is awaited.
+
+        CPython looks for signals after calls of C functions and at the start of Python functions. Wherever a handler
+        raises, the task is in and the bell rung, or neither; so no step here may become a function of its own.
+        """
+        try:
+            self.tasks.append(task)
+        finally:
+            if self.is_awaited:
+                self.is_awaited = False
+                try:  # noqa: SIM105  contextlib.suppress() is one of those functions
+                    self._bell.release()
+                except RuntimeError:  # rung already
+                    pass
+
+    def put_when(self, has_room: Callable[[], bool], task: Task) -> None:
+        """Add a task once there is room for it; `has_room` may raise instead of answering."""
+        while True:
+            turn = threading.Lock()
+            turn.acquire()
+            # Before the look: room that is made after it wakes this turn.
+            self._waiting.append(turn)
+            with self._door:  # or two threads would take the same room
+                if has_room():
+                    self.put(task)
+                    return
+            turn.acquire()
+
+    def wake_waiting(self) -> None:
+        """Let those look again who wait for room."""
+        while self._waiting:
+            self._waiting.popleft().release()
+
+    def count(self) -> int:
+        """Return how many tasks wait here and are not cancelled."""
+        return sum(task.state is NEW for task in list(self.tasks))
+
+    def take(self) -> list[Task]:
+        """Remove the tasks and return them. Several threads may do so."""
+        tasks = []
+        try:
+            while True:
+                tasks.append(self.tasks.popleft())
+        except IndexError:
+            return tasks

@@ -1,0 +1,170 @@
+"""New tasks on their way to the dispatcher: none is lost or left lying, and who waits for room is woken."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+
+import pytest
+
+from crew_executor.core.scheduler import DONE, Task
+from crew_executor.inbox import Inbox
+from crew_executor.mailbox import Mailbox
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    return Mailbox()
+
+
+def make(task_id: int) -> Task:
+    return Task(task_id, "f", (b"payload",))
+
+
+def is_rung(mailbox: Mailbox) -> bool:
+    """Answer whether the receiver would wake, and let it hear the bell."""
+    return mailbox.bell.acquire(blocking=False)
+
+
+def test_tasks_are_taken_once_and_in_their_order(mailbox: Mailbox) -> None:
+    inbox, tasks = Inbox(mailbox), [make(1), make(2)]
+    for task in tasks:
+        inbox.put(task)
+
+    assert tasks == inbox.take()
+    assert [] == inbox.take()
+
+
+def test_the_bell_is_rung_once_for_many_tasks(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+    inbox.put(make(1))
+    first = is_rung(mailbox)
+    inbox.put(make(2))
+
+    assert (True, False) == (first, is_rung(mailbox))
+
+
+def test_a_task_that_can_wait_rings_no_bell(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+    inbox.is_awaited = False
+    inbox.put(make(1))
+
+    assert not is_rung(mailbox)
+    assert 1 == len(inbox.take())
+
+
+def test_a_task_may_be_put_while_the_bell_is_rung_already(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+    mailbox.put(print)
+    inbox.put(make(1))
+
+    assert 1 == len(inbox.take())
+    assert 1 == len(mailbox.take(0))
+
+
+def test_cancelled_tasks_do_not_count(mailbox: Mailbox) -> None:
+    inbox, cancelled = Inbox(mailbox), make(1)
+    inbox.put(cancelled)
+    inbox.put(make(2))
+    cancelled.state = DONE
+
+    assert 1 == inbox.count()
+
+
+def test_who_finds_room_does_not_wait(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+    inbox.put_when(lambda: True, make(1))
+
+    assert 1 == len(inbox.take())
+
+
+def test_who_finds_no_room_waits_until_there_is_some(mailbox: Mailbox) -> None:
+    inbox, rooms = Inbox(mailbox), [False]
+    looked = threading.Event()
+
+    def has_room() -> bool:
+        looked.set()
+        return rooms[0]
+
+    submitter = threading.Thread(target=inbox.put_when, args=(has_room, make(1)))
+    submitter.start()
+    looked.wait()
+    early = inbox.take()
+    rooms[0] = True
+    inbox.wake_waiting()
+    submitter.join()
+
+    assert [] == early
+    assert 1 == len(inbox.take())
+
+
+def test_room_that_is_made_during_the_look_is_not_missed(mailbox: Mailbox) -> None:
+    inbox, answers = Inbox(mailbox), [False, True]
+
+    def has_room() -> bool:
+        inbox.wake_waiting()  # as another thread might, just after the look
+        return answers.pop(0)
+
+    inbox.put_when(has_room, make(1))
+
+    assert 1 == len(inbox.take())
+
+
+def test_a_refusal_ends_the_wait(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+
+    def refuse() -> bool:
+        raise RuntimeError("shut down")
+
+    with pytest.raises(RuntimeError, match="shut down"):
+        inbox.put_when(refuse, make(1))
+
+    assert [] == inbox.take()
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_an_interrupt_leaves_no_task_without_a_bell(mailbox: Mailbox, moment: int) -> None:
+    inbox, left = Inbox(mailbox), moment
+
+    def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return"):  # where CPython looks for signals
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(interrupt)
+        inbox.put(make(1))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+
+    assert is_rung(mailbox) or not inbox.take()
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_an_interrupt_leaves_no_event_without_a_bell(mailbox: Mailbox, moment: int) -> None:
+    left = moment
+
+    def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return"):
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(interrupt)
+        mailbox.put(print)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+
+    rung = is_rung(mailbox)
+    assert rung == bool(mailbox.take(0))
