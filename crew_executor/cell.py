@@ -80,6 +80,15 @@ def _barrier() -> _Membarrier:
     return _membarrier
 
 
+def load_barrier() -> None:
+    """Import what barriers need, in the caller's thread.
+
+    A Ctrl-C in an import of the main thread may leave CPython's import lock locked. A thread of ours that came to an
+    import of its own then, and held the dispatcher's lock, would hold it for ever.
+    """
+    _barrier()
+
+
 def run_barrier() -> None:
     """Make what this process has written visible to every worker, and theirs to it; does nothing where it cannot."""
     barrier = _barrier()

@@ -30,6 +30,7 @@ from typing import Any
 
 from . import transport
 from .announcer import Announcer
+from .cell import load_barrier
 from .connection import Connection, take_census
 from .core.budget import Budget
 from .core.messages import Outcome
@@ -65,6 +66,7 @@ class Dispatcher:
         initializer: tuple[bytes, Courier | None],
     ) -> None:  # fmt: skip
         transport.load()
+        load_barrier()
         self.name = name
         self.run_id = secrets.randbits(64)
         self._max_pending = max_pending
@@ -191,12 +193,7 @@ class Dispatcher:
             self._start()
 
     def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> None:
-        """Cancel the future if its task is queued.
-
-        Args:
-            future: the task's.
-            is_running_included: also if a worker has the task, and end its run.
-        """
+        """Cancel the future if its task is queued; `is_running_included`: also at a worker, and end its run."""
         if future._task is None:
             return
         if self._is_interrupting():

@@ -144,6 +144,44 @@ def test_a_ctrl_c_at_any_moment_of_a_call_leaves_a_usable_pool(call: str) -> Non
     assert done.stdout == "moments: True\n"
 
 
+IMPORTS = """
+import concurrent.futures, os, sys, threading, time
+from crew_executor import CrewExecutor
+
+seen = []
+
+class Finder:  # asked for each module that is not there yet
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if threading.current_thread().name.startswith("crew-"):
+            seen.append(name)
+
+def fail():
+    raise LookupError("with frames")
+
+sys.meta_path.insert(0, Finder)
+with CrewExecutor(2) as executor:
+    view = executor.options(timeout=60, retries=1, crash_retries=1, cancel_running=True)
+    stopped = view.submit(time.sleep, 600)
+    while not stopped.running():
+        time.sleep(0.001)
+    stopped.cancel()
+    futures = [executor.submit(int), executor.submit(fail), view.submit(fail), executor.submit(os._exit, 1)]
+    futures += [executor.submit(time.sleep, 0.01) for _ in range(20)]
+    futures[0].add_done_callback(lambda future: None)
+    executor.submit(len, bytes(10**6))
+    concurrent.futures.wait([stopped, *futures])
+print("imported by threads of ours:", seen)
+"""
+
+
+def test_no_thread_of_ours_imports_anything() -> None:
+    """A Ctrl-C in an import of the main thread may leave CPython's import lock locked: who imports then, hangs."""
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.stdout == "imported by threads of ours: []\n"
+
+
 class _InterruptsItsReader:
     """An object whose unpickling is interrupted when it is tried for the first time."""
 
