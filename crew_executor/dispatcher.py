@@ -140,8 +140,9 @@ class Dispatcher:
         is_done = threading.Lock()
         is_done.acquire()
         self.mailbox.put(self._begin_end, cancel_futures, is_done)
-        while cancel_futures and self._may_wait() and not (is_done.acquire(timeout=LOOK_SECONDS) or self._is_ended):
-            pass  # it may have ended before the event was put
+        if cancel_futures and self._may_wait():
+            while not self._is_ended and not is_done.acquire(timeout=LOOK_SECONDS):
+                pass  # it may have ended just before the event was put
 
     def kill_workers(self, signal_number: int = signal.SIGKILL) -> None:
         """End every worker now: running tasks fail, queued ones are cancelled. The executor is closed by it."""
