@@ -196,8 +196,20 @@ def title_of(contender: str) -> str:
     return found.title if found.is_installed else found.name
 
 
-def print_report(cells: Cells, contenders: list[str]) -> None:
-    """Print the table and the notes, as Markdown."""
+PAGE_HEAD = """# What happens when things go wrong
+
+Each row is one accident, done to each pool in fresh processes: a worker that dies, an exception that cannot be pickled,
+a Ctrl-C, a killed client. Printed by `tox -e behaviour -- --page` on {date}: {system}, {processors} processors, CPython
+{python}. [benchmarks/README.md](../benchmarks/README.md) says how it is measured. A row where another pool is better
+stays here until it is not.
+"""
+
+
+def print_report(cells: Cells, contenders: list[str], *, is_page: bool) -> None:
+    """Print the table and the notes, as Markdown; for a page of the documentation without what each cell noted."""
+    if is_page:
+        facts = {"date": time.strftime("%Y-%m-%d"), "system": platform.system(), "processors": os.cpu_count()}
+        print(PAGE_HEAD.format(python=platform.python_version(), **facts))
     print("| | " + " | ".join(title_of(contender) for contender in contenders) + " |")
     print("|---" * (len(contenders) + 1) + "|")
     for row, by_contender in cells.items():
@@ -207,7 +219,7 @@ def print_report(cells: Cells, contenders: list[str]) -> None:
     print("\n✓ clean, ✗ not clean, - not offered or not installed. What is clean is said for each row:\n")
     for row, by_contender in cells.items():
         print(f"- **{ROWS[row].title}** (`{row}`). {ROWS[row].definition}")
-        for name in contenders:
+        for name in [] if is_page else contenders:
             if note := by_contender[name].verdict.note:
                 print(f"  - {CONTENDERS[name].name}: {note}")
 
@@ -242,6 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="which, with commas (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all that was measured to this file")
+    parser.add_argument("--page", action="store_true", help="print a page for docs/, without the notes of each cell")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
@@ -256,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.jobs < 1:
         parser.error("--jobs must be 1 or more")
     cells = run_all(rows, contenders, options.jobs)
-    print_report(cells, contenders)
+    print_report(cells, contenders, is_page=options.page)
     if options.json:
         options.json.write_text(json.dumps(as_json(cells, contenders), indent=2) + "\n")
 

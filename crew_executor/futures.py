@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from . import serialize, tracebacks
+from .condition import FutureCondition, may_hold
 from .core.messages import Outcome, OutcomeFlag
 from .errors import TaskTimeoutError, WorkerCrashError
 from .log import logger
@@ -115,10 +116,10 @@ class _LazyCondition:
             with _making:
                 condition = future._made_condition
                 if condition is None:
-                    condition = future._made_condition = threading.Condition()
+                    condition = future._made_condition = FutureCondition()
         return condition
 
-    def __set__(self, future: CrewFuture[Any], condition: threading.Condition) -> None:
+    def __set__(self, future: CrewFuture[Any], condition: FutureCondition) -> None:
         future._made_condition = condition
 
 
@@ -139,7 +140,7 @@ class CrewFuture(Future[T]):
 
     # Plain class attributes stand for what most instances never set: asking an instance for its __dict__ would make
     # one, and a tracked object more for the garbage collector.
-    _made_condition: threading.Condition | None = None
+    _made_condition: FutureCondition | None = None
     _condition = _LazyCondition()
     _waiters = _LazyList()
     _done_callbacks = _LazyList()
@@ -311,11 +312,15 @@ class CrewFuture(Future[T]):
 
     def _announce(self, how: str, call_back: CallBack | None) -> None:
         """Set the last state, tell the waiters, have the callbacks run."""
-        with self._condition:
+        condition = self._condition
+        condition.take()
+        try:
             self._state = FINISHED
             for waiter in self._waiters:
                 getattr(waiter, how)(self)
-            self._condition.notify_all()
+            condition.notify_all()
+        finally:
+            condition.release()
         if self._done_callbacks:
             (call_back or CrewFuture._call_back)(self)
 
@@ -354,13 +359,17 @@ class CrewFuture(Future[T]):
 
     def _finish_cancelled(self, call_back: CallBack | None = None) -> None:
         """Go straight to the last state: no worker will ever look at this future and notify its waiters."""
-        with self._condition:
+        condition = self._condition
+        condition.take()
+        try:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED):
                 return
             self._state = CANCELLED_AND_NOTIFIED
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
-            self._condition.notify_all()
+            condition.notify_all()
+        finally:
+            condition.release()
         if self._done_callbacks:
             (call_back or CrewFuture._call_back)(self)
 
@@ -469,6 +478,9 @@ def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
         except Exception as error:  # a filter that makes errors of warnings: there is nobody here to raise it to
             logger.warning("a task's warning was turned into an error by a filter of the client: %s", error)
     return tuple(shown)
+
+
+may_hold(__file__)
 
 
 def _after_fork_in_child() -> None:

@@ -182,6 +182,18 @@ def test_no_thread_of_ours_imports_anything() -> None:
     assert done.stdout == "imported by threads of ours: []\n"
 
 
+def test_futures_left_locked_by_an_interrupted_wait_stop_nobody() -> None:
+    """concurrent.futures.wait() locks all of its futures in a loop; a Ctrl-C there leaves some of them locked."""
+    with CrewExecutor(1) as executor:
+        futures = [executor.submit(int) for _ in range(100)]
+        for future in futures:
+            future._condition.acquire()
+
+        assert executor.submit(abs, -1).result(10) == 1
+        assert [future.result(10) for future in futures] == [0] * 100
+        assert executor.submit(abs, -1).result(10) == 1
+
+
 class _InterruptsItsReader:
     """An object whose unpickling is interrupted when it is tried for the first time."""
 

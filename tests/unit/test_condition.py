@@ -1,0 +1,143 @@
+"""A future's lock that an interrupted owner has lost is taken from it; one that is held by right is not."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from crew_executor.condition import FutureCondition, may_hold
+
+HOLDER = """
+def hold(condition, is_held, may_go):
+    condition.acquire()
+    is_held.release()
+    may_go.acquire()
+    if condition._is_owned():
+        condition.release()
+"""
+
+
+@pytest.fixture
+def condition() -> FutureCondition:
+    return FutureCondition()
+
+
+@pytest.fixture
+def hold(condition: FutureCondition) -> Iterator[Callable[[str], Callable[[], None]]]:
+    """Return what starts a thread that holds the lock, in code of a file, and returns what lets that thread go."""
+    threads = []
+
+    def start(file: str) -> Callable[[], None]:
+        names: dict[str, Callable[..., None]] = {}
+        exec(compile(HOLDER, file, "exec"), names)
+        is_held, may_go = threading.Lock(), threading.Lock()
+        is_held.acquire()
+        may_go.acquire()
+        thread = threading.Thread(target=names["hold"], args=(condition, is_held, may_go))
+        thread.start()
+        threads.append(thread)
+        is_held.acquire()
+        return may_go.release
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def lose(condition: FutureCondition) -> None:
+    """Leave the lock locked by a thread that has ended."""
+    thread = threading.Thread(target=condition.acquire)
+    thread.start()
+    thread.join()
+
+
+def test_a_free_lock_is_taken(condition: FutureCondition) -> None:
+    condition.take()
+    condition.notify_all()  # only its owner may
+    condition.release()
+
+
+def test_the_lock_of_a_thread_that_has_ended_is_taken(condition: FutureCondition) -> None:
+    lose(condition)
+    condition.take()
+    condition.notify_all()
+    condition.release()
+
+
+def test_the_lock_of_an_owner_who_does_something_else_is_taken(
+    condition: FutureCondition, hold: Callable[[str], Callable[[], None]]
+) -> None:
+    let_go = hold("notebook.py")
+    condition.take()
+    condition.release()
+    let_go()
+
+
+def test_the_lock_of_an_owner_who_waits_for_something_else_is_taken(condition: FutureCondition) -> None:
+    other, may_go = threading.Event(), threading.Event()
+
+    def lose_and_wait() -> None:
+        condition.acquire()
+        other.set()
+        may_go.wait()
+
+    thread = threading.Thread(target=lose_and_wait)
+    thread.start()
+    other.wait()
+    condition.take()
+    condition.release()
+    may_go.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("file", [threading.__file__, sys.modules["concurrent.futures._base"].__file__, "ours.py"])
+def test_a_lock_that_is_held_by_right_is_waited_for(
+    file: str, condition: FutureCondition, hold: Callable[[str], Callable[[], None]]
+) -> None:
+    may_hold("ours.py")
+    let_go = hold(file)
+    lock = condition._lock  # type: ignore[attr-defined]
+    taker = threading.Thread(target=condition.take)
+    taker.start()
+    taker.join(0.1)
+    is_waiting = taker.is_alive()
+    let_go()
+    taker.join()
+
+    assert is_waiting
+    assert condition._lock is lock  # type: ignore[attr-defined]
+
+
+def test_who_waits_is_woken_after_the_lock_was_taken_from_another(condition: FutureCondition) -> None:
+    answers = []
+
+    def wait() -> None:
+        with condition:
+            answers.append(condition.wait(10))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not condition._waiters:  # type: ignore[attr-defined]
+        pass
+    lose(condition)
+    condition.take()
+    condition.notify_all()
+    condition.release()
+    thread.join()
+
+    assert [True] == answers
+
+
+def test_an_exception_is_not_hidden_by_a_lock_that_an_interrupted_wait_has_released(condition: FutureCondition) -> None:
+    condition.acquire()
+    condition.release()
+
+    assert condition.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is None  # type: ignore[func-returns-value]
+
+
+def test_a_lock_released_twice_is_an_error(condition: FutureCondition) -> None:
+    with pytest.raises(RuntimeError), condition:
+        condition.release()
