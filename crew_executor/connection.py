@@ -6,6 +6,7 @@ its own. Decides nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import queue
@@ -38,12 +39,14 @@ from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
 from .log import logger
 from .stats import WorkerStats
-from .transport import LinkClosed
+from .transport import FRAME_BYTES_MAX, LinkClosed, LinkTimeout
 
 INLINE_BYTES = 64 * 1024
 """Frames up to this size are sent by whoever comes along: the socket's buffer takes them. Larger ones could block
 until the worker reads, so they go through a thread of the connection's own."""
 LOG_TAIL_BYTES = 4000
+SIGNAL_LOOK = 0.1
+"""Seconds between looks for a Ctrl-C, when the main thread reads because no other can be started."""
 
 _Entry = tuple[Kind, int, list[tuple[int, int, int, Any, float]]]
 
@@ -203,7 +206,7 @@ class Connection:
             ProtocolError: it is not the invited worker.
             LinkClosed: it did not come.
         """
-        frame = self._channel.recv(limit=transport.UNTRUSTED_BYTES_MAX)
+        frame = self._recv(transport.UNTRUSTED_BYTES_MAX)
         if frame.kind != Kind.HELLO:
             raise ProtocolError(f"expected a hello from {self.worker.name}, got a frame of kind {frame.kind}")
         hello, _parts = decode_control(frame.body)
@@ -214,7 +217,14 @@ class Connection:
 
     def recv(self) -> Frame:
         """Return the next frame of the worker; for its reader thread."""
-        return self._channel.recv()
+        return self._recv(FRAME_BYTES_MAX)
+
+    def _recv(self, limit: int) -> Frame:
+        """Wait for a frame; in the main thread come up now and then, for NNG's waits keep signals waiting."""
+        timeout = SIGNAL_LOOK if threading.current_thread() is threading.main_thread() else None
+        while True:
+            with contextlib.suppress(LinkTimeout):
+                return self._channel.recv(limit=limit, timeout=timeout)
 
     def start_reader(self, serve: Callable[[Connection], None]) -> bool:
         """Start the thread that reads from the worker; False when the interpreter starts no threads any more."""

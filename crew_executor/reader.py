@@ -62,6 +62,8 @@ def serve(connection: Connection, initializer: bytes, listener: Listener) -> Non
     except ProtocolError as error:
         logger.error("worker %s broke the protocol and is killed: %s", connection.worker.name, error)
         listener.protocol_broken(connection, error)
+    except KeyboardInterrupt:
+        raise  # the main thread's: it only helps out as a reader
     except BaseException as error:
         logger.exception("the reader of worker %s failed", connection.worker.name)
         listener.reader_failed(connection, error)
