@@ -12,13 +12,14 @@ import re
 import sys
 import threading
 from concurrent.futures import _base
+from typing import Any
 
 LOOK_SECONDS = 0.005
 """For so long a lock that is taken is waited for before its owner is looked at, and between such looks."""
 
-_HOLDERS = {threading.__file__, _base.__file__}
-_BEGINNINGS = ("_bootstrap", "_bootstrap_inner", "run")
-"""With these of threading.py every thread begins."""
+_HOLDERS = {__file__, _base.__file__}
+_METHODS = {method.__code__ for method in vars(threading.Condition).values() if hasattr(method, "__code__")}
+_renewing = threading.RLock()
 
 
 def may_hold(file: str) -> None:
@@ -29,13 +30,22 @@ def may_hold(file: str) -> None:
 class FutureCondition(threading.Condition):
     """A condition that can be taken from an owner who has lost it."""
 
+    _lock: Any
+
     def take(self) -> None:
-        """Acquire the lock, for a finisher."""
-        while not self.acquire(timeout=LOOK_SECONDS):
-            if self._is_lost():
-                waiting = self._waiters  # type: ignore[has-type]
-                threading.Condition.__init__(self)  # with a new lock
-                self._waiters = waiting
+        """Acquire the lock."""
+        while not (lock := self._lock).acquire(timeout=LOOK_SECONDS):
+            if _is_lost(lock):
+                with _renewing:
+                    if self._lock is lock:  # nobody was faster
+                        fresh = vars(threading.Condition())
+                        del fresh["_waiters"]  # those who wait are woken as before
+                        vars(self).update(fresh)
+
+    def __enter__(self) -> bool:
+        """Acquire the lock."""
+        self.take()
+        return True
 
     def __exit__(self, *details: object) -> None:
         """Release the lock, unless an interrupted wait() has left it released: then its exception goes on."""
@@ -45,15 +55,16 @@ class FutureCondition(threading.Condition):
             if details[0] is None:
                 raise
 
-    def _is_lost(self) -> bool:
-        found = re.search(r"owner=(\d+)", repr(self._lock))  # type: ignore[attr-defined]
-        if found is None or found[1] == "0":
-            return False  # free again
-        frame = sys._current_frames().get(int(found[1]))
-        if frame is not None and frame.f_code is threading.Condition.wait.__code__:
-            return True  # the owner has gone on to wait for something else
-        while frame is not None:
-            if frame.f_code.co_filename in _HOLDERS and frame.f_code.co_name not in _BEGINNINGS:
-                return False
-            frame = frame.f_back
-        return True
+
+def _is_lost(lock: Any) -> bool:
+    found = re.search(r"owner=(\d+)", repr(lock))
+    if found is None or found[1] == "0":
+        return False  # free again
+    frame = sys._current_frames().get(int(found[1]))
+    if frame is not None and frame.f_code is threading.Condition.wait.__code__:
+        return True  # the owner has gone on to wait for something else
+    while frame is not None:
+        if frame.f_code.co_filename in _HOLDERS or frame.f_code in _METHODS:
+            return False
+        frame = frame.f_back
+    return True

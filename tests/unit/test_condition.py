@@ -93,7 +93,26 @@ def test_the_lock_of_an_owner_who_waits_for_something_else_is_taken(condition: F
     thread.join()
 
 
-@pytest.mark.parametrize("file", [threading.__file__, sys.modules["concurrent.futures._base"].__file__, "ours.py"])
+def test_the_lock_of_an_owner_who_joins_a_thread_is_taken(condition: FutureCondition) -> None:
+    may_go, is_held = threading.Event(), threading.Event()
+    other = threading.Thread(target=may_go.wait)
+    other.start()
+
+    def lose_and_join() -> None:
+        condition.acquire()
+        is_held.set()
+        other.join()
+
+    thread = threading.Thread(target=lose_and_join)
+    thread.start()
+    is_held.wait()
+    condition.take()
+    condition.release()
+    may_go.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("file", [sys.modules["concurrent.futures._base"].__file__, "ours.py"])
 def test_a_lock_that_is_held_by_right_is_waited_for(
     file: str, condition: FutureCondition, hold: Callable[[str], Callable[[], None]]
 ) -> None:
