@@ -541,7 +541,7 @@ class Dispatcher:
             now = time.monotonic()
             if worker.is_ready:
                 self._scheduler.outcomes(worker, connection.unsent_outcomes(), now)
-                is_taken_away = connection.exit is not None and connection.exit.is_launchers_fault
+                is_taken_away = connection.exit is not None and connection.exit.is_taken_away
                 self._scheduler.worker_lost(
                     worker, cell.started, now, timed_out=connection.timed_out or None, is_taken_away=is_taken_away,
                     is_last=self._is_killing,

@@ -163,7 +163,8 @@ class CrewExecutor(Executor):
             retries: how often a task is run again after an exception of `retry_on`. Default 0.
             retry_on: an exception class or a tuple of them; TaskTimeoutError is an Exception, too. Default Exception.
             crash_retries: how often a task is run again after its worker died while it ran. Default 0. A worker that
-                was taken away (its supervisor died) costs no retry, five times at most, if either number is above 0.
+                its launcher reports as taken away by a scheduler costs no retry, five times at most, if either number
+                is above 0; local workers never are.
             cancel_running: cancel() of these tasks also ends a running one, as CrewFuture.kill() does. Default False.
 
         Raises:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import psutil
 
-START_TICK = 0.02
-"""The kernel tells when a process was started in steps of 10 ms."""
 KILL_SECONDS = 3.0
 """How long kill_descendants() goes on: processes that fork while being killed need more than one round."""
 
@@ -28,24 +27,33 @@ def kill_descendants() -> None:
         psutil.wait_procs(living, timeout=0.1)
 
 
-def kill_children_since(started: float) -> None:
-    """Kill the descendants of this process that were started at or after a Unix time, and reap them."""
-    since = started + _create_time_error() - START_TICK
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if child.create_time() >= since:
-                child.kill()
-                child.wait(timeout=1)
-        except (psutil.NoSuchProcess, psutil.TimeoutExpired):
-            continue
+def child_pids() -> frozenset[int]:
+    """Return the process ids of this process's children."""
+    return frozenset(child.pid for child in psutil.Process().children())
 
 
-def _create_time_error() -> float:
-    """Return how far create_time() is ahead of time.time(): Linux counts from the boot, known in whole seconds only."""
-    if not hasattr(time, "CLOCK_BOOTTIME"):
-        return 0.0
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return psutil.boot_time() - booted
+def kill_children_except(earlier: frozenset[int]) -> None:
+    """Kill the children of this process, with their descendants, that are not among the earlier ones; and reap them.
+
+    Those in a process group of their own are left alone: they were detached on purpose.
+    """
+    group = os.getpgrp()
+    for child in psutil.Process().children():
+        if child.pid not in earlier:
+            _kill_family(child, group)
+
+
+def _kill_family(process: psutil.Process, group: int) -> None:
+    try:
+        if os.getpgid(process.pid) != group:
+            return
+        family = process.children()
+        process.kill()
+        for child in family:
+            _kill_family(child, group)
+        process.wait(timeout=1)
+    except (psutil.NoSuchProcess, ProcessLookupError, psutil.TimeoutExpired):
+        return  # it ended by itself
 
 
 def resident_memory() -> int:

@@ -124,17 +124,20 @@ class Supervisor:
             send_message(self._control, message)
 
     def _launch(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        cell_fd = pid = -1
+        cell_fd = gate_read = gate_write = pid = -1
         try:
             cell_fd = os.dup(descriptors[CELL_PLACE])
+            gate_read, gate_write = os.pipe()
             pid = os.fork()
         except OSError as error:  # no memory, too many processes: the launch fails, not the supervisor
             self._tell(event="failed", id=message["id"], error=f"fork: {error}")
         if pid == 0:
             os.close(cell_fd)
-            self._become_worker(message, descriptors)
-        for fd in (*descriptors, *((cell_fd,) if pid < 0 <= cell_fd else ())):
-            os.close(fd)
+            os.close(gate_write)
+            self._become_worker(message, descriptors, gate_read)
+        for fd in (*descriptors, gate_read, *((cell_fd, gate_write) if pid < 0 else ())):
+            if fd >= 0:
+                os.close(fd)
         if pid > 0:
             with contextlib.suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)
@@ -142,8 +145,16 @@ class Supervisor:
             self._warden.admit(pid, cell_fd)
             self._oom.rebase()
             self._tell(event="started", id=message["id"], pid=pid)
+            with contextlib.suppress(OSError):  # it has died already
+                os.write(gate_write, b"!")
+            os.close(gate_write)
 
-    def _become_worker(self, message: dict[str, Any], descriptors: list[int]) -> NoReturn:
+    def _become_worker(self, message: dict[str, Any], descriptors: list[int], gate: int) -> NoReturn:
+        """Be a worker.
+
+        It waits at the gate until the client has been told of it. If this supervisor were killed before that, nobody
+        would know the process that runs a task.
+        """
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -160,6 +171,9 @@ class Supervisor:
                 if fd >= 0:
                     os.close(fd)
             self._control.close()
+            if not os.read(gate, 1):
+                os._exit(1)
+            os.close(gate)
             code = worker_process.start(message, descriptors)
         except BaseException:  # nothing may unwind into the supervisor's frames
             import traceback

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import traceback
+from collections.abc import Callable
 from types import FunctionType, TracebackType
 from typing import Any
 
@@ -22,6 +23,8 @@ TEXT_MAX = 100_000
 
 FRAMES_FIRST, FRAMES_LAST = 20, 80
 """Frames of a traceback that travel, of each exception of a chain."""
+CHAIN_MAX = 100
+"""Exceptions of a chain that travel as such, one caused by the next; pickle's recursion bears some 300."""
 
 
 def load() -> None:
@@ -76,29 +79,95 @@ def dumps_error(error: BaseException) -> bytes:
     """Pickle an exception with its frames and whatever hangs on it; raise what pickling raises.
 
     The result has been unpickled once here: a class whose `__init__` does not fit its args is found out in the
-    worker, not in the client.
+    worker, not in the client. If only an exception that led to this one cannot travel, a RemoteTaskError stands for
+    that one; chains that lead back to themselves end there.
     """
-    _shorten(error, set())
-    data = serialize.dumps(error, _reduce)
+    chain = _Chain(error)
+    try:
+        return _dumps_checked(error, chain.reduce)
+    except Exception:
+        if not chain.replace_untravelled():
+            raise
+    return _dumps_checked(error, chain.reduce)
+
+
+def _dumps_checked(error: BaseException, reduce: Callable[[Any], Any]) -> bytes:
+    data = serialize.dumps(error, reduce)
     loaded = pickle.loads(data)
     if type(loaded) is not type(error) and type(loaded).__qualname__ != type(error).__qualname__:
         raise pickle.PicklingError(f"{type(error).__qualname__} comes back as {type(loaded).__qualname__}")
     return data
 
 
-def _shorten(error: BaseException | None, seen: set[int]) -> None:
-    """Drop the middle of long tracebacks: a RecursionError has a thousand frames, too deep for pickle's recursion."""
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        frames = []
-        frame = error.__traceback__
-        while frame is not None:
-            frames.append(frame)
-            frame = frame.tb_next
-        if len(frames) > FRAMES_FIRST + FRAMES_LAST:
-            frames[FRAMES_FIRST - 1].tb_next = frames[-FRAMES_LAST]
-        _shorten(error.__cause__, seen)
-        error = error.__context__
+class _Chain:
+    """An exception and those that led to it, through `__cause__` and `__context__`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self._links: list[BaseException] = []
+        self._stand_ins: dict[int, BaseException] = {}
+        self._cut: set[tuple[int, int]] = set()  # pairs of ids: this one does not lead to that one
+        self._walk()
+
+    def _walk(self) -> None:
+        """List the links, cut what leads back, and what lies too deep for pickle's recursion."""
+        seen: set[int] = set()
+        path: list[int] = []
+        todo: list[tuple[BaseException, int]] = [(self._error, 0)]  # with its depth
+        while todo:
+            error, depth = todo.pop()
+            del path[depth:]
+            path.append(id(error))
+            if id(error) in seen:
+                continue
+            seen.add(id(error))
+            self._links.append(error)
+            _shorten(error)
+            for link in (error.__cause__, error.__context__):
+                if link is None:
+                    continue
+                if id(link) in path:
+                    self._cut.add((id(error), id(link)))
+                elif depth + 1 == CHAIN_MAX:
+                    self._stand_for(link, f"it is more than {CHAIN_MAX} exceptions back")
+                else:
+                    todo.append((link, depth + 1))
+
+    def replace_untravelled(self) -> bool:
+        """Let stand-ins travel for the links that cannot; return whether there are any. The first has none."""
+        before = len(self._stand_ins)
+        for link in self._links[1:]:
+            try:
+                _dumps_checked(link, _reduce)  # by itself: what led to it is another link
+            except Exception as broken:
+                self._stand_for(link, f"it cannot be pickled: {type(broken).__name__}: {broken}")
+        return len(self._stand_ins) > before
+
+    def _stand_for(self, link: BaseException, why: str) -> None:
+        if id(link) not in self._stand_ins:
+            self._stand_ins[id(link)] = remote_error(describe(link), why)
+
+    def reduce(self, value: Any) -> Any:
+        """Reduce whatever belongs to the exception, as pickle's reducer_override."""
+        if not isinstance(value, BaseException):
+            return _reduce(value)
+        return _reduce(value, self._led_by(value, value.__cause__), self._led_by(value, value.__context__))
+
+    def _led_by(self, error: BaseException, link: BaseException | None) -> BaseException | None:
+        if link is None or (id(error), id(link)) in self._cut:
+            return None
+        return self._stand_ins.get(id(link), link)
+
+
+def _shorten(error: BaseException) -> None:
+    """Drop the middle of a long traceback: a RecursionError has a thousand frames, too deep for pickle's recursion."""
+    frames = []
+    frame = error.__traceback__
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.tb_next
+    if len(frames) > FRAMES_FIRST + FRAMES_LAST:
+        frames[FRAMES_FIRST - 1].tb_next = frames[-FRAMES_LAST]
 
 
 def loads_error(data: Any, report: dict[str, str]) -> BaseException:
@@ -122,7 +191,8 @@ _UNREDUCED = {
 """What built-in exceptions keep beside their args and __dict__, so that plain pickle loses it."""
 
 
-def _reduce(value: Any) -> Any:
+def _reduce(value: Any, cause: BaseException | None = None, context: BaseException | None = None) -> Any:
+    """Reduce an exception, or a traceback; `cause` and `context`: what is to lead to it at the other end."""
     from tblib import pickling_support  # late: only tasks that fail pay for it
 
     if isinstance(value, TracebackType):
@@ -140,7 +210,7 @@ def _reduce(value: Any) -> Any:
     if kept:
         function, args = _Restore(kept), (function, args)
     notes = getattr(value, "__notes__", None)
-    hung_on = (value.__cause__, value.__traceback__, value.__context__, value.__suppress_context__, notes)
+    hung_on = (cause, value.__traceback__, context, value.__suppress_context__, notes)
     return (pickling_support.unpickle_exception, (function, args, *hung_on), *state)
 
 

@@ -156,6 +156,7 @@ class Link:
         self._stream = stream
         self._is_inert = False
         self._is_closed = False
+        self._is_broken = False  # NNG has given it up; the kernel may hold more
         self._recv_aio = nng.new_aio()
         self._send_aio = nng.new_aio()
         self._recv_iov = nng.ffi.new("nng_iov[1]")
@@ -231,6 +232,8 @@ class Link:
         if timeout_ms != self._timeout_ms:
             self._timeout_ms = timeout_ms
             lib.nng_aio_set_timeout(aio, timeout_ms)
+        if self._is_broken:
+            return self._read_rest(address, capacity)
         iov = self._recv_iov
         iov[0].iov_buf, iov[0].iov_len = address, capacity
         lib.nng_aio_set_iov(aio, 1, iov)
@@ -242,8 +245,27 @@ class Link:
         code = lib.nng_aio_result(aio)
         if code == 0:
             return int(lib.nng_aio_count(aio))
-        self._nng.check(code, "receiving")
-        raise AssertionError("unreachable")
+        try:
+            self._nng.check(code, "receiving")
+        except LinkClosed:
+            self._is_broken = not self._is_closed
+            if self._is_closed:
+                raise
+        return self._read_rest(address, capacity)
+
+    def _read_rest(self, address: Any, capacity: int) -> int:
+        """Read what the kernel holds of a peer that is gone; NNG gives up sooner.
+
+        1. the worker sends outcomes  2. it is killed with frames of ours unread: the kernel calls that a reset
+        3. NNG sees the error and fails the read, with the outcomes still in the kernel's queue.
+        """
+        try:
+            got = self._socket.recv_into(self._nng.ffi.buffer(address, capacity), flags=socket.MSG_DONTWAIT)
+        except OSError as error:  # the reset itself: the kernel tells of it when the queue is empty
+            raise LinkClosed(f"receiving: {error}") from None
+        if not got:
+            raise LinkClosed("receiving: the peer is gone")
+        return got
 
     def drain(self) -> None:
         """Let the reader finish what has arrived and then see the end, even if no end of file comes.

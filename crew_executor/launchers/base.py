@@ -49,6 +49,8 @@ class WorkerExit:
         max_rss: the most memory it had, in bytes; 0 when unknown.
         reason: words, where an exit code does not tell ("fork: out of memory").
         is_launchers_fault: the launcher lost the worker: not counted as a failed launch.
+        is_taken_away: whoever gave the worker took it back (walltime, preemption, a lost node): a task that it ran may
+            run again without a charge to its retries.
         verdict: what the launcher knows of the cause beside the exit code ("by the kernel for memory ..."), or "".
     """
 
@@ -58,6 +60,7 @@ class WorkerExit:
     max_rss: int = 0
     reason: str = ""
     is_launchers_fault: bool = False
+    is_taken_away: bool = False
     verdict: str = ""
 
     @property

@@ -25,6 +25,7 @@ from .. import serialize, tracebacks
 from ..core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
 from ..errors import TaskTimeoutError
 from ..futures import command_of
+from .children import Children
 from .memory import MemoryLimits
 
 WARNINGS_MAX = 100
@@ -74,6 +75,7 @@ class CallRunner:
         self._pid = os.getpid()
         self._caught: list[dict[str, Any]] = []
         self._max_rss = max_rss()
+        self._children = Children()
         self._started = self._seconds = 0.0  # of the running task
         warnings.showwarning = self._catch_warning
 
@@ -89,9 +91,8 @@ class CallRunner:
             os._exit(0)  # the task forked and its child came back: there is only one worker here
         if self._is_interrupted:
             # What the task has started it could not tidy up if it was interrupted in the midst of starting it.
-            from ..processes import kill_children_since  # late: it imports psutil
-
-            kill_children_since(self._started)
+            self._children.kill_new()
+        self._children.task_ended(self._seconds)
         started, seconds, cpu = self._started, self._seconds, cpu_clock() - cpu0
         if seconds > 0.001:
             self._max_rss = max_rss()  # what is shorter cannot have touched much
@@ -170,11 +171,8 @@ class CallRunner:
         try:
             part = tracebacks.dumps_error(error)
         except BaseException as broken:
-            why = f"{type(broken).__name__}: {broken}"
-            stand_in: BaseException = tracebacks.remote_error(report, f"it cannot be pickled: {why}")
-            if is_timeout:  # what cannot travel is what the task made of its interrupt
-                stand_in = TaskTimeoutError(f"{error}; what it raised then cannot be pickled: {why}")
-            part = serialize.dumps(stand_in)
+            why = f"it cannot be pickled: {type(broken).__name__}: {broken}"
+            part = serialize.dumps(tracebacks.remote_error(report, why))
         return flags, (part, report_part)
 
     def _is_stopped(self, task: TaskItem) -> bool:

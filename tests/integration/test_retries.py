@@ -6,13 +6,15 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from crew_executor import CrewExecutor, TaskTimeoutError, WorkerCrashError
-from crew_executor.launchers import supervisor_handle
+from crew_executor.launchers import LocalLauncher, supervisor_handle
+from crew_executor.launchers.base import Invitation, WorkerExit
 
 from .helpers import append_line, wait_until
 
@@ -151,16 +153,37 @@ def _hold_until(path: str, runs: int) -> int:
     return number
 
 
-def test_a_worker_lost_with_its_supervisor_costs_no_retry(executor: CrewExecutor, path: str) -> None:
-    future = executor.options(crash_retries=1).submit(_hang_until, path, 3)
-    for number in (1, 2):  # more often than crash_retries
+@pytest.mark.parametrize(("retries", "crash_retries", "runs"), [(3, 0, 1), (0, 1, 2)])
+def test_a_worker_lost_with_its_supervisor_is_a_crash(
+    executor: CrewExecutor, path: str, retries: int, crash_retries: int, runs: int
+) -> None:
+    future = executor.options(retries=retries, crash_retries=crash_retries).submit(_hang_until, path, 99)
+    for number in range(1, runs + 1):
         wait_until(lambda number=number: Path(path).exists() and _runs(path) == number, f"run {number} has begun")  # type: ignore[misc]
         handle = supervisor_handle.running()
         assert handle is not None
         os.kill(handle.pid, signal.SIGKILL)
 
-    assert future.result(timeout=30) == 3
-    assert future.record().attempts == 3
+    assert isinstance(future.exception(timeout=30), WorkerCrashError)
+    assert (future.record().attempts, _runs(path)) == (runs, runs)
+
+
+class _Scheduler(LocalLauncher):
+    """Takes back whatever worker ends."""
+
+    def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
+        super().launch(invitation, lambda end: on_exit(replace(end, is_taken_away=True)))
+
+
+def test_a_worker_that_was_taken_away_costs_no_retry(path: str) -> None:
+    with CrewExecutor(1, launcher=_Scheduler()) as executor:
+        future = executor.options(crash_retries=1).submit(_hang_until, path, 4)
+        for number in (1, 2, 3):  # more often than crash_retries
+            wait_until(lambda number=number: Path(path).exists() and _runs(path) == number, f"run {number} has begun")  # type: ignore[misc]
+            os.kill(executor.stats().workers[0].pid or 0, signal.SIGKILL)
+
+        assert future.result(timeout=30) == 4
+        assert future.record().attempts == 4
 
 
 def test_a_task_that_waits_for_its_retry_can_be_cancelled(path: str) -> None:

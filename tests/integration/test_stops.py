@@ -12,14 +12,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from crew_executor import CrewExecutor, TaskTimeoutError, WorkerCrashError
+from crew_executor import CrewExecutor, RemoteTaskError, TaskTimeoutError, WorkerCrashError
 
 from .helpers import add, append_line, identity, is_alive, touch_and_wait, wait_until
 
@@ -209,7 +209,8 @@ def test_a_timeout_stays_one_whatever_the_task_raises_then(executor: CrewExecuto
     error = executor.options(timeout=0.2).submit(_clean_up_badly).exception(timeout=30)
 
     assert isinstance(error, TaskTimeoutError)
-    assert "what it raised then cannot be pickled" in str(error)
+    assert isinstance(error.__cause__, RemoteTaskError)
+    assert "cannot be pickled" in str(error.__cause__)
 
 
 def test_a_timeout_that_is_not_reached_does_nothing(executor: CrewExecutor) -> None:
@@ -408,9 +409,47 @@ def test_a_heeded_interrupt_leaves_no_process_of_the_task(tmp_path: Path) -> Non
 
 
 def _spawn_a_sleeper() -> int:
-    pid = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]).pid
-    time.sleep(0.1)  # for the clock of the kernel to go on
-    return pid
+    return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]).pid
+
+
+def _start_helper(path: str) -> None:
+    append_line(path, str(_spawn_a_sleeper()))
+
+
+def test_a_stop_leaves_what_the_initializer_and_earlier_tasks_have_started(tmp_path: Path) -> None:
+    path = tmp_path / "helpers"
+    with CrewExecutor(1, initializer=_start_helper, initargs=(str(path),)) as executor:
+        limited = executor.options(timeout=0.3)
+        futures = [limited.submit(_sleep), limited.submit(_start_helper, str(path)), limited.submit(_sleep)]
+
+        assert [future.record().status for future in wait(futures, timeout=30).done].count("timeout") == 2
+        helpers = [int(line) for line in path.read_text().split()]
+        assert [is_alive(pid) for pid in helpers] == [True, True]
+        assert executor.submit(os.getpid).result(timeout=30) == psutil.Process(helpers[0]).ppid()
+        for pid in helpers:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", [_sleep, _catch_everything])
+def test_a_stop_leaves_what_the_task_has_detached(tmp_path: Path, how: Callable[[], None]) -> None:
+    path = tmp_path / "pids"
+    with CrewExecutor(1) as executor:
+        future = executor.submit(_start_and_detach, str(path), how)
+        wait_until(lambda: path.exists() and path.read_text().count("\n") == 2, "both were started")
+        child, detached = map(int, path.read_text().split())
+
+        assert future.kill()
+        wait_until(lambda: not is_alive(child), "its child is gone")
+        assert executor.submit(add, 1, 1).result(timeout=30) == 2
+        assert is_alive(detached)
+        os.kill(detached, signal.SIGKILL)
+
+
+def _start_and_detach(path: str, how: Callable[[], None]) -> None:
+    sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    for is_detached in (False, True):
+        append_line(path, str(subprocess.Popen(sleep, start_new_session=is_detached).pid))
+    how()
 
 
 def test_a_killed_task_takes_what_it_started_along(tmp_path: Path) -> None:

@@ -71,3 +71,37 @@ def test_close_ends_a_waiting_reader(ends: tuple[Link, socket.socket]) -> None:
 
     assert ended.wait(30)
     reader.join()
+
+
+@pytest.mark.parametrize("size", [2, 6_000, 200_000])
+@pytest.mark.parametrize("is_reading", [False, True])
+def test_what_a_peer_sent_before_it_died_with_our_frames_unread_arrives(size: int, is_reading: bool) -> None:
+    """The kernel resets such a connection, and hands over what it holds all the same."""
+    for _round in range(20):
+        ours, theirs = socket.socketpair()
+        link = transport.open_socket(ours)
+        frames = [bytes([number]) * size for number in range(3)]
+        received: list[bytes] = []
+        reader = threading.Thread(target=_read_all, args=(link, received))
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+        link.send([struct.pack("<Q", 6), b"unread"])
+        if is_reading:
+            reader.start()
+        for frame in frames:
+            theirs.sendall(struct.pack("<Q", size) + frame)
+        theirs.close()
+        if not is_reading:
+            with pytest.raises(LinkClosed):  # noqa: PT012  sooner or later
+                while True:
+                    link.send([struct.pack("<Q", 6), b"in vain"])
+            reader.start()
+        reader.join(30)
+        link.free()
+
+        assert received == frames
+
+
+def _read_all(link: Link, received: list[bytes]) -> None:
+    with pytest.raises(LinkClosed):  # noqa: PT012  after the last
+        while True:
+            received.append(bytes(link.recv()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import traceback
 
 import pytest
@@ -140,3 +141,83 @@ def test_an_exception_without_words_can_be_described() -> None:
 
     assert "ValueError" in report["text"]
     assert report["type_name"].endswith("Mute")
+
+
+class Locked(Exception):
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.lock = threading.Lock()
+
+
+def raised(error: BaseException, cause: BaseException | None, *, suppress: bool = False) -> BaseException:
+    try:
+        try:
+            raise cause or KeyError("context")
+        except BaseException as inner:
+            if suppress:
+                raise error from None
+            if cause is not None:
+                raise error from inner
+            raise error  # noqa: B904  with this context
+    except BaseException as caught:
+        return caught
+
+
+def test_a_cause_that_cannot_travel_is_told_as_text_and_nothing_else_is_lost() -> None:
+    middle = raised(KeyError("middle"), Locked("deepest"))
+    loaded = _round_trip(raised(ValueError("main"), middle))
+
+    assert (type(loaded), loaded.args) == (ValueError, ("main",))
+    assert type(loaded.__cause__) is KeyError
+    deepest = loaded.__cause__.__cause__
+    assert isinstance(deepest, RemoteTaskError)
+    assert deepest.text == "deepest"
+    assert "Locked" in deepest.type_name
+    assert "cannot pickle" in str(deepest)
+    assert "in raised" in deepest.traceback_text
+
+
+def test_a_suppressed_context_that_cannot_travel_costs_nothing() -> None:
+    loaded = _round_trip(raised(ValueError("main"), Locked("context"), suppress=True))
+
+    assert type(loaded) is ValueError
+    assert loaded.__suppress_context__
+    assert loaded.__cause__ is None
+
+
+def test_an_exception_that_cannot_travel_is_no_better_for_its_causes() -> None:
+    with pytest.raises(TypeError, match="cannot pickle"):
+        tracebacks.dumps_error(raised(Locked("main"), ValueError("cause")))
+
+
+def test_a_circular_chain_ends_where_it_leads_back() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    first.__cause__, second.__cause__ = second, first
+
+    loaded = _round_trip(first)
+
+    assert type(loaded) is ValueError
+    assert type(loaded.__cause__) is KeyError
+    assert loaded.__cause__.__cause__ is None
+
+
+def test_an_exception_may_be_cause_and_context_in_one() -> None:
+    loaded = _round_trip(raised(ValueError("main"), KeyError("cause")))
+
+    assert type(loaded.__cause__) is KeyError
+    assert loaded.__context__ is loaded.__cause__
+
+
+def test_the_end_of_an_endless_chain_is_told_as_text() -> None:
+    error = ValueError(0)
+    for number in range(1, 3000):
+        error.__context__, error = None, raised(ValueError(number), error)  # type: ignore[assignment]
+
+    loaded: BaseException | None = _round_trip(error)
+    numbers = []
+    while isinstance(loaded, ValueError):
+        numbers.append(loaded.args[0])
+        loaded = loaded.__cause__
+    assert numbers == list(range(2999, 2999 - tracebacks.CHAIN_MAX, -1))
+    assert isinstance(loaded, RemoteTaskError)
+    assert loaded.text == str(2999 - tracebacks.CHAIN_MAX)
