@@ -25,6 +25,8 @@ FDS_PER_WORKER = 3
 """Descriptors a supervisor may keep for each worker."""
 _PAUSE_SECONDS = 0.03
 """The mean of the pauses between two actions."""
+_YOUNG_SECONDS = 2.0
+"""Ages of processes are known to a second."""
 _AMBUSH_SECONDS = 0.25
 _AMBUSH_LOOK_SECONDS = 0.002
 _CLIENT_STALL_SECONDS = (0.5, 3.0)
@@ -90,7 +92,7 @@ class Monkey:
     # ------------------------------------------------------------------ actions
 
     def _kill_one(self) -> None:
-        workers = self._workers()
+        workers = self._targets()
         if workers:
             self._kill(self._random.choice(workers), self._random.choice(_DEADLY))
         else:
@@ -116,7 +118,7 @@ class Monkey:
             self._wait(_AMBUSH_LOOK_SECONDS)
 
     def _freeze_one(self) -> None:
-        workers = self._workers()
+        workers = self._targets()
         if not workers:
             return
         pid = self._random.choice(workers)
@@ -164,6 +166,14 @@ class Monkey:
                         workers.append(pid)
             self._look_at_descriptors(supervisor)
         return workers
+
+    def _targets(self) -> list[int]:
+        """Return the workers, without every third that is young.
+
+        When launches fail the pool waits longer and longer between them, up to a minute. On a busy machine, where a
+        start takes several of our pauses, we would then kill each worker that comes, and see nothing but that.
+        """
+        return [pid for pid in self._workers() if pid % 3 or not _is_young(pid)]
 
     def _look_at_descriptors(self, supervisor: int) -> None:
         with contextlib.suppress(OSError, psutil.NoSuchProcess):
@@ -240,6 +250,12 @@ def _living_children(pid: int) -> list[int]:
     with contextlib.suppress(psutil.NoSuchProcess):
         return [child.pid for child in psutil.Process(pid).children() if _is_living(child)]
     return []
+
+
+def _is_young(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return time.time() - psutil.Process(pid).create_time() < _YOUNG_SECONDS
+    return False
 
 
 def _is_living(process: psutil.Process) -> bool:
