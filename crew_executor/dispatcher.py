@@ -46,6 +46,7 @@ from .mailbox import Event, Mailbox
 from .obituary import describe_loss, run_times
 from .reader import serve
 from .stats import Stats
+from .thread import Thread
 from .workforce import Workforce
 
 STALL_SECONDS = 2.0
@@ -151,9 +152,7 @@ class Dispatcher:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all tasks are done, all callbacks have run, and all workers are gone; return whether they are."""
-        if self._may_wait():
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._thread.wait_over(timeout) if self._may_wait() else self._thread.is_over
 
     def _may_wait(self) -> bool:
         """Answer whether the dispatcher's thread runs, and does not wait for the caller: see _is_interrupting()."""
@@ -166,10 +165,10 @@ class Dispatcher:
         script is done. One reader is enough to finish everything.
         """
         self.is_lent_a_thread = True
-        while self._is_running and self._thread.is_alive():
+        while self._is_running and not self._thread.is_over:
             if self._workforce.readerless:
                 self.serve(self._workforce.readerless.popleft())
-            self._thread.join(THREADLESS_LOOK)
+            self._thread.wait_over(THREADLESS_LOOK)
 
     def stats(self) -> Stats:
         """Return a consistent snapshot."""
@@ -433,8 +432,8 @@ class Dispatcher:
                 raise
             self._is_running = True
 
-    def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._run, name=f"crew-dispatcher-{self.name}", daemon=True)
+    def _new_thread(self) -> Thread:
+        return Thread(self._run, f"crew-dispatcher-{self.name}")
 
     def _poke(self) -> None:
         if not self._is_poked:

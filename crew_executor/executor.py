@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import sys
@@ -13,12 +14,13 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import inheritance, serialize, tracebacks
+from . import inheritance, namespace
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
 from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
+from .notes import add_note
 from .options import ExceptionClasses, TaskOptions
 from .stats import Stats
 
@@ -45,7 +47,8 @@ class CrewExecutor(Executor):
     """Run calls in worker processes that come and go with the work; a drop-in for ProcessPoolExecutor.
 
     Args:
-        max_workers: at most so many workers; default: the CPUs this process may use.
+        max_workers: at most so many workers; default: the CPUs this process may use: its affinity, the quota of its
+            control groups, SLURM_CPUS_PER_TASK, whichever is least.
         mp_context: accepted for compatibility: a multiprocessing context or its name. "spawn" starts a new interpreter
             for each worker; the others, and None, fork workers of a fresh supervisor process, never of this one.
         initializer: called in each worker before its first task; if it fails, the pool is broken.
@@ -257,7 +260,7 @@ class CrewExecutor(Executor):
         if options.cancel_running:
             future._cancels_running = True
         try:
-            parts: tuple[bytes, ...] = (serialize.dumps((fn, args, kwargs)),)
+            parts: tuple[bytes, ...] = (namespace.dumps_call((fn, args, kwargs)),)
             if options.retry_part is not None:
                 parts = (*parts, options.retry_part)
         except BaseException as error:
@@ -338,7 +341,7 @@ def _pickling_error(
             return TypeError(
                 f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()"
             )
-    tracebacks.add_note(error, f"raised while pickling the call of {name} in the client")
+    add_note(error, f"raised while pickling the call of {name} in the client")
     return error
 
 
@@ -365,6 +368,8 @@ def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:
 
     dispatcher = Dispatcher(*args, **kwargs)
     _dispatchers.add(dispatcher)
+    atexit.unregister(_end_without_hooks)
+    atexit.register(_end_without_hooks)  # after pynng's own, which was registered when it was imported: so before it
     return dispatcher
 
 
@@ -378,12 +383,12 @@ def _end_of_interpreter() -> None:
     _is_interpreter_ending = True
     dispatchers = list(_dispatchers)
     is_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    for dispatcher in dispatchers:
-        if is_interrupted:
-            dispatcher.kill_workers()
-        else:
-            dispatcher.shutdown()
     try:
+        for dispatcher in dispatchers:
+            if is_interrupted:
+                dispatcher.kill_workers()
+            else:
+                dispatcher.shutdown()
         for dispatcher in dispatchers:
             dispatcher.join_lending_this_thread()
     except BaseException:
@@ -393,6 +398,12 @@ def _end_of_interpreter() -> None:
         supervisor_handle = sys.modules.get("crew_executor.launchers.supervisor_handle")
         if supervisor_handle is not None:
             supervisor_handle.close()
+
+
+def _end_without_hooks() -> None:
+    """End what runs, if a Ctrl-C has struck just before threading called its exit hooks, and then it calls none."""
+    if not _is_interpreter_ending:
+        _end_at_once(list(_dispatchers))
 
 
 def _end_at_once(dispatchers: list[Dispatcher]) -> None:

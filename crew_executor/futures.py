@@ -26,6 +26,7 @@ from .condition import FutureCondition, may_hold
 from .core.messages import Outcome, OutcomeFlag
 from .errors import TaskTimeoutError, WorkerCrashError
 from .log import logger
+from .notes import add_note
 
 T = TypeVar("T")
 CallBack = Callable[["CrewFuture[Any]"], None]
@@ -423,9 +424,7 @@ class CrewFuture(Future[T]):
                 raise
             except BaseException as failure:
                 error, frames = failure, failure.__traceback__
-                tracebacks.add_note(
-                    error, f"raised while unpickling the result of {command_of(self._fn)} in the client"
-                )
+                add_note(error, f"raised while unpickling the result of {command_of(self._fn)} in the client")
         # No call in between: a handler that raises finds the future open or not.
         self._result, self._exception, self._frames, self._times = result, error, frames, outcome[4:]
         self._is_open = True
@@ -437,7 +436,7 @@ class CrewFuture(Future[T]):
             if isinstance(how, Outcome):
                 report = json.loads(how.parts[-1])
                 text = f"{report['type_name']}: {report['text'][:ATTEMPT_TEXT_MAX]}"
-            tracebacks.add_note(error, f"attempt {number} failed, too: {text}")
+            add_note(error, f"attempt {number} failed, too: {text}")
 
     def _wait_opened(self) -> bool:
         """Wait for another thread that opens the future; return False if there is nothing to open."""

@@ -13,7 +13,7 @@ import sys
 import weakref
 from typing import Any
 
-from . import serialize
+from . import namespace
 
 received: list[int] = []
 """In a worker: the descriptors that came with it, in the order of the Courier's."""
@@ -63,7 +63,7 @@ def dumps(value: Any) -> tuple[bytes, Courier | None]:
         The bytes, and who keeps the descriptors that must travel beside them: alive as long as workers are launched.
     """
     if "multiprocessing.synchronize" not in sys.modules and "multiprocessing.connection" not in sys.modules:
-        return serialize.dumps(value), None  # nobody can have made such an object
+        return namespace.dumps_call(value), None  # nobody can have made such an object
     from multiprocessing import context
     from multiprocessing.reduction import ForkingPickler
 
@@ -84,6 +84,6 @@ def dumps(value: Any) -> tuple[bytes, Courier | None]:
     courier.value = value
     context.set_spawning_popen(courier)  # type: ignore[arg-type]  # it does what is asked of one
     try:
-        return serialize.dumps(value, reduce), courier
+        return namespace.dumps_call(value, reduce), courier
     finally:
         context.set_spawning_popen(None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from . import serialize
+from . import namespace
 from .core.budget import Budget
 from .errors import TaskTimeoutError
 
@@ -67,7 +67,7 @@ class TaskOptions:
     @cached_property
     def retry_part(self) -> bytes | None:
         """The classes of `retry_on`, pickled for workers: they compare, so that the client need not open the error."""
-        return serialize.dumps(self._retry_on) if self.retries else None
+        return namespace.dumps_call(self._retry_on) if self.retries else None
 
     @cached_property
     def _is_timeout_retried(self) -> bool:

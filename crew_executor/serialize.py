@@ -15,25 +15,53 @@ from collections.abc import Callable
 from typing import Any
 
 PROTOCOL = 5
-_MAIN = b"_main__"  # __main__, and __mp_main__: the main module as multiprocessing's children know it
+MAIN_MODULES = ("__main__", "__mp_main__")
+"""A program's main module, and its name in multiprocessing's children."""
+_MAIN = b"_main__"  # what both end in
 
 
-def dumps(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes:
+def dumps(
+    value: Any, reduce: Callable[[Any], Any] | None = None, reduce_by_value: Callable[[Any], Any] | None = None
+) -> bytes:
     """Pickle anything a user may hand over, functions of `__main__` and lambdas by value.
 
     Args:
         value: anything.
         reduce: asked first for each object, as pickle's reducer_override; NotImplemented leaves it to pickle.
+        reduce_by_value: asked next, if something must travel by value.
 
     Raises:
         whatever cloudpickle raised.
     """
+    data = dumps_by_name(value, reduce)
+    if data is not None:
+        return data
+    return dumps_by_value(value, chained(reduce, reduce_by_value))
+
+
+def dumps_by_name(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes | None:
+    """Pickle with plain pickle, or return None if that fails or would name what a worker does not have."""
     try:
         data = pickle.dumps(value, PROTOCOL) if reduce is None else _dumps_with(value, reduce)
     except Exception:  # a lambda, a local class: cloudpickle may know better, or raises the error to report
-        data = b""
-    # Not in the except block: what cloudpickle raises is the whole story, and a Ctrl-C during it is no consequence.
-    return dumps_by_value(value, reduce) if not data or is_by_value(data) else data
+        return None
+    return None if is_by_value(data) else data
+
+
+def chained(*reducers: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """Return a reducer that asks these one after the other."""
+    asked = [reducer for reducer in reducers if reducer is not None]
+    if len(asked) < 2:
+        return asked[0] if asked else None
+
+    def reduce(item: Any) -> Any:
+        for reducer in asked:
+            reduced = reducer(item)
+            if reduced is not NotImplemented:
+                return reduced
+        return NotImplemented
+
+    return reduce
 
 
 def _dumps_with(value: Any, reduce: Callable[[Any], Any]) -> bytes:
@@ -59,19 +87,38 @@ def is_by_value(data: bytes) -> bool:
     """Answer whether a pickle mentions a module that workers do not have."""
     if _MAIN in data:
         return True
+    return any(name.encode() in data for name in _registered())
+
+
+def is_module_by_value(name: str) -> bool:
+    """Answer whether what is defined in a module travels by value."""
+    if name in MAIN_MODULES:
+        return True
+    registered = _registered()
+    while registered and name:
+        if name in registered:
+            return True
+        name = name.rpartition(".")[0]
+    return False
+
+
+def _registered() -> set[str]:
     cloudpickle = sys.modules.get("cloudpickle")
-    if cloudpickle is None:
-        return False  # nobody can have registered a module with it
-    registered = cloudpickle.list_registry_pickle_by_value()
-    return bool(registered) and any(name.encode() in data for name in registered)
+    # Nobody can have registered a module with what is not imported.
+    return cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else set()
 
 
-def dumps_by_value(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes:
+def dumps_by_value(
+    value: Any,
+    reduce: Callable[[Any], Any] | None = None,
+    adapt: Callable[[Any, Any], Any] | None = None,
+) -> bytes:
     """Pickle with cloudpickle.
 
     Args:
         value: anything.
         reduce: asked first for each object, as pickle's reducer_override; NotImplemented leaves it to cloudpickle.
+        adapt: called with each object and what cloudpickle has reduced it to; returns what to take instead.
     """
     import cloudpickle  # late: 15 ms that most programs need not pay
 
@@ -80,14 +127,16 @@ def dumps_by_value(value: Any, reduce: Callable[[Any], Any] | None = None) -> by
         cloudpickle.register_pickle_by_value(main)
     buffer = io.BytesIO()
     pickler = cloudpickle.Pickler(buffer, PROTOCOL)
-    if reduce is not None:
-        by_value = pickler.reducer_override
+    by_value = pickler.reducer_override
 
-        def reducer_override(obj: Any) -> Any:
-            reduced = reduce(obj)
-            return by_value(obj) if reduced is NotImplemented else reduced
+    def reducer_override(obj: Any) -> Any:
+        reduced = NotImplemented if reduce is None else reduce(obj)
+        if reduced is not NotImplemented:
+            return reduced
+        reduced = by_value(obj)
+        return reduced if adapt is None or reduced is NotImplemented else adapt(obj, reduced)
 
-        # The C pickler looks the method up on the instance when dump() begins.
-        pickler.reducer_override = reducer_override
+    # The C pickler looks the method up on the instance when dump() begins.
+    pickler.reducer_override = reducer_override
     pickler.dump(value)
     return buffer.getvalue()

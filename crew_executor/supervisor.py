@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import serialize, tracebacks, transport
+from . import namespace, tracebacks, transport
 from .oom import OomCounter
 from .supervisor_wire import CELL_PLACE, recv_message, send_message
 from .warden import NEVER, Warden, signal_worker
@@ -237,7 +237,7 @@ def main(control_fd: int, client_pid: int) -> None:
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
     transport.load()
-    serialize.load()
+    namespace.load()
     tracebacks.load()
     with control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Supervisor(control, client_pid).run()

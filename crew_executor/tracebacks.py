@@ -7,14 +7,13 @@ globally: the reducers live in the pickler of this module alone.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import traceback
 from collections.abc import Callable
 from types import FunctionType, TracebackType
 from typing import Any
 
-from . import serialize
+from . import namespace, serialize
 from .errors import RemoteTaskError
 
 TEXT_MAX = 100_000
@@ -55,16 +54,6 @@ def describe(error: BaseException, frames: TracebackType | None = None) -> dict[
     }
 
 
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note to an exception, unless its class refuses; Python 3.10 keeps it but does not print it."""
-    with contextlib.suppress(Exception):
-        if hasattr(error, "add_note"):
-            error.add_note(note)
-            return
-        notes = [*getattr(error, "__notes__", []), note]
-        error.__dict__["__notes__"] = notes
-
-
 def remote_error(report: dict[str, str], why: str) -> RemoteTaskError:
     """Return the exception that stands for one that could not travel."""
     return RemoteTaskError(
@@ -92,7 +81,7 @@ def dumps_error(error: BaseException) -> bytes:
 
 
 def _dumps_checked(error: BaseException, reduce: Callable[[Any], Any]) -> bytes:
-    data = serialize.dumps(error, reduce)
+    data = namespace.dumps_answer(error, reduce)
     loaded = pickle.loads(data)
     if type(loaded) is not type(error) and type(loaded).__qualname__ != type(error).__qualname__:
         raise pickle.PicklingError(f"{type(error).__qualname__} comes back as {type(loaded).__qualname__}")

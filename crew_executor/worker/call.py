@@ -21,10 +21,11 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
-from .. import serialize, tracebacks
+from .. import namespace, serialize, tracebacks
 from ..core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
 from ..errors import TaskTimeoutError
 from ..futures import command_of
+from ..notes import add_note
 from .children import Children
 from .memory import MemoryLimits
 
@@ -137,7 +138,7 @@ class CallRunner:
                 if self._is_stopped(task):
                     raise TaskInterrupted("the task went on after it was told to stop")
                 doing = "pickling the result"
-                return 0, (serialize.dumps(value),)
+                return 0, (namespace.dumps_answer(value),)
             finally:
                 self._armed = 0
                 self._limits.lift()
@@ -154,10 +155,10 @@ class CallRunner:
             # The first frame is ours; the user's begin behind it.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             if doing:
-                tracebacks.add_note(error, f"raised while {doing} in worker {self._worker}")
+                add_note(error, f"raised while {doing} in worker {self._worker}")
             if isinstance(error, MemoryError) and self._limits.task_max:
                 self._limits.is_spent = True
-                tracebacks.add_note(error, self._limits.describe())
+                add_note(error, self._limits.describe())
         except BaseException as broken:  # an exception class that refuses attributes
             error = broken
         is_timeout = task is not None and task.timeout and self._is_stopped(task)
@@ -193,7 +194,7 @@ class CallRunner:
         try:
             return isinstance(error, serialize.loads(classes))
         except BaseException as broken:
-            tracebacks.add_note(error, f"not retried: retry_on cannot be used in worker {self._worker}: {broken!r}")
+            add_note(error, f"not retried: retry_on cannot be used in worker {self._worker}: {broken!r}")
             return False
 
     def _catch_warning(

@@ -282,7 +282,8 @@ def _forget_main() -> None:
     """Give the worker an empty `__main__`: what a task finds there must not depend on how workers are started."""
     import types
 
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    # Under its second name, too, which multiprocessing gave to the supervisor's when it was imported.
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = types.ModuleType("__main__")
     sys.argv = [""]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -43,6 +44,10 @@ def _warm_up() -> None:
     """Start what lives as long as the process, so that no test is blamed for its descriptors."""
     from crew_executor import CrewExecutor
 
+    # Ignored when the tests are run in the background or under nohup; the programs that tests start would inherit it.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     resource_tracker.ensure_running()
     with CrewExecutor(1) as executor:
         executor.submit(int).result()

@@ -1,0 +1,186 @@
+"""Programs whose functions and classes are in `__main__`: run as scripts, as users write them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAD = "import abc, contextlib, dataclasses, enum, functools, os, sys, typing\nfrom crew_executor import CrewExecutor\n"
+
+STATE = """
+state = None
+counter = 0
+cache = {}
+class Settings:
+    level = 0
+    def read(self): return self.level
+class Loud(Settings): pass
+def begin(value):
+    global state
+    state = value
+    Settings.level = 9
+def look(): return state, Settings.level, Settings().read()
+def remember(key):
+    global counter
+    counter += 1
+    cache[key] = cache.get(key, 0) + 1
+    return cache[key], counter
+def take(settings): return type(settings) is Settings, settings.read()
+with CrewExecutor(1, initializer=begin, initargs=("begun",)) as executor:
+    call = lambda *args: executor.submit(*args).result()
+    assert call(look) == ("begun", 9, 9)
+    assert [call(remember, key) for key in "aab"] == [(1, 1), (2, 2), (1, 3)]
+    assert call(take, Settings()) == (True, 9)
+    assert call(Loud().read) == 9
+    assert call(look) == ("begun", 9, 9)
+    assert call(lambda: (state, sys.modules["__main__"].state)) == ("begun", "begun")
+    assert list(executor.map(lambda number: (number, state), range(3), chunksize=2)) == [(n, "begun") for n in range(3)]
+    assert (state, counter, cache, Settings.level) == (None, 0, {}, 0)
+    state = "changed here"
+    assert call(look) == ("changed here", 9, 9)
+    def look(): return "redefined", state
+    assert call(look) == ("redefined", "changed here")
+    class Settings:
+        level = 1
+    assert call(lambda: Settings.level) == 1
+"""
+
+CLASSES = """
+class Shape(abc.ABC):
+    kinds = {}
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        Shape.kinds.setdefault(cls.__name__, []).append(cls)
+    @abc.abstractmethod
+    def area(self): ...
+    @classmethod
+    def build(cls, kind): return cls.kinds[kind][0]()
+class Square(Shape):
+    class Corner:
+        def __eq__(self, other): return type(self) is type(other)
+        def __hash__(self): return 5
+    def area(self): return 4
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+    y: int = 2
+    others: typing.ClassVar[list] = []
+Point.others.append(Point(1))
+T = typing.TypeVar("T")
+class Node(typing.Generic[T]):
+    def __init__(self, value): self.value = value
+    @functools.cached_property
+    def twice(self): return 2 * self.value
+Node.default = Node(7)
+class Pair(typing.NamedTuple):
+    left: int
+    right: int = 3
+class Colour(enum.Flag):
+    RED = 1
+    BLUE = 2
+    @property
+    def is_red(self): return bool(self & Colour.RED)
+class Kind(type):
+    tag = 1
+class Slim(metaclass=Kind):
+    __slots__ = ("value",)
+    def __init__(self): self.value = 1
+class Failure(Exception):
+    def __init__(self, left, right):
+        super().__init__(f"{left}{right}")
+        self.left = left
+def noisy(function):
+    @functools.wraps(function)
+    def wrapper(*args): return "noisy", function(*args), offset
+    wrapper.calls = 0
+    return wrapper
+offset = 3
+@noisy
+def shift(number): return number + offset
+@contextlib.contextmanager
+def context(): yield offset
+corner, corners = Square.Corner(), {Square.Corner()}
+def check():
+    assert Shape.build("Square").area() == 4
+    assert Shape.kinds == {"Square": [Square]}, Shape.kinds
+    assert Point.others == [Point(1)]
+    assert Node.default.twice == 14 and type(Node.default) is Node
+    assert Pair(1).right == 3 and (Colour.RED | Colour.BLUE).is_red and Colour(3) is Colour.RED | Colour.BLUE
+    assert Slim().value == 1 and type(Slim) is Kind and Slim.tag == 1
+    assert shift(1) == ("noisy", 4, 3)
+    with context() as value: assert value == 3
+    assert corner in corners and type(corner) is Square.Corner
+    return Point(1), Pair(1), Square(), Node(3), Colour.RED | Colour.BLUE, Slim, corner, shift, check
+def change():
+    shift.calls += 1
+    Square.seen = getattr(Square, "seen", 0) + 1
+def look(square, function): return square.seen, function.calls, shift.calls, isinstance(square, Shape)
+def fail(): raise Failure(1, 2)
+def in_a_pool():
+    from concurrent.futures import ProcessPoolExecutor
+    import multiprocessing
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return pool.submit(shift, 1).result()
+with CrewExecutor(1) as executor:
+    call = lambda *args: executor.submit(*args).result()
+    point, pair, square, node, colour, slim, corner_back, *functions = call(check)
+    assert point == Point(1) and pair == Pair(1) and type(square) is Square and type(node) is Node and slim is Slim
+    assert colour is Colour.RED | Colour.BLUE and corner_back == corner and functions == [shift, check]
+    call(change)
+    call(change)
+    assert call(look, Square(), shift) == (2, 2, 2, True)
+    assert (hasattr(Square, "seen"), shift.calls) == (False, 0)
+    assert Shape.kinds == {"Square": [Square]}
+    error = executor.submit(fail).exception()
+    assert type(error) is Failure and error.left == 1
+    retried = executor.options(retries=2, retry_on=Failure).submit(fail)
+    assert type(retried.exception()) is Failure and retried.record().attempts == 3
+    assert call(in_a_pool) == ("noisy", 4, 3)
+    assert call(lambda: (os.path.basename(__file__), __name__)) == ("script.py", "__main__")
+"""
+
+
+@pytest.mark.parametrize("body", [STATE, CLASSES], ids=["state", "classes"])
+def test_a_script(body: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(HEAD + body)
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=50, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_script_that_multiprocessing_runs(tmp_path: Path) -> None:
+    """In its children the main module is `__mp_main__`, too."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        HEAD
+        + """
+import multiprocessing
+state = None
+def begin():
+    global state
+    state = "begun"
+def look(): return state
+def work():
+    with CrewExecutor(1, initializer=begin) as executor:
+        assert executor.submit(look).result() == "begun"
+        assert executor.submit(lambda: look).result() is look
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=50, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

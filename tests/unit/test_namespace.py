@@ -1,0 +1,287 @@
+"""Functions that travel by value share the globals of their module in a worker: which are put there, and which stay.
+
+The module `home` travels by value; this process is client and worker in one, as its namespaces are not the modules.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from crew_executor import namespace, serialize
+
+HOME = """
+import functools
+import json
+
+value = 1
+cache = {}
+
+def read():
+    return value
+
+def set_value(new):
+    global value
+    value = new
+
+def remember(key):
+    cache[key] = cache.get(key, 0) + 1
+    return cache[key]
+
+def factorial(number):
+    return 1 if number < 2 else number * factorial(number - 1)
+
+def is_even(number):
+    return True if number == 0 else is_odd(number - 1)
+
+def is_odd(number):
+    return False if number == 0 else is_even(number - 1)
+
+def count(step, counts=[0]):
+    counts[0] += step
+    return counts[0]
+
+def only_there():
+    return unknown_here
+
+def define():
+    global unknown_here
+    unknown_here = "set by a task"
+
+def lines():
+    return json.dumps([value])
+
+@functools.lru_cache(maxsize=2)
+def slow(number):
+    computed.append(number)
+    return number
+
+computed = []
+
+def call_slow(number):
+    slow(number)
+    return list(computed), slow.cache_info().maxsize
+
+def inner(step):
+    return lambda: value + step
+
+def shadowed():
+    return [value for value in "ab"], (lambda: value)()
+
+class Outer:
+    made = 0
+
+    class Inner:
+        def get(self):
+            return value
+
+alias = read
+"""
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module that travels by value, and a worker that has nothing of it."""
+    for name, empty in (("_namespaces", {}), ("_applied", {}), ("_mentioned", set())):
+        monkeypatch.setattr(namespace, name, empty)
+    monkeypatch.setattr(namespace, "_classes", weakref.WeakValueDictionary())
+    module = ModuleType("home")
+    monkeypatch.setitem(sys.modules, "home", module)
+    exec(HOME, module.__dict__)
+    cloudpickle.register_pickle_by_value(module)
+    yield module
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def call(function: Callable[..., Any], *args: Any) -> Any:
+    """Do what a submit() and a worker do."""
+    there, arguments = serialize.loads(namespace.dumps_call((function, args)))
+    return there(*arguments)
+
+
+def test_a_function_has_its_globals(home: Any) -> None:
+    assert call(home.read) == 1
+    assert call(home.lines) == "[1]"
+    assert (call(home.factorial, 5), call(home.is_even, 7)) == (120, False)
+
+
+def test_what_a_call_sets_is_seen_by_the_next_and_not_by_the_client(home: Any) -> None:
+    call(home.set_value, 5)
+
+    assert call(home.read) == 5
+    assert home.value == 1
+
+
+def test_a_cache_that_the_client_did_not_change_stays(home: Any) -> None:
+    assert [call(home.remember, key) for key in "aba"] == [1, 1, 2]
+    assert home.cache == {}
+
+
+def test_a_default_argument_is_kept_like_a_global(home: Any) -> None:
+    assert [call(home.count, 1), call(home.count, 2)] == [1, 3]
+
+
+def test_a_global_that_the_client_changed_is_used(home: Any) -> None:
+    call(home.set_value, 5)
+    home.value = 2
+    assert call(home.read) == 2
+    call(home.set_value, 6)
+    home.value = 1  # as at first, but changed
+    assert call(home.read) == 1
+
+
+def test_a_mutable_global_that_the_client_changed_in_place_is_used(home: Any) -> None:
+    call(home.remember, "a")
+    home.cache["a"] = 10
+
+    assert call(home.remember, "a") == 11
+
+
+def test_a_call_has_the_globals_of_when_it_was_submitted(home: Any) -> None:
+    first = namespace.dumps_call(home.read)
+    home.value = 2
+    second = namespace.dumps_call(home.read)
+
+    assert serialize.loads(second)() == 2
+    assert serialize.loads(first)() == 1
+
+
+def test_a_global_that_only_tasks_have_set_is_there(home: Any) -> None:
+    with pytest.raises(NameError):
+        call(home.only_there)
+    call(home.define)
+    assert call(home.only_there) == "set by a task"
+
+
+def test_a_global_that_appears_in_the_client_is_sent_though_the_function_is_known(home: Any) -> None:
+    with pytest.raises(NameError):
+        call(home.only_there)
+    home.unknown_here = "set by the client"
+
+    assert call(home.only_there) == "set by the client"
+
+
+def test_a_redefined_function_is_used_also_by_those_that_call_it(home: Any) -> None:
+    assert call(home.is_even, 4) is True
+    exec("def is_odd(number): return 'new'", home.__dict__)
+
+    assert call(home.is_even, 4) == "new"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda function: setattr(function, "__code__", (lambda: 7).__code__), 7),
+        (lambda function: setattr(function, "__defaults__", (3,)), 1),
+        (lambda function: setattr(function, "mark", 1), 1),
+    ],
+)
+def test_a_function_that_was_changed_in_place_is_pickled_again(
+    home: Any, change: Callable[[Any], None], expected: int
+) -> None:
+    before = namespace.dumps_call(home.read)
+    assert namespace.dumps_call(home.read) == before
+    change(home.read)
+
+    assert namespace.dumps_call(home.read) != before
+    assert call(home.read) == expected
+
+
+def test_a_memory_of_results_is_kept(home: Any) -> None:
+    assert call(home.call_slow, 1) == ([1], 2)
+    assert call(home.call_slow, 1) == ([1], 2)
+    assert call(home.slow, 1) == 1
+    assert call(home.call_slow, 2) == ([1, 2], 2)
+
+
+def test_lambdas_and_closures_see_the_same_globals(home: Any) -> None:
+    call(home.set_value, 5)
+
+    assert call(home.inner(10)) == 15
+    assert call(eval("lambda: value", home.__dict__)) == 5
+    assert call(home.shadowed) == (["a", "b"], 5)
+
+
+def test_a_second_name_is_the_same_function(home: Any) -> None:
+    home.use = eval("lambda: (alias is read, alias())", home.__dict__)
+    exec("def use(): return alias is read", home.__dict__)
+
+    assert call(home.use) is True
+
+
+def test_a_nested_class_travels_with_its_outer_one(home: Any) -> None:
+    assert call(home.Outer.Inner().get) == 1
+
+
+def test_a_function_that_exec_made_keeps_globals_of_its_own(home: Any) -> None:
+    space = {"__name__": "home", "value": 100}
+    exec("def read(): return value", space)
+
+    assert call(space["read"]) == 100
+    assert call(home.read) == 1
+
+
+def test_what_is_wrapped_by_a_library_travels(home: Any) -> None:
+    home.partial = functools.partial(home.factorial, 4)
+
+    assert call(home.partial) == 24
+
+
+def test_a_global_that_cannot_be_pickled_is_named(home: Any) -> None:
+    home.value = threading.Lock()
+
+    with pytest.raises(TypeError, match="cannot pickle") as caught:
+        namespace.dumps_call(home.read)
+
+    assert "raised while pickling value, a global of home" in str(getattr(caught.value, "__notes__", ""))
+
+
+def test_a_global_that_cannot_be_unpickled_is_named_and_tried_again(home: Any) -> None:
+    home.value = _FailsOnce()
+    pickled = namespace.dumps_call(home.read)
+    _FailsOnce.failures = 1
+
+    with pytest.raises(ValueError, match="not yet") as caught:
+        serialize.loads(pickled)
+    assert "raised while unpickling value, a global of home" in str(getattr(caught.value, "__notes__", ""))
+    assert serialize.loads(pickled)() == "at last"
+
+
+class _FailsOnce:
+    failures = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_fail_once, ())
+
+
+def _fail_once() -> str:
+    _FailsOnce.failures -= 1
+    if _FailsOnce.failures >= 0:
+        raise ValueError("not yet")
+    return "at last"
+
+
+def test_a_large_global_is_mentioned_once(home: Any, caplog: pytest.LogCaptureFixture) -> None:
+    home.value = bytes(namespace.LARGE_BYTES)
+    with caplog.at_level(logging.WARNING, "crew_executor"):
+        assert call(home.read) == home.value
+        assert call(home.read) == home.value
+
+    assert [record.getMessage()[:54] for record in caplog.records] == [
+        "the global value of home takes 1.0 MB and travels with"
+    ]
+
+
+def test_what_needs_no_globals_is_a_plain_pickle() -> None:
+    import pickle
+
+    assert namespace.dumps_call((len, "abc")) == pickle.dumps((len, "abc"), serialize.PROTOCOL)
