@@ -31,9 +31,9 @@ def test_results_come_back_in_any_number() -> None:
 
 def test_keywords_belong_to_the_task() -> None:
     with CrewExecutor(1) as executor:
-        future = executor.submit(dict, fn=1, timeout=2, retries=3, name=4)
+        future = executor.submit(dict, fn=1, timeout=2, retries=3, name=4, self=5, task=6, options=7)
 
-        assert future.result() == {"fn": 1, "timeout": 2, "retries": 3, "name": 4}
+        assert future.result() == {"fn": 1, "timeout": 2, "retries": 3, "name": 4, "self": 5, "task": 6, "options": 7}
 
 
 def test_lambdas_and_closures_travel() -> None:
