@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from crew_executor import CrewExecutor
 
 SCRIPT = """
 import sys, threading
@@ -115,3 +119,19 @@ def test_it_works_in_a_test_of_pytest(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_later_tasks_know_what_was_added_to_sys_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"module_of_{tmp_path.name}".replace("-", "_")
+    with CrewExecutor(1) as executor:
+        executor.submit(int).result(timeout=30)  # the worker is there
+        (tmp_path / f"{name}.py").write_text("def answer():\n    return 42\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        answer = importlib.import_module(name).answer
+
+        assert executor.submit(answer).result(timeout=30) == 42
+        assert list(executor.map(call, [answer] * 4, chunksize=2)) == [42] * 4
+
+
+def call(function: Callable[[], object]) -> object:
+    return function()
