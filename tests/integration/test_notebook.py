@@ -71,7 +71,8 @@ class Notebook:
         self._mark = clients.new_mark()
         environment = {**os.environ, **dict([self._mark])}
         environment.pop("PYTEST_CURRENT_TEST", None)  # ipykernel would not show the output of other processes
-        self.manager = KernelManager()
+        # Not by TCP: the manager looks for free ports and lets them go, and what else runs here may take them.
+        self.manager = KernelManager(transport="ipc", ip=str(folder / "kernel"))
         self.manager.start_kernel(env=environment, cwd=str(folder))
         self.client = self.manager.blocking_client()
         self.client.start_channels()
