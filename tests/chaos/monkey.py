@@ -177,6 +177,8 @@ class Monkey:
 
     def _look_at_descriptors(self, supervisor: int) -> None:
         with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            if psutil.Process(supervisor).cmdline() == psutil.Process(self._client_pid).cmdline():
+                return  # between fork and exec: the descriptors are still the client's
             children = psutil.Process(supervisor).children()  # the dead ones, too: what was theirs goes when reaped
             fds = len(os.listdir(f"/proc/{supervisor}/fd")) - FDS_PER_WORKER * len(children)
             self.supervisor_fds_most = max(self.supervisor_fds_most, fds)
