@@ -59,7 +59,7 @@ def _upward(mount: Path, path: str) -> Iterator[Path]:
 
 def _words(file: Path) -> list[str]:
     try:
-        return file.read_text("ascii").split()
+        return file.read_text("utf-8").split()
     except OSError:
         return []
 

@@ -48,7 +48,7 @@ def child_pids() -> frozenset[int]:
 
 def _children_of(thread: str) -> list[str]:
     try:
-        with open(f"/proc/self/task/{thread}/children", encoding="ascii") as file:
+        with open(f"/proc/self/task/{thread}/children", encoding="utf-8") as file:
             return file.read().split()
     except FileNotFoundError:
         if os.path.exists(f"/proc/self/task/{thread}"):
