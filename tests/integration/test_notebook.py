@@ -10,6 +10,7 @@ import os
 import queue
 import re
 import textwrap
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,8 @@ from jupyter_client.manager import KernelManager
 from . import clients
 from .helpers import DEADLINE, wait_until
 
-NUDGE_SECONDS = 3.0
-"""After so long without an answer the kernel is sent something else."""
+NUDGE_SECONDS = 2.0
+"""After so long without an answer the kernel is woken by another connection."""
 
 SETUP = """
     import concurrent.futures, os, sys, time, warnings
@@ -92,20 +93,30 @@ class Notebook:
     def start(self, cell: str) -> str:
         """Send a cell, wait until the kernel has taken it, and return the id of the request.
 
-        ipykernel sometimes (once in some hundred cells on Python 3.10) leaves a request lying until the next one comes:
-        all its threads are asleep, and none of ours has been started yet. So it is nudged.
+        ipykernel 7 sometimes leaves a request lying (https://github.com/ipython/ipykernel/issues/1554): its reply to
+        the request before takes the wake-up of this one's arrival. The next connection wakes it.
         """
         request: str = self.client.execute(textwrap.dedent(cell))
-        for _ in range(int(DEADLINE / NUDGE_SECONDS)):
+        until = time.monotonic() + DEADLINE
+        while time.monotonic() < until:
             try:
                 message = self.client.get_iopub_msg(timeout=NUDGE_SECONDS)
             except queue.Empty:
-                self.client.kernel_info()
+                self._nudge()
                 continue
             self._arrived.append(message)
             if message["parent_header"].get("msg_id") == request:
                 return request
         raise AssertionError(f"within {DEADLINE:g} s the kernel did not take a cell")
+
+    def _nudge(self) -> None:
+        """Connect once more, and leave."""
+        other = self.manager.blocking_client()
+        other.start_channels(shell=True, iopub=False, stdin=False, hb=False, control=False)
+        other.kernel_info()
+        with contextlib.suppress(queue.Empty):
+            other.get_shell_msg(timeout=NUDGE_SECONDS)
+        other.stop_channels()
 
     def reply(self, request: str) -> Reply:
         """Wait until a cell is over."""
