@@ -148,7 +148,9 @@ class _Table:
             used = tuple(self._values)
             self._values, self._todo = before, todo
         self._add_all(function, used)
-        _known_functions[function] = _KnownFunction(function, pickled, used)
+        known = _KnownFunction(function, pickled, used)
+        if known.is_of(function):
+            _known_functions[function] = known
         return pickled
 
     def _share_globals(self, item: FunctionType, reduced: Any) -> Any:
@@ -176,7 +178,8 @@ class _Table:
         values = function.__globals__
         for key in keys:
             module, name = key
-            self._add(key, values[name] if values.get("__name__") == module else getattr(sys.modules[module], name))
+            is_own = values.get("__name__") == module and name in values
+            self._add(key, values[name] if is_own else getattr(sys.modules[module], name))
 
     def _add(self, key: _Key, value: Any) -> None:
         if key not in self._values:
@@ -196,18 +199,18 @@ class _KnownFunction:
         self.globals = used
         self._code = function.__code__
         self._names = tuple(_names_in(function.__code__))
-        self._present = self._count(function)
+        self._present = self._present_in(function)
 
     def is_of(self, function: FunctionType) -> bool:
         """Answer whether the pickle is still that of the function."""
         is_code_alone = not (
             function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__
         )
-        return is_code_alone and function.__code__ is self._code and self._count(function) == self._present
+        return is_code_alone and function.__code__ is self._code and self._present_in(function) == self._present
 
-    def _count(self, function: FunctionType) -> int:
+    def _present_in(self, function: FunctionType) -> list[bool]:
         # A global that was not there and is now, or the other way round, changes what the function needs.
-        return sum([name in function.__globals__ for name in self._names])
+        return [name in function.__globals__ for name in self._names]
 
 
 _known_functions: weakref.WeakKeyDictionary[FunctionType, _KnownFunction] = weakref.WeakKeyDictionary()

@@ -170,6 +170,17 @@ def test_a_global_that_appears_in_the_client_is_sent_though_the_function_is_know
     assert call(home.only_there) == "set by the client"
 
 
+def test_one_global_goes_and_another_comes_though_the_function_is_known(home: Any) -> None:
+    exec("def either():\n    return first if 'first' in globals() else second", home.__dict__)
+    home.first = 1
+    assert call(home.either) == 1
+    del home.first
+    home.second = 2
+    namespace.namespace_of("home").pop("first")
+
+    assert call(home.either) == 2
+
+
 def test_a_redefined_function_is_used_also_by_those_that_call_it(home: Any) -> None:
     assert call(home.is_even, 4) is True
     exec("def is_odd(number): return 'new'", home.__dict__)
