@@ -9,7 +9,7 @@ from typing import Any
 
 from .callbacks import CallbackThread
 from .connection import Connection
-from .core.messages import Outcome
+from .core.messages import OUTPUT_BYTES_MAX, Outcome, TaskFlag
 from .core.scheduler import Task
 from .errors import BrokenCrewError
 from .futures import CrewFuture
@@ -37,6 +37,8 @@ class Announcer:
         """A task's worker has died while it ran the task."""
         future: CrewFuture[Any] = task.handle
         task.handle = None
+        if task.flags & TaskFlag.CATCH_OUTPUT:
+            future._output = connection.log_tail(OUTPUT_BYTES_MAX)
         error, times = loss_error(future.name(), task, connection)
         future._finish_lost(error, connection.facts, times, self.callbacks.run)
 

@@ -115,8 +115,7 @@ class Connection:
             (
                 task.task_id,
                 task.attempt,
-                (TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS else 0)
-                | (TaskFlag.RETRY_ON if len(task.parts) > 1 else 0),
+                task.flags | TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS else task.flags,
                 task.parts,
                 0.0 if task.budget is None else task.budget.timeout,
             )
@@ -279,12 +278,12 @@ class Connection:
         facts, worker = self.facts, self.worker
         return WorkerStats(facts.name, facts.host, facts.pid, worker.state, worker.tasks_done, self.busy_seconds)
 
-    def log_tail(self) -> str:
-        """Return the last lines that the worker wrote to its stderr."""
+    def log_tail(self, bytes_max: int = LOG_TAIL_BYTES) -> str:
+        """Return the last lines that the worker wrote to its stderr, or the task whose output was caught to both."""
         if self._log_fd < 0:
             return ""
         size = os.fstat(self._log_fd).st_size
-        tail = os.pread(self._log_fd, LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
+        tail = os.pread(self._log_fd, bytes_max, max(0, size - bytes_max))
         return tail.decode(errors="replace").strip()
 
     def close(self) -> None:

@@ -32,7 +32,6 @@ from . import transport
 from .announcer import Announcer
 from .cell import load_barrier
 from .connection import Connection, take_census
-from .core.budget import Budget
 from .core.messages import Outcome
 from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import STOPPING, Scheduler, Task, Worker
@@ -44,6 +43,7 @@ from .launchers import Launcher
 from .log import logger
 from .mailbox import Event, Mailbox
 from .obituary import describe_loss, run_times
+from .options import TaskOptions
 from .reader import serve
 from .stats import Stats
 from .thread import Thread
@@ -99,16 +99,17 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ for users' threads
 
-    def submit(
-        self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], priority: int, budget: Budget | None
-    ) -> None:
+    def submit(self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], options: TaskOptions) -> None:
         """Take a task; block while max_pending are open, except in threads of ours (RULES 14).
 
         Raises:
             RuntimeError: the executor is shut down.
             BrokenCrewError: the pool cannot go on.
         """
-        task = Task(next(self._task_ids), key, parts, future, priority=priority, budget=budget)
+        task = Task(
+            next(self._task_ids), key, parts, future, priority=options.priority or 0, budget=options.make_budget(),
+            flags=options.task_flags,
+        )  # fmt: skip
         future._task = task
         if self._is_closing:
             self.check_open()

@@ -155,6 +155,7 @@ class CrewExecutor(Executor):
         retry_on: ExceptionClasses | None = None,
         crash_retries: int | None = None,
         cancel_running: bool | None = None,
+        capture_output: bool | None = None,
     ) -> ExecutorView:
         """Return a light view on this pool whose tasks have these options; None: as before.
 
@@ -171,6 +172,8 @@ class CrewExecutor(Executor):
                 its launcher reports as taken away by a scheduler costs no retry, five times at most, if either number
                 is above 0; local workers never are.
             cancel_running: cancel() of these tasks also ends a running one, as CrewFuture.kill() does. Default False.
+            capture_output: what a task writes to stdout and stderr, with what its C code and child processes write,
+                is kept as `output` of its record, the last megabyte of it, instead of being shown. Default False.
 
         Raises:
             ValueError, TypeError: an option is out of range.
@@ -179,7 +182,7 @@ class CrewExecutor(Executor):
 
         options = self._options.add(
             name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
-            crash_retries=crash_retries, cancel_running=cancel_running,
+            crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output,
         )  # fmt: skip
         return ExecutorView(self, options)
 
@@ -275,7 +278,7 @@ class CrewExecutor(Executor):
             self._dispatcher.check_open()
             future._finish_lost(_pickling_error(error, fn, args, kwargs))
             return future
-        self._dispatcher.submit(future, command_of(call), parts, options.priority or 0, options.make_budget())
+        self._dispatcher.submit(future, command_of(call), parts, options)
         return future
 
 

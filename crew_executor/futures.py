@@ -70,6 +70,7 @@ class TaskRecord:
         cpu_seconds: CPU time of the whole worker process while the task ran.
         max_rss: the worker's high-water mark of memory in bytes, this task's or an earlier one's.
         attempts: how often it was started.
+        output: what it has written to stdout and stderr, with options(capture_output=True); else None.
     """
 
     name: str
@@ -90,8 +91,10 @@ class TaskRecord:
     cpu_seconds: float | None = None
     max_rss: int | None = None
     attempts: int = 0
+    output: str | None = None
 
 
+_EXTRAS = OutcomeFlag.WARNINGS | OutcomeFlag.OUTPUT
 ATTEMPT_TEXT_MAX = 200
 """Characters of an earlier attempt's error that are told with the last one."""
 
@@ -160,6 +163,7 @@ class CrewFuture(Future[T]):
     _warnings: tuple[TaskWarning, ...] = ()
     _frames: TracebackType | None = None  # the exception's own frames, before any raise in this process
     _failed_attempts: tuple[Outcome | str, ...] = ()  # how earlier runs ended: outcomes, or words on a lost worker
+    _output: str | None = None
     _cancels_running = False  # options(cancel_running=True)
 
     def __init__(
@@ -258,6 +262,7 @@ class CrewFuture(Future[T]):
             error=failure,
             traceback=None if failure is None else tracebacks.describe(failure, self._frames)["traceback_text"],
             warnings=self._warnings,
+            output=self._output,
             worker=worker.name,
             host=worker.host,
             pid=worker.pid,
@@ -299,17 +304,23 @@ class CrewFuture(Future[T]):
         self._worker = worker
         if self._failed_attempts:
             self._show_attempts_warnings()
-        if outcome.flags & OutcomeFlag.WARNINGS:
-            self._warnings += _show_warnings(outcome.parts[1])
-            outcome = outcome._replace(
-                parts=(outcome.parts[0], *outcome.parts[2:]), flags=outcome.flags & ~OutcomeFlag.WARNINGS
-            )
+        if outcome.flags & _EXTRAS:
+            outcome = self._take_extras(outcome)
         self._unopened = outcome
         with _making:
             if self._made_condition is None:
                 self._state = FINISHED  # nobody waits, nobody has added a callback
                 return
         self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result", call_back)
+
+    def _take_extras(self, outcome: Outcome) -> Outcome:
+        """Keep what travels between the result and the report; return the outcome without it."""
+        first, *rest = outcome.parts
+        if outcome.flags & OutcomeFlag.WARNINGS:
+            self._warnings += _show_warnings(rest.pop(0))
+        if outcome.flags & OutcomeFlag.OUTPUT:
+            self._output = rest.pop(0).decode(errors="replace")
+        return outcome._replace(parts=(first, *rest), flags=outcome.flags & ~_EXTRAS)
 
     def _announce(self, how: str, call_back: CallBack | None) -> None:
         """Set the last state, tell the waiters, have the callbacks run."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import namespace
 from .core.budget import Budget
+from .core.messages import TaskFlag
 from .errors import TaskTimeoutError
 
 RETRIES_MAX = 30_000
@@ -30,6 +31,7 @@ class TaskOptions:
         retry_on: an exception class or a tuple of them; default Exception.
         crash_retries: runs lost with their worker that are repeated; default 0.
         cancel_running: whether cancel() also ends a running task; default False.
+        capture_output: whether what a task writes is kept on its record instead of being shown; default False.
     """
 
     name: str | None = None
@@ -39,6 +41,7 @@ class TaskOptions:
     retry_on: ExceptionClasses | None = None
     crash_retries: int | None = None
     cancel_running: bool | None = None
+    capture_output: bool | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -46,8 +49,9 @@ class TaskOptions:
         if self.priority is not None and not isinstance(self.priority, int):
             raise TypeError(f"priority must be an integer, not {type(self.priority).__name__}")
         _check_timeout(self.timeout)
-        if self.cancel_running is not None and not isinstance(self.cancel_running, bool):
-            raise TypeError(f"cancel_running must be True or False, not {self.cancel_running!r}")
+        for name, switch in (("cancel_running", self.cancel_running), ("capture_output", self.capture_output)):
+            if switch is not None and not isinstance(switch, bool):
+                raise TypeError(f"{name} must be True or False, not {switch!r}")
         _check_retries("retries", self.retries)
         _check_retries("crash_retries", self.crash_retries)
         if self.retry_on is not None:
@@ -68,6 +72,11 @@ class TaskOptions:
     def retry_part(self) -> bytes | None:
         """The classes of `retry_on`, pickled for workers: they compare, so that the client need not open the error."""
         return namespace.dumps_call(self._retry_on) if self.retries else None
+
+    @cached_property
+    def task_flags(self) -> int:
+        """What workers are told of a task, as TaskFlag."""
+        return (TaskFlag.RETRY_ON if self.retries else 0) | (TaskFlag.CATCH_OUTPUT if self.capture_output else 0)
 
     @cached_property
     def _is_timeout_retried(self) -> bool:

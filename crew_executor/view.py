@@ -76,11 +76,12 @@ class ExecutorView(Executor):
         retry_on: ExceptionClasses | None = None,
         crash_retries: int | None = None,
         cancel_running: bool | None = None,
+        capture_output: bool | None = None,
     ) -> ExecutorView:
         """Return a view with these options on top of this one's; see CrewExecutor.options()."""
         options = self._options.add(
             name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
-            crash_retries=crash_retries, cancel_running=cancel_running,
+            crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output,
         )  # fmt: skip
         return ExecutorView(self._executor, options)
 

@@ -40,6 +40,8 @@ PREFIX_BYTES = 8
 TASK_ITEM = struct.Struct("<QHHIQd")
 # An outcome: the same without the timeout, then started (Unix seconds), seconds, cpu seconds, max_rss (bytes).
 OUTCOME_ITEM = struct.Struct("<QHHIQdddQ")
+OUTPUT_BYTES_MAX = 1_000_000
+"""What is kept of a task's caught output, from its end."""
 COPY_BYTES = 1 << 20
 """Outcomes that are shorter together are copied once as a whole: half the time of taking views one by one."""
 _U64 = struct.Struct("<Q")
@@ -64,6 +66,7 @@ class TaskFlag(IntEnum):
 
     FLUSH_BEFORE = 1  # send finished outcomes before this one starts: it is unknown or slow (RULES 2)
     RETRY_ON = 2  # the last part is a pickled tuple of exception classes: say whether the task's error is one of them
+    CATCH_OUTPUT = 4  # send what the task writes with its outcome, instead of showing it
 
 
 class OutcomeFlag(IntEnum):
@@ -73,6 +76,7 @@ class OutcomeFlag(IntEnum):
     WARNINGS = 2  # the part after the first is JSON: the warnings of the task
     REPORT = 4  # the last part is JSON: the error as text, for a client that cannot unpickle it
     RETRYABLE = 8  # the error is one of those that the task's RETRY_ON names
+    OUTPUT = 16  # the part after the first, or after the warnings, is what the task has written
 
 
 class Frame(NamedTuple):

@@ -56,6 +56,7 @@ class Task:
         is_dropped: cancelled by its user; its run may have to be ended yet.
         attempt: 1 for the first run. An outcome of another attempt is dropped.
         budget: how long and how often it may run, or None: once, as long as it likes.
+        flags: what its worker is told, as TaskFlag.
         ordinal: its number on the link of the worker that holds it.
     """
 
@@ -63,6 +64,7 @@ class Task:
         "attempt",
         "budget",
         "estimate",
+        "flags",
         "handle",
         "is_dropped",
         "key",
@@ -84,6 +86,7 @@ class Task:
         *,
         priority: int = 0,
         budget: Budget | None = None,
+        flags: int = 0,
     ) -> None:
         self.task_id = task_id
         self.key = key
@@ -92,6 +95,7 @@ class Task:
         self.handle = handle
         self.priority = priority
         self.budget = budget
+        self.flags = flags
         self.attempt = 1
         self.state = NEW
         self.is_dropped = False

@@ -28,6 +28,7 @@ from ..futures import command_of
 from ..notes import add_note
 from .children import Children
 from .memory import MemoryLimits
+from .output import Output
 
 WARNINGS_MAX = 100
 """Warnings of one task that are kept (RULES 27)."""
@@ -56,6 +57,7 @@ class CallRunner:
         must_stop: answers whether the task with an ordinal is to be interrupted.
         set_deadline: called with an ordinal and seconds: that task may run so long from now on.
         limits: what the process may use of memory.
+        output: the process's streams, or None: then nothing is caught.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class CallRunner:
         must_stop: Callable[[int], bool] = lambda _ordinal: False,
         set_deadline: Callable[[int, float], None] = lambda _ordinal, _seconds: None,
         limits: MemoryLimits | None = None,
+        output: Output | None = None,
     ) -> None:
         self._worker = worker
         self._must_stop = must_stop
         self._set_deadline = set_deadline
         self._limits = limits or MemoryLimits()
+        self._output = output
         self._armed = 0
         self._is_interrupted = False
         self._fn: Any = None  # of the running task
@@ -86,6 +90,9 @@ class CallRunner:
         if self._caught:
             self._caught.clear()  # a thread that a former task left behind
         self._started, self._seconds, self._fn, self._is_interrupted = time.time(), 0.0, None, False
+        output = self._output if task.flags & TaskFlag.CATCH_OUTPUT else None
+        if output is not None:
+            output.catch()
         cpu0 = cpu_clock()
         flags, parts = self._attempt(task)
         if os.getpid() != self._pid:
@@ -95,6 +102,11 @@ class CallRunner:
             self._children.kill_new()
         self._children.task_ended(self._seconds)
         started, seconds, cpu = self._started, self._seconds, cpu_clock() - cpu0
+        if output is not None:
+            flags |= OutcomeFlag.OUTPUT
+            parts = (parts[0], output.caught(), *parts[1:])
+        elif self._output is not None:
+            self._output.flush()
         if seconds > 0.001:
             self._max_rss = max_rss()  # what is shorter cannot have touched much
         if self._caught:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import faulthandler
 import json
 import logging
 import multiprocessing
@@ -42,17 +41,16 @@ from ..errors import ProtocolError
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
 from .memory import MemoryLimits
+from .output import Output
 
 FLUSH_SECONDS = 0.001
-LOG_BYTES = 64 * 1024
-"""What is kept of a worker's stderr for a post-mortem."""
 
 
 class WorkerLoop:
     """Take frames, run tasks, answer."""
 
     def __init__(
-        self, channel: Channel, cell: Cell, name: str, idle_timeout: float | None, limits: MemoryLimits
+        self, channel: Channel, cell: Cell, name: str, idle_timeout: float | None, limits: MemoryLimits, output: Output
     ) -> None:
         self._channel = channel
         self._cell = cell
@@ -60,7 +58,7 @@ class WorkerLoop:
         self._limits = limits
         self._is_retiring = False  # it has said that it starts nothing more
         self._supervisor_pid = os.getppid()
-        self._runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits)
+        self._runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
         self._unsent = 0  # outcomes in the outbox
         self._flushed_at = 0.0
         self._last_ordinal = 0
@@ -137,12 +135,13 @@ class WorkerLoop:
         self._flushed_at = time.perf_counter()
 
 
-def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Callable[[], None]) -> int:
+def serve(channel: Channel, cell: Cell, settings: dict[str, Any], output: Output, on_joined: Callable[[], None]) -> int:
     """Join the client behind the channel and work for it; return the exit code.
 
     Args:
         settings: name, secret, idle_timeout, max_worker_memory, max_task_memory: what the invitation and its launcher
             said.
+        output: this process's streams.
         on_joined: called when the client has accepted this worker, before any user code.
     """
     name = settings["name"]
@@ -166,7 +165,7 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], on_joined: Cal
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
-    WorkerLoop(channel, cell, name, settings["idle_timeout"], limits).run()
+    WorkerLoop(channel, cell, name, settings["idle_timeout"], limits, output).run()
     return 0
 
 
@@ -216,13 +215,14 @@ def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int,
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     multiprocessing.current_process().authkey = bytes.fromhex(message["authkey"])  # manager proxies ask for it
     _forget_main()
-    _keep_stderr(log_fd)
+    output = Output(log_fd)
+    output.install()
     if not sys.warnoptions:
         warnings.simplefilter("always")  # the client's filters decide what is shown
     cell = Cell(cell_fd)
     link = transport.open_socket(socket.socket(fileno=link_fd))
     try:
-        code = serve(Channel(link, message["run"]), cell, message, on_joined)
+        code = serve(Channel(link, message["run"]), cell, message, output, on_joined)
     except LinkClosed:
         code = 1  # the client is gone; the supervisor is about to say so too
     link.free()
@@ -285,22 +285,3 @@ def _forget_main() -> None:
     # Under its second name, too, which multiprocessing gave to the supervisor's when it was imported.
     sys.modules["__main__"] = sys.modules["__mp_main__"] = types.ModuleType("__main__")
     sys.argv = [""]
-
-
-def _keep_stderr(log_fd: int) -> None:
-    """Copy what goes through sys.stderr, and faulthandler's words, to the log, which survives this process."""
-    faulthandler.enable(log_fd, all_threads=True)
-    sys.stdout = os.fdopen(1, "w", buffering=1, errors="backslashreplace", closefd=False)
-    sys.stderr = stream = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-    write = stream.write
-
-    def write_both(text: str) -> int:
-        with contextlib.suppress(Exception):  # the post-mortem copy must never cost the original
-            if os.lseek(log_fd, 0, os.SEEK_CUR) > LOG_BYTES:
-                os.ftruncate(log_fd, 0)
-                os.lseek(log_fd, 0, os.SEEK_SET)
-            os.write(log_fd, text.encode(errors="backslashreplace"))
-        return write(text)
-
-    # An attribute of the instance: isatty(), fileno() and buffer stay those of the real stream.
-    stream.write = write_both  # type: ignore[method-assign]

@@ -162,7 +162,8 @@ def test_worker_is_replaced_after_its_tasks(mp_context: str | None) -> None:
 
         assert len(set(pids[:3])) == 1
         assert pids[3] != pids[0]
-        assert len(executor.stats().workers) <= 1
+        # Its successor may have come while the old one was still leaving.
+        assert sum(worker.state != "leaving" for worker in executor.stats().workers) <= 1
 
 
 def test_workers_end_with_shutdown() -> None:

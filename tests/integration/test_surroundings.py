@@ -63,7 +63,11 @@ def _run(folder: Path, line: str, source: str = SCRIPT) -> subprocess.CompletedP
     (folder / "script.py").write_text(source.format(done=str(folder / "done")))
     python = f"{shlex.quote(sys.executable)} -W error"
     line = line.format(python=python, folder=shlex.quote(str(folder)), long="x" * 150)
-    return subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    # Without what tox sets: `python -m script` looks into the working directory.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    return subprocess.run(
+        line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
