@@ -38,6 +38,7 @@ from .errors import ProtocolError
 from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
 from .log import logger
+from .log_records import current_levels, show_record
 from .stats import WorkerStats
 from .transport import FRAME_BYTES_MAX, LinkClosed, LinkTimeout
 
@@ -212,7 +213,7 @@ class Connection:
         if not hmac.compare_digest(str(hello.get("secret")).encode(), self._secret.encode()):
             raise ProtocolError(f"whoever dialled in as {self.worker.name} does not know its secret")
         self.facts = WorkerFacts(self.worker.name, str(hello["host"]), int(hello["pid"]))
-        self._channel.send_control(Kind.WELCOME, {}, [initializer])
+        self._channel.send_control(Kind.WELCOME, current_levels(), [initializer])
 
     def recv(self) -> Frame:
         """Return the next frame of the worker; for its reader thread."""
@@ -224,6 +225,13 @@ class Connection:
         while True:
             with contextlib.suppress(LinkTimeout):
                 return self._channel.recv(limit=limit, timeout=timeout)
+
+    def show_log(self, frame: Frame) -> None:
+        """Let the client's handlers have what the worker has logged."""
+        fields, _parts = decode_control(frame.body)
+        task = self.worker.held.get(fields["task_id"])
+        future = None if task is None else task.handle
+        show_record(fields["record"], self.worker.name, None if future is None else future.name())
 
     def start_reader(self, serve: Callable[[Connection], None]) -> bool:
         """Start the thread that reads from the worker; False when the interpreter starts no threads any more."""

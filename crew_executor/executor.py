@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import inheritance, namespace, search_path
+from . import inheritance, namespace
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
@@ -23,6 +23,7 @@ from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_c
 from .notes import add_note
 from .options import ExceptionClasses, TaskOptions
 from .stats import Stats
+from .surroundings import Surroundings
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
@@ -92,8 +93,7 @@ class CrewExecutor(Executor):
         self._launcher = _with_start_method(make_launcher(launcher), start_method)
         self._name = f"crew-{next(_numbers)}" if name is None else _checked_name(name)
         self._options = TaskOptions()
-        self._search_path = search_path.current()
-        self._sends_search_path = False
+        self._surroundings = Surroundings()
         self._pid = os.getpid()
         _check_not_forked()
         self._launcher.prepare()
@@ -265,10 +265,7 @@ class CrewExecutor(Executor):
         if options.cancel_running:
             future._cancels_running = True
         try:
-            data = namespace.dumps_call((fn, args, kwargs))
-            if sys.path != self._search_path or self._sends_search_path:
-                self._sends_search_path = True  # also if it becomes again what it was
-                data = search_path.attach(search_path.current(), data)
+            data = self._surroundings.attach(namespace.dumps_call((fn, args, kwargs)))
             parts: tuple[bytes, ...] = (data,)
             if options.retry_part is not None:
                 parts = (*parts, options.retry_part)

@@ -74,7 +74,8 @@ def serve(connection: Connection, initializer: bytes, listener: Listener) -> Non
 def _let_join(connection: Connection, initializer: bytes, listener: Listener) -> None:
     connection.greet(initializer)
     connection.is_joined = True
-    frame = connection.recv()
+    while (frame := connection.recv()).kind == Kind.LOG:
+        connection.show_log(frame)
     if frame.kind != Kind.READY:
         raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
     fields, parts = decode_control(frame.body)
@@ -94,5 +95,7 @@ def _handle(connection: Connection, frame: Frame, listener: Listener) -> None:
             listener.worker_retired(connection, int(fields["ordinal"]))
         else:
             listener.leave_requested(connection)
+    elif frame.kind == Kind.LOG:
+        connection.show_log(frame)
     elif frame.kind != Kind.BYE:
         raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
 
-VERSION = 2
+VERSION = 3
 
 HEADER = struct.Struct("<QBBHQQQI")
 PREFIX_BYTES = 8
@@ -59,6 +59,7 @@ class Kind(IntEnum):
     LEAVE = 6  # w>c may I leave? (idle, walltime)
     GO = 7  # c>w leave after the task with this ordinal; nothing follows
     BYE = 8  # w>c the last frame of a worker that leaves
+    LOG = 9  # w>c something was logged, for the client's handlers
 
 
 class TaskFlag(IntEnum):

@@ -10,14 +10,16 @@ then, 0 otherwise. It is set and cleared inside the `try` that catches what the 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal.getsignal() takes a microsecond more, to make an enum of it
+import contextlib
 import json
 import os
 import resource
 import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
@@ -58,6 +60,9 @@ class CallRunner:
         set_deadline: called with an ordinal and seconds: that task may run so long from now on.
         limits: what the process may use of memory.
         output: the process's streams, or None: then nothing is caught.
+
+    Attributes:
+        task_id: of the task that runs, or ran last.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class CallRunner:
         self._limits = limits or MemoryLimits()
         self._output = output
         self._armed = 0
+        self.task_id = 0
         self._is_interrupted = False
         self._fn: Any = None  # of the running task
         self._handler = self.interrupt  # one object, to be known again
@@ -93,6 +99,7 @@ class CallRunner:
         output = self._output if task.flags & TaskFlag.CATCH_OUTPUT else None
         if output is not None:
             output.catch()
+        self.task_id = task.task_id
         cpu0 = cpu_clock()
         flags, parts = self._attempt(task)
         if os.getpid() != self._pid:
@@ -126,6 +133,20 @@ class CallRunner:
             self._armed = 0
             self._is_interrupted = True
             raise TaskInterrupted("the task was told to stop")
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Keep an interrupt out of what is done here on the running task's behalf; it is raised afterwards."""
+        armed = 0
+        if threading.current_thread() is threading.main_thread():  # no other is ever interrupted
+            armed, self._armed = self._armed, 0
+        try:
+            yield
+        finally:
+            if armed:
+                self._armed = armed
+                if self._must_stop(armed):  # the signal may have come meanwhile, and done nothing
+                    self.interrupt(0, None)
 
     def _attempt(self, task: TaskItem) -> tuple[int, tuple[bytes, ...]]:
         doing = "unpickling the call"

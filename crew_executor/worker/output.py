@@ -86,14 +86,15 @@ class Output:
 
     def _copying(self, write: Callable[[str], int]) -> Callable[[str], int]:
         def write_both(text: str) -> int:
-            if self._saved is None:
-                self.keep(text)
+            self.keep(text)
             return write(text)
 
         return write_both
 
     def keep(self, text: str) -> None:
-        """Write to the log alone."""
+        """Write to the log alone; not while that is where a task's output goes."""
+        if self._saved is not None:
+            return
         with contextlib.suppress(Exception):  # the post-mortem copy must never cost the original
             self._make_room()
             os.write(self._log_fd, text.encode(errors="backslashreplace"))

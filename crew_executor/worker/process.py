@@ -38,8 +38,10 @@ from ..core.messages import (
     encode_outcome,
 )
 from ..errors import ProtocolError
+from ..log_records import adopt_levels
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
+from .log_forwarder import LogForwarder
 from .memory import MemoryLimits
 from .output import Output
 
@@ -58,7 +60,7 @@ class WorkerLoop:
         self._limits = limits
         self._is_retiring = False  # it has said that it starts nothing more
         self._supervisor_pid = os.getppid()
-        self._runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
+        self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
         self._unsent = 0  # outcomes in the outbox
         self._flushed_at = 0.0
         self._last_ordinal = 0
@@ -66,7 +68,7 @@ class WorkerLoop:
     def run(self) -> None:
         """Work until the client lets this worker go; raise LinkClosed when it vanishes."""
         # Now, not before: initializers often ignore SIGINT, so that a Ctrl-C is for the client; here it always is.
-        self._runner.install_handler()
+        self.runner.install_handler()
         while True:
             try:
                 frame = self._channel.recv(timeout=None if self._is_retiring else self._idle_timeout)
@@ -106,7 +108,7 @@ class WorkerLoop:
         cell = self._cell
         if not cell.claim(item.ordinal):
             return
-        outcome = self._runner.run(item)
+        outcome = self.runner.run(item)
         cell.end(item.ordinal)
         encoded = encode_outcome(outcome)
         if not cell.put(encoded):
@@ -152,8 +154,11 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], output: Output
     frame = channel.recv()
     if frame.kind != Kind.WELCOME:
         raise ProtocolError(f"expected to be welcomed, got a frame of kind {frame.kind}")
-    _fields, parts = decode_control(frame.body)
+    fields, parts = decode_control(frame.body)
     on_joined()
+    adopt_levels(fields)
+    forwarder = LogForwarder(channel, output)
+    forwarder.install()
     try:
         initializer, initargs = serialize.loads(parts[0])
         if initializer is not None:
@@ -165,7 +170,9 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], output: Output
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
-    WorkerLoop(channel, cell, name, settings["idle_timeout"], limits, output).run()
+    loop = WorkerLoop(channel, cell, name, settings["idle_timeout"], limits, output)
+    forwarder.runner = loop.runner
+    loop.run()
     return 0
 
 

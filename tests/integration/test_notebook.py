@@ -221,6 +221,18 @@ def test_functions_of_the_notebook_travel(notebook: Notebook) -> None:
         assert (reply.error, reply.stderr, reply.value) == (None, "", value), cell
 
 
+def test_what_a_task_logs_is_shown_by_the_handlers_of_the_notebook(notebook: Notebook) -> None:
+    notebook.run("executor.submit(pow, 2, 2).result()")
+    notebook.run(
+        "import logging\n"
+        "logging.basicConfig(level=logging.INFO, force=True, format='%(processName)s, %(task)s: %(message)s')\n"
+        "def log(): logging.getLogger('mine').info('in the task')"
+    )
+    notebook.run("executor.options(name='one').submit(log).result()")
+
+    notebook.wait_shown("crew-1-1, one: in the task")
+
+
 def test_an_error_of_a_task_is_shown_with_the_lines_of_the_notebook(notebook: Notebook) -> None:
     notebook.run("def fail():\n    raise LookupError('in the task')")
     reply = notebook.run("executor.submit(fail).result()")

@@ -63,12 +63,12 @@ def test_the_length_counts_everything_behind_itself() -> None:
 
 
 def test_the_wire_looks_the_same_for_ever() -> None:
-    """Another layout needs another VERSION: this frame was written down when version 2 was."""
+    """Another layout needs another VERSION: this frame was written down when version 3 was."""
     frame = tasks_frame([(0x0102, 1, 1, (b"ab", b"c"))], first=9)
 
-    assert 2 == VERSION
+    assert 3 == VERSION
     assert (
-        "5300000000000000" "02" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
+        "5300000000000000" "03" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
         "0900000000000000" "0201000000000000" "0100" "0100" "01000000" "0200000000000000" "0000000000000000"
         "0100000000000000" "6162" "63"
     ) == frame.hex()  # fmt: skip
@@ -92,7 +92,7 @@ def test_a_frame_shorter_than_its_header_is_refused(size: int) -> None:
 def test_another_version_is_refused_by_name_with_the_cure(version: int) -> None:
     data = bytearray(make_frame(Kind.READY, b""))
     data[PREFIX_BYTES] = version
-    with pytest.raises(ProtocolError, match=f"version {version} of the wire, this side 2: install the same") as caught:
+    with pytest.raises(ProtocolError, match=f"version {version} of the wire, this side 3: install the same") as caught:
         open_frame(bytes(data))
 
     assert isinstance(caught.value, CrewError)

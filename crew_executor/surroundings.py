@@ -1,0 +1,61 @@
+"""What calls bring along of the client's process, if it has changed since: sys.path, and the levels of its loggers.
+
+A worker has both from when it was launched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pickle
+import sys
+from typing import Any
+
+from . import log_records, serialize
+
+
+class Surroundings:
+    """Notice changes in this process."""
+
+    def __init__(self) -> None:
+        self._path = current_path()
+        self._level = logging.root.level
+        self._is_changed = False  # and stays so, though it may become again what it was
+
+    def attach(self, data: bytes) -> bytes:
+        """Return the pickle of a call, with what has changed at its side; unpickled, it is the call.
+
+        Of levels that were set only that of the root logger is looked at: this is done for each call.
+        """
+        if self._is_changed or sys.path != self._path or logging.root.level != self._level:
+            self._is_changed = True
+            return pickle.dumps(_Attached(current_path(), log_records.current_levels(), data), serialize.PROTOCOL)
+        return data
+
+
+def current_path() -> list[str]:
+    """Return a copy of sys.path."""
+    return list(map(str, sys.path))
+
+
+class _Attached:
+    def __init__(self, path: list[str], levels: dict[str, Any], data: bytes) -> None:
+        self.path, self.levels, self.data = path, levels, data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_adopt, (self.path, self.levels, self.data))
+
+
+# ---------------------------------------------------------------------- in the worker
+
+_adopted: list[str] | None = None  # what the client sent last
+
+
+def _adopt(path: list[str], levels: dict[str, Any], data: bytes) -> Any:
+    global _adopted
+    if path != _adopted:  # else what tasks have done to it since stays
+        _adopted = path
+        sys.path[:] = path
+        importlib.invalidate_caches()  # a module may have been written a moment ago
+    log_records.adopt_levels(levels)
+    return serialize.loads(data)

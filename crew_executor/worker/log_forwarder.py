@@ -1,0 +1,73 @@
+"""Sends log records that nobody in the worker handles to the client.
+
+It takes the place of logging.lastResort, so a worker whose initializer or modules set up handlers keeps them, and the
+client hears nothing. Must not block a task for longer than a send, nor let an interrupt tear a frame.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ..channel import Channel
+from ..core.messages import Kind
+from ..log_records import encode_record
+from ..transport import LinkClosed
+from .output import Output
+
+if TYPE_CHECKING:
+    from .call import CallRunner
+
+_ORIGINAL = logging.lastResort
+
+
+class LogForwarder(logging.Handler):
+    """Handle records by sending them.
+
+    Args:
+        channel: to the client.
+        output: keeps a line of each record for a post-mortem.
+
+    Attributes:
+        runner: what runs tasks, once there are any.
+    """
+
+    def __init__(self, channel: Channel, output: Output) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+        self._channel = channel
+        self._output = output
+        self._pid = os.getpid()
+        self.runner: CallRunner | None = None
+
+    def install(self) -> None:
+        """Be the handler of last resort."""
+        logging.lastResort = self
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the record; in a process that a task has forked, and without a client, show it on stderr."""
+        try:
+            if os.getpid() != self._pid or not self._send(record):
+                self._show(record)
+        except Exception:
+            self.handleError(record)
+
+    def _send(self, record: logging.LogRecord) -> bool:
+        fields = encode_record(record)
+        runner = self.runner
+        try:
+            if runner is None:
+                self._channel.send_control(Kind.LOG, {"task_id": 0, "record": fields})
+            else:
+                with runner.undisturbed():
+                    self._channel.send_control(Kind.LOG, {"task_id": runner.task_id, "record": fields})
+        except LinkClosed:
+            return False
+        self._output.keep(self.format(record) + "\n")
+        return True
+
+    @staticmethod
+    def _show(record: logging.LogRecord) -> None:
+        if _ORIGINAL is not None and record.levelno >= _ORIGINAL.level:
+            _ORIGINAL.handle(record)
