@@ -10,7 +10,7 @@ from typing import Any
 from .callbacks import CallbackThread
 from .connection import Connection
 from .core.messages import OUTPUT_BYTES_MAX, Outcome, TaskFlag
-from .core.scheduler import Task
+from .core.task import Task
 from .errors import BrokenCrewError
 from .futures import CrewFuture
 from .obituary import loss_error

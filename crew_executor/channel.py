@@ -18,11 +18,15 @@ class Channel:
     """One end of a conversation between a client and a worker.
 
     recv() belongs to one thread; send() may be called by any. After an error of either the link is closed.
+
+    Attributes:
+        has_own_reader: a thread reads it that ends with the process: the link must not be freed before.
     """
 
     def __init__(self, link: Link, run: int) -> None:
         self.link = link
         self.run = run
+        self.has_own_reader = False
         self._counter = SequenceCounter()
 
     def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> Frame:

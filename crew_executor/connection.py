@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from . import cell as cells
@@ -33,7 +33,9 @@ from .core.messages import (
     encode_first_ordinal,
     encode_task,
 )
-from .core.scheduler import FLUSH_SECONDS, Task, Worker
+from .core.scheduler import FLUSH_SECONDS
+from .core.task import Task
+from .core.worker import Worker
 from .errors import ProtocolError
 from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
@@ -49,7 +51,14 @@ LOG_TAIL_BYTES = 4000
 SIGNAL_LOOK = 0.1
 """Seconds between looks for a Ctrl-C, when the main thread reads because no other can be started."""
 
-_Entry = tuple[Kind, int, list[tuple[int, int, int, Any, float]]]
+
+class _Entry(NamedTuple):
+    """A frame to be written."""
+
+    kind: Kind
+    ordinal: int = 0
+    tasks: Sequence[tuple[int, int, int, Any, float]] = ()
+    body: bytes = b""
 
 
 class Connection:
@@ -62,6 +71,7 @@ class Connection:
         exit: how its process ended, or None while that is not known.
         is_joined: it has proved who it is; `is_ready`: and its initializer has run.
         is_reader_done: the reader thread has seen the end of the link.
+        subtasks: open tasks that its tasks have submitted, by the numbers that it gave them.
     """
 
     def __init__(self, worker: Worker, run: int, launched_at: float) -> None:
@@ -76,7 +86,9 @@ class Connection:
         self.initializer_error: BaseException | None = None
         self.killed_because = ""
         self.kill_at: float | None = None
+        self.subtasks: dict[int, Any] = {}
         self._unstarted_since: float | None = None
+        self._spare_since: float | None = None
         self._run = run
         self._secret = secrets.token_hex(32)
         self._outgoing: deque[_Entry] = deque()
@@ -122,11 +134,16 @@ class Connection:
             )
             for task in tasks
         ]
-        self._outgoing.append((Kind.TASKS, first, entries))
+        self._outgoing.append(_Entry(Kind.TASKS, first, entries))
 
     def put_go(self, ordinal: int) -> None:
         """Queue the word to leave after a task; called under the dispatcher's lock."""
-        self._outgoing.append((Kind.GO, ordinal, []))
+        self._outgoing.append(_Entry(Kind.GO, body=encode_control({"ordinal": ordinal})))
+
+    def answer(self, fields: dict[str, Any], parts: tuple[bytes, ...] = ()) -> None:
+        """Tell the worker what has become of a subtask."""
+        self._outgoing.append(_Entry(Kind.SUBTASK, body=encode_control(fields, parts)))
+        self.pump()
 
     @property
     def has_failed_to_start(self) -> bool:
@@ -168,7 +185,8 @@ class Connection:
 
     @staticmethod
     def _is_big(entry: _Entry) -> bool:
-        return sum(len(part) for _id, _attempt, _flags, parts, _timeout in entry[2] for part in parts) > INLINE_BYTES
+        parts_bytes = sum(len(part) for _id, _attempt, _flags, parts, _timeout in entry.tasks for part in parts)
+        return parts_bytes + len(entry.body) > INLINE_BYTES
 
     def _wake_sender(self) -> bool:
         """Leave the big frame to the sender thread; False when there can be none any more."""
@@ -188,14 +206,13 @@ class Connection:
             self.pump(may_block=True)
 
     def _write(self, entry: _Entry) -> None:
-        kind, ordinal, tasks = entry
-        if kind is Kind.GO:
-            self._channel.send_locked(Kind.GO, [encode_control({"ordinal": ordinal})])
+        if entry.kind is not Kind.TASKS:
+            self._channel.send_locked(entry.kind, [entry.body])
             return
-        pieces: list[Buffer] = [encode_first_ordinal(ordinal)]
-        for task_id, attempt, flags, parts, timeout in tasks:
+        pieces: list[Buffer] = [encode_first_ordinal(entry.ordinal)]
+        for task_id, attempt, flags, parts, timeout in entry.tasks:
             pieces += encode_task(task_id, attempt, flags, parts, timeout)
-        self._channel.send_locked(Kind.TASKS, pieces, len(tasks))
+        self._channel.send_locked(Kind.TASKS, pieces, len(entry.tasks))
 
     # ------------------------------------------------------------------ reading
 
@@ -280,6 +297,14 @@ class Connection:
         if self._unstarted_since is None:
             self._unstarted_since = now
         return now - self._unstarted_since
+
+    def is_spare(self, now: float, are_there_spares: bool, seconds: float) -> bool:
+        """Answer whether the worker is one too many, and has been idle for so long, as far as was looked at."""
+        if not are_there_spares or self.worker.state != "idle":
+            self._spare_since = None
+        elif self._spare_since is None:
+            self._spare_since = now
+        return self._spare_since is not None and now - self._spare_since >= seconds
 
     def stats(self) -> WorkerStats:
         """Return a snapshot of the worker; under the dispatcher's lock."""

@@ -24,17 +24,18 @@ import secrets
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import transport
 from .announcer import Announcer
 from .cell import load_barrier
-from .connection import Connection, take_census
-from .core.messages import Outcome
-from .core.scaling import Scaler, ScalingRules
-from .core.scheduler import STOPPING, Scheduler, Task, Worker
+from .connection import Connection
+from .core.messages import Frame, Outcome
+from .core.scaling import ScalingRules
+from .core.scheduler import Scheduler
+from .core.task import STOPPING, Task
+from .core.worker import Worker
 from .errors import BrokenCrewError, LaunchError, ProtocolError
 from .futures import CallBack, CrewFuture
 from .inbox import Inbox
@@ -45,7 +46,9 @@ from .mailbox import Event, Mailbox
 from .obituary import describe_loss, run_times
 from .options import TaskOptions
 from .reader import serve
+from .recruiter import Recruiter
 from .stats import Stats
+from .subtasks import Subtasks
 from .thread import Thread
 from .workforce import Workforce
 
@@ -55,7 +58,6 @@ LOOK_SECONDS = 1.0
 """While tasks are out, seconds between looks at the workers' clocks: has each started what it was given?"""
 THREADLESS_LOOK = 0.02
 """Seconds between looks for a worker to read from, while the interpreter ends."""
-DECISIONS_KEPT = 20
 
 
 class Dispatcher:
@@ -74,16 +76,16 @@ class Dispatcher:
         self._initializer, courier = initializer
         self._lock = threading.RLock()  # re-entrant only for _is_interrupting()
         self._effects: list[Event] = []
-        self._scheduler = Scheduler(self)
-        self._scaler = Scaler(rules)
-        self._rules = rules
+        self._scheduler = Scheduler(self, rules.max_workers)
         self._workforce = Workforce(
             self, launcher, name, self.run_id, idle_timeout=idle_timeout, tasks_max=tasks_max, environment=environment,
             courier=courier,
         )  # fmt: skip
         self._connections = self._workforce.connections
+        self._recruiter = Recruiter(rules, self._scheduler, self._connections)
+        self._scaler = self._recruiter.scaler
         self._task_ids = itertools.count(1)
-        self._decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
+        self._subtasks = Subtasks(self, self._task_ids)
         self.mailbox = Mailbox()
         self._inbox = Inbox(self.mailbox)
         self._is_poked = False
@@ -178,7 +180,7 @@ class Dispatcher:
             scheduler = self._scheduler
             return Stats(
                 len(scheduler.queue) + self._inbox.count(), scheduler.tasks_held, scheduler.tasks_done, workers,
-                self._workforce.launched, tuple(self._decisions),
+                self._workforce.launched, tuple(self._recruiter.decisions),
             )  # fmt: skip
 
     def check_open(self) -> None:
@@ -280,7 +282,7 @@ class Dispatcher:
         while True:
             if inbox.tasks:
                 self._take_submitted()
-            inbox.is_awaited = self._scheduler.can_take or len(self._connections) < self._rules.max_workers
+            inbox.is_awaited = self._scheduler.can_take or self._recruiter.has_room()
             if not inbox.tasks:
                 break
         inbox.wake_waiting()
@@ -382,6 +384,15 @@ class Dispatcher:
             effects = self._settle()
         self._act(effects)
 
+    def subtask_asked(self, connection: Connection, frame: Frame) -> None:
+        """Take or cancel a task of a task."""
+        self._subtasks.serve(connection, frame)
+
+    def take_subtask(self, task: Task) -> None:
+        """Schedule a task of a task; for the reader of its worker."""
+        self._inbox.put(task)
+        self._decide(self._nothing)
+
     def leave_requested(self, connection: Connection) -> None:
         """Let the worker go if it is idle and more are left than must stay."""
         self._decide(self._let_leave, connection)
@@ -391,7 +402,7 @@ class Dispatcher:
         self._decide(self._let_retire, connection, ordinal)
 
     def _let_retire(self, connection: Connection, ordinal: int) -> None:
-        self._decisions.append(
+        self._recruiter.decisions.append(
             f"worker {connection.worker.name} is replaced: max_worker_memory or max_task_memory was met"
         )
         self._scheduler.retired(connection.worker, ordinal, time.monotonic())
@@ -475,7 +486,8 @@ class Dispatcher:
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
             self._scheduler.tick(now)
-            for worker in self._workforce.watch(now, is_idle_end=self._is_closing and not self._scheduler.tasks_open):
+            is_idle_end = self._is_closing and not self._scheduler.tasks_open
+            for worker in self._workforce.watch(now, is_idle_end=is_idle_end, spare=self._scheduler.workers_spare):
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
             effects = self._settle()
@@ -496,7 +508,7 @@ class Dispatcher:
         self._is_tick_planned = tick is not None
         if tick is not None:
             times.append(max(tick, now + 0.001))
-        if self._scheduler.tasks_held:
+        if self._scheduler.tasks_held or self._scheduler.workers_spare:
             times.append(now + LOOK_SECONDS)
         if self._is_short_of_workers() and self._scaler.retry_at > now:
             times.append(self._scaler.retry_at)
@@ -505,26 +517,15 @@ class Dispatcher:
     # ------------------------------------------------------------------ scaling and launching
 
     def _is_short_of_workers(self) -> bool:
-        """Cheap for the hot path: under the lock, before any counting. A full pool is never short."""
-        if len(self._connections) >= self._rules.max_workers or self.broken is not None:
-            return False
-        return self._scheduler.tasks_open > len(self._connections) or len(self._connections) < self._scaler.floor()
+        return self.broken is None and self._recruiter.is_short()
 
     def _decide_launches(self, now: float) -> int:
-        if self.broken is not None or self._is_killing:
+        if self.broken is not None or self._is_killing or (self._is_closing and not self._scheduler.tasks_open):
             return 0
-        if self._is_closing and not self._scheduler.tasks_open:
-            return 0
-        census = take_census(self._connections.values())
-        number = self._scaler.launches(
-            tasks_open=self._scheduler.tasks_open - census.tasks_leaving, starting=census.starting,
-            ready=self._scheduler.workers_ready, leaving=census.leaving, now=now,
-        )  # fmt: skip
-        if number and self.is_lent_a_thread:
-            number = 0 if self._connections else 1  # the one thread that reads takes one worker after the other
-        if number:
-            self._decisions.append(self._scaler.last_decision)
-        return number
+        if self.is_lent_a_thread and any(connection.reader is None for connection in self._connections.values()):
+            return 0  # the lent thread takes one worker after the other
+        number = self._recruiter.launches(now)
+        return min(number, 1) if self.is_lent_a_thread else number
 
     # ------------------------------------------------------------------ what the workforce tells (in this thread)
 
@@ -546,6 +547,8 @@ class Dispatcher:
                     worker, cell.started, now, timed_out=connection.timed_out or None, is_taken_away=is_taken_away,
                     is_last=self._is_killing,
                 )  # fmt: skip
+            for task in self._subtasks.orphans(connection):
+                self._scheduler.cancel(task)
             effects = self._settle()
         self._act(effects)
         if connection.initializer_error is not None:
@@ -562,12 +565,9 @@ class Dispatcher:
         if (self._is_closing and not self._scheduler.tasks_open) or self._is_killing or self.broken is not None:
             return
         with self._lock:
-            ready = self._scheduler.workers_ready
-            self._scaler.launch_failed(launched_at=launched_at, ready=ready, now=time.monotonic())
-            self._decisions.append(self._scaler.last_decision)
+            row = self._recruiter.launch_failed(launched_at, time.monotonic())
         logger.warning("%s", text)
-        if self._scaler.is_given_up:
-            row = f"{self._scaler.failures} launches in a row failed (max_failed_launches={self._rules.failures_max})"
+        if row:
             self._break(BrokenCrewError(f"{row}; the last: {text}"), LaunchError(text))
 
     # ------------------------------------------------------------------ the end

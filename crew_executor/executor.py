@@ -9,27 +9,23 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import inheritance, namespace
+from . import inheritance, namespace, pools
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
-from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
-from .notes import add_note
-from .options import ExceptionClasses, TaskOptions
+from .options import TaskOptions
 from .stats import Stats
+from .submitter import TaskSubmitter, pickling_error
 from .surroundings import Surroundings
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
-    from .view import ExecutorView
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 THREAD_VARIABLES = (
@@ -44,7 +40,7 @@ _INTERPRETER_SHUTDOWN = "cannot schedule new futures after interpreter shutdown"
 _numbers = itertools.count(1)
 
 
-class CrewExecutor(Executor):
+class CrewExecutor(TaskSubmitter):
     """Run calls in worker processes that come and go with the work; a drop-in for ProcessPoolExecutor.
 
     Args:
@@ -104,87 +100,10 @@ class CrewExecutor(Executor):
             tasks_max=max_tasks_per_child, max_pending=max_pending, environment=_thread_limits(self._max_workers),
             initializer=inheritance.dumps((initializer, tuple(initargs))),
         )  # fmt: skip
+        pools.add(self._dispatcher.run_id, self)
         # A forgotten executor finishes its work, then its workers leave. The callback must not refer to the executor.
         weakref.finalize(self, self._dispatcher.shutdown).atexit = False
         self._dispatcher.start_workers()
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> CrewFuture[T]:
-        """Schedule fn(*args, **kwargs) and return its future; every keyword belongs to fn.
-
-        The call is pickled now: later changes to its arguments do not matter. A call that cannot be pickled makes a
-        future with the error.
-
-        Raises:
-            RuntimeError: the executor or the interpreter is shut down.
-            BrokenCrewError: the pool cannot go on: the initializer failed, or workers never start.
-        """
-        return self._submit(self._options, fn, args, kwargs)
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = DEFAULT_CHUNKSIZE,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """Return an iterator over fn applied to the items of the iterables, in their order.
-
-        Args:
-            fn: called with one item of each iterable.
-            iterables: ends with the shortest.
-            timeout: seconds from this call after which the iterator raises TimeoutError, None for ever.
-            chunksize: items that travel and run as one task.
-            buffersize: read at most so many items ahead of the consumer; None reads all at once.
-
-        Raises:
-            ValueError, TypeError: an argument is out of range.
-        """
-        check_map_arguments(chunksize, buffersize)
-        return map_in_order(
-            self.submit, self._submit_chunk, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
-        )
-
-    def options(
-        self,
-        *,
-        name: str | None = None,
-        priority: int | None = None,
-        timeout: float | None = None,
-        retries: int | None = None,
-        retry_on: ExceptionClasses | None = None,
-        crash_retries: int | None = None,
-        cancel_running: bool | None = None,
-        capture_output: bool | None = None,
-    ) -> ExecutorView:
-        """Return a light view on this pool whose tasks have these options; None: as before.
-
-        Args:
-            name: the tasks' name, in records, errors and reports.
-            priority: higher runs first; first in first out within one priority. Default 0.
-            timeout: seconds that each run of a task may take, from the start of the call; to unpickle the call, with
-                the imports that takes, it has 30 s more. Then it is interrupted by a KeyboardInterrupt, half a second
-                later its worker is killed, and it fails with TaskTimeoutError. In map() it holds for each item.
-                Default: no limit.
-            retries: how often a task is run again after an exception of `retry_on`. Default 0.
-            retry_on: an exception class or a tuple of them; TaskTimeoutError is an Exception, too. Default Exception.
-            crash_retries: how often a task is run again after its worker died while it ran. Default 0. A worker that
-                its launcher reports as taken away by a scheduler costs no retry, five times at most, if either number
-                is above 0; local workers never are.
-            cancel_running: cancel() of these tasks also ends a running one, as CrewFuture.kill() does. Default False.
-            capture_output: what a task writes to stdout and stderr, with what its C code and child processes write,
-                is kept as `output` of its record, the last megabyte of it, instead of being shown. Default False.
-
-        Raises:
-            ValueError, TypeError: an option is out of range.
-        """
-        from .view import ExecutorView  # late: it imports this module
-
-        options = self._options.add(
-            name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
-            crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output,
-        )  # fmt: skip
-        return ExecutorView(self, options)
 
     def stats(self) -> Stats:
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
@@ -238,8 +157,16 @@ class CrewExecutor(Executor):
 
         self._dispatcher.kill_workers(signal.Signals[signal_name])
 
-    def _submit_chunk(self, fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> CrewFuture[Any]:
-        return self._submit(self._options, run_chunk, (fn, chunk), {}, call=fn)
+    def _submit_call(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any] | None
+    ) -> CrewFuture[T]:
+        return self._submit(self._options, fn, args, kwargs, call=call)
+
+    def _pool(self) -> CrewExecutor:
+        return self
+
+    def __reduce__(self) -> Any:
+        return pools.find, (self._dispatcher.run_id, self._name, self._max_workers)
 
     def _submit(
         self,
@@ -273,7 +200,7 @@ class CrewExecutor(Executor):
             if not isinstance(error, (Exception, SystemExit)):
                 raise
             self._dispatcher.check_open()
-            future._finish_lost(_pickling_error(error, fn, args, kwargs))
+            future._finish_lost(pickling_error(error, fn, args, kwargs))
             return future
         self._dispatcher.submit(future, command_of(call), parts, options)
         return future
@@ -335,20 +262,6 @@ def _with_start_method(launcher: Launcher, start_method: str | None) -> Launcher
 def _thread_limits(max_workers: int) -> dict[str, str]:
     share = str(max(1, usable_cpus() // max_workers))
     return dict.fromkeys(THREAD_VARIABLES, share)
-
-
-def _pickling_error(
-    error: BaseException, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> BaseException:
-    """Name what cannot be pickled; the error keeps the type that pickling gave it."""
-    name = getattr(fn, "__qualname__", type(fn).__qualname__)
-    for place, value in (*enumerate(args), *kwargs.items()):
-        if isinstance(value, Future):
-            return TypeError(
-                f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()"
-            )
-    add_note(error, f"raised while pickling the call of {name} in the client")
-    return error
 
 
 # ---------------------------------------------------------------------- the end of the interpreter

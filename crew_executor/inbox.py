@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .core.scheduler import NEW, Task
+from .core.task import NEW, Task
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox

@@ -23,7 +23,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import serialize
 from .log import logger
@@ -36,21 +36,24 @@ _CLASS, _FUNCTION, _OTHER, _CALL = range(4)
 _CACHED = type(functools.lru_cache(maxsize=1)(lambda: None))
 
 _Key = tuple[str, str]
+_Entry = tuple[tuple[int, int], str, str, bytes]  # place in the order, module, name, pickle
 Reducer = Callable[[Any], Any]
 
 
-def dumps_call(value: Any, reduce: Reducer | None = None) -> bytes:
+def dumps_call(value: Any, reduce: Reducer | None = None, *, is_relayed: bool = False) -> bytes:
     """Pickle what goes to workers: with the globals of what travels by value.
 
     Args:
         value: anything.
         reduce: asked first for each object, as pickle's reducer_override; NotImplemented leaves it to pickle.
+        is_relayed: this is a worker, and the call goes to others of its pool: their globals are to be as the client
+            has them, whatever has become of them here.
 
     Raises:
         whatever pickle or cloudpickle raised.
     """
     data = serialize.dumps_by_name(value, reduce)
-    return _Table(reduce).dumps(value) if data is None else data
+    return _Table(reduce, is_relayed).dumps(value) if data is None else data
 
 
 def dumps_answer(value: Any, reduce: Reducer | None = None) -> bytes:
@@ -68,17 +71,21 @@ def dumps_answer(value: Any, reduce: Reducer | None = None) -> bytes:
 class _Table:
     """The globals that go with one call."""
 
-    def __init__(self, reduce: Reducer | None) -> None:
+    def __init__(self, reduce: Reducer | None, is_relayed: bool) -> None:
         self._reduce = reduce
+        self._is_relayed = is_relayed
         self._values: dict[_Key, Any] = {}
         self._todo: list[_Key] = []
-        self._entries: list[tuple[tuple[int, int], str, str, bytes]] = []  # place in the order, module, name, pickle
+        self._entries: list[_Entry] = []
 
     def dumps(self, value: Any) -> bytes:
         """Pickle a value that functions or classes travel in by value, with its table."""
         data = self._dumps_ranked(value, _CALL)
         while self._todo:
             module, name = self._todo.pop()
+            if self._is_relayed:
+                self._enter_as_received((module, name))
+                continue
             try:
                 self._enter(module, name, self._values[module, name])
             except Exception as error:
@@ -87,7 +94,15 @@ class _Table:
         if not self._entries:
             return data
         self._entries.sort(key=_order)
-        return pickle.dumps(_Envelope([entry[1:] for entry in self._entries], data), serialize.PROTOCOL)
+        return pickle.dumps(_Envelope(self._entries, data), serialize.PROTOCOL)
+
+    def _enter_as_received(self, key: _Key) -> None:
+        """Add what the client has sent for a name, and what had come with it; nothing for what is only here."""
+        received = _received.get(key)
+        if received is not None:
+            self._entries.append(received.entry)
+            for other in received.company:
+                self._add(other, None)
 
     def _enter(self, module: str, name: str, value: Any) -> None:
         rank = _rank(value)
@@ -187,7 +202,7 @@ class _Table:
             self._todo.append(key)
 
 
-def _order(entry: tuple[tuple[int, int], str, str, bytes]) -> tuple[int, int]:
+def _order(entry: _Entry) -> tuple[int, int]:
     return entry[0]
 
 
@@ -286,7 +301,7 @@ def _mention_large(module: str, name: str, size: int) -> None:
 class _Envelope:
     """A call with its table; unpickled, it is the call."""
 
-    def __init__(self, table: list[tuple[str, str, bytes]], data: bytes) -> None:
+    def __init__(self, table: list[_Entry], data: bytes) -> None:
         self.table, self.data = table, data
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -306,7 +321,16 @@ class _Namespace:
 # ---------------------------------------------------------------------- in the worker
 
 _namespaces: dict[str, dict[str, Any]] = {}
-_applied: dict[_Key, bytes] = {}  # what the client's value was, as a digest, when it was last put into a namespace
+
+
+class _Received(NamedTuple):
+    """What the client sent for a name when it was last put into a namespace, and the names of the same table."""
+
+    entry: _Entry
+    company: tuple[_Key, ...]
+
+
+_received: dict[_Key, _Received] = {}
 
 
 def namespace_of(module: str) -> dict[str, Any]:
@@ -320,24 +344,24 @@ def namespace_of(module: str) -> dict[str, Any]:
 
 def load() -> None:
     """Import ahead what opening a call needs."""
-    import hashlib  # noqa: F401
-
     serialize.load()
 
 
-def _open_call(table: list[tuple[str, str, bytes]], data: bytes) -> Any:
-    import hashlib  # late: some milliseconds, in workers only
-
-    for module, name, blob in table:
-        digest = hashlib.blake2b(blob, digest_size=16).digest()
-        if _applied.get((module, name)) == digest:
+def _open_call(table: list[_Entry], data: bytes) -> Any:
+    company: tuple[_Key, ...] | None = None
+    for entry in table:
+        _place, module, name, blob = entry
+        known = _received.get((module, name))
+        if known is not None and known.entry[3] == blob:
             continue
         try:
             namespace_of(module)[name] = serialize.loads(blob)
         except Exception as error:
             add_note(error, f"raised while unpickling {name}, a global of {module} that the call uses")
             raise
-        _applied[module, name] = digest
+        if company is None:
+            company = tuple([(module, name) for _place, module, name, _blob in table])
+        _received[module, name] = _Received(entry, company)
     return serialize.loads(data)
 
 
@@ -379,10 +403,10 @@ def _make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> An
 
 def _name_in_client(item: Any) -> Any:
     """Reduce what came from a `__main__` of the client to its name there; a reducer."""
-    if not _applied or not isinstance(item, (type, FunctionType, _CACHED)):
+    if not _received or not isinstance(item, (type, FunctionType, _CACHED)):
         return NotImplemented
     module, name = item.__module__, item.__qualname__
-    if module not in serialize.MAIN_MODULES or (module, name.partition(".")[0]) not in _applied:
+    if module not in serialize.MAIN_MODULES or (module, name.partition(".")[0]) not in _received:
         return NotImplemented
     if _place_of(item) is None or not _is_home(module, _namespaces[module]):
         return NotImplemented

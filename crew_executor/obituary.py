@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from .connection import Connection
-from .core.scheduler import Task
+from .core.task import Task
 from .errors import CrewError, TaskTimeoutError, WorkerCrashError
 from .launchers import WorkerExit
 

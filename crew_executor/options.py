@@ -71,7 +71,7 @@ class TaskOptions:
     @cached_property
     def retry_part(self) -> bytes | None:
         """The classes of `retry_on`, pickled for workers: they compare, so that the client need not open the error."""
-        return namespace.dumps_call(self._retry_on) if self.retries else None
+        return namespace.dumps_call(self.retried_classes) if self.retries else None
 
     @cached_property
     def task_flags(self) -> int:
@@ -80,10 +80,11 @@ class TaskOptions:
 
     @cached_property
     def _is_timeout_retried(self) -> bool:
-        return issubclass(TaskTimeoutError, self._retry_on)
+        return issubclass(TaskTimeoutError, self.retried_classes)
 
     @property
-    def _retry_on(self) -> ExceptionClasses:
+    def retried_classes(self) -> ExceptionClasses:
+        """What `retry_on` stands for."""
         return Exception if self.retry_on is None else self.retry_on
 
     def make_budget(self) -> Budget | None:

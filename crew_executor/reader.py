@@ -29,6 +29,9 @@ class Listener(Protocol):
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Tasks are done; `sent_at` is the worker's monotonic clock."""
 
+    def subtask_asked(self, connection: Connection, frame: Frame) -> None:
+        """A task submits a task, or cancels one that it has submitted."""
+
     def leave_requested(self, connection: Connection) -> None:
         """The worker has been idle and asks whether it may go."""
 
@@ -97,5 +100,7 @@ def _handle(connection: Connection, frame: Frame, listener: Listener) -> None:
             listener.leave_requested(connection)
     elif frame.kind == Kind.LOG:
         connection.show_log(frame)
+    elif frame.kind in (Kind.SUBMIT, Kind.CANCEL):
+        listener.subtask_asked(connection, frame)
     elif frame.kind != Kind.BYE:
         raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")

@@ -10,7 +10,7 @@ class WorkerStats:
     """One worker now.
 
     Attributes:
-        state: "starting", "idle", "busy" or "leaving".
+        state: "starting", "idle", "busy", "waiting" (its task waits for tasks that it has submitted) or "leaving".
         tasks: how many it has finished.
         seconds: how long their calls ran in all.
     """

@@ -313,7 +313,7 @@ class Link:
         already says that all bytes are gone, waiting for that report is put off to the next write: it would cost a
         thread switch (about 50 us) for nothing.
         """
-        if self._is_inert:
+        if self._is_inert or self._is_closed:  # or even freed
             raise LinkClosed("sending: the link is closed")
         nng = self._nng
         lib, aio, iov = nng.lib, self._send_aio, self._send_iov

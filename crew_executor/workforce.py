@@ -14,7 +14,7 @@ from collections import deque
 from typing import Protocol
 
 from .connection import Connection
-from .core.scheduler import Worker
+from .core.worker import Worker
 from .errors import CrewError, LaunchError
 from .inheritance import Courier
 from .launchers import Launcher, WorkerExit
@@ -28,6 +28,11 @@ EXIT_GRACE = 5.0
 START_SECONDS = 30.0
 """Seconds within which a worker must start a task that has reached it. One that does not is frozen, or a thread that a
 task has left behind holds its interpreter lock: it is killed, and the task runs elsewhere."""
+
+
+SPARE_SECONDS = 5.0
+"""After so long without work a worker leaves that has stood in for one whose task waited for subtasks. The next such
+task may come soon, and to launch a worker takes longer."""
 
 
 class Home(Protocol):
@@ -121,12 +126,13 @@ class Workforce:
 
     # ------------------------------------------------------------------ watching
 
-    def watch(self, now: float, *, is_idle_end: bool) -> list[Worker]:
+    def watch(self, now: float, *, is_idle_end: bool, spare: int = 0) -> list[Worker]:
         """Look at each worker's clocks; return who must be told to leave. Kills are noted for kill_noted().
 
         Args:
             now: monotonic seconds.
             is_idle_end: the executor is shut down, and no task is left.
+            spare: how many workers there are beyond those that may be busy.
         """
         timeout, walltime = self._launcher.startup_timeout, self._launcher.walltime or float("inf")
         leavers: list[Worker] = []
@@ -150,6 +156,9 @@ class Workforce:
                 because = f"it did not start its task within {START_SECONDS:g} s: it is frozen, or its lock is held"
                 self._to_kill.append((connection, because))
             elif worker.is_ready and (is_idle_end or now - connection.launched_at >= walltime):
+                leavers.append(worker)
+            elif connection.is_spare(now, spare > 0, SPARE_SECONDS):
+                spare -= 1
                 leavers.append(worker)
             if worker.is_leaving and not worker.held and connection.kill_at is None:
                 connection.kill_at = now + EXIT_GRACE

@@ -60,6 +60,9 @@ class Kind(IntEnum):
     GO = 7  # c>w leave after the task with this ordinal; nothing follows
     BYE = 8  # w>c the last frame of a worker that leaves
     LOG = 9  # w>c something was logged, for the client's handlers
+    SUBMIT = 10  # w>c the running task submits a task: a subtask
+    CANCEL = 11  # w>c cancel a subtask if that is possible
+    SUBTASK = 12  # c>w what has become of a subtask
 
 
 class TaskFlag(IntEnum):

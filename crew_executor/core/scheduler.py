@@ -11,17 +11,22 @@ running task outlives the horizon: so nothing short is ever trapped behind somet
 
 A task that somebody wants stopped while a worker holds it is over for its user at once; the worker still holds its
 ghost until it says so or dies. A ghost is never queued again, and nobody hears what becomes of it.
+
+A task may submit tasks of its own, subtasks. While any of them is open and it runs itself, it probably waits: its
+worker lends its slot, gets nothing, and another worker may be busy in its place. Subtasks go before what waits with the
+same priority, the deepest first: so those who wait are few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Hashable, Iterable
+from typing import Protocol
 
-from .budget import Budget
 from .estimates import Estimates
 from .messages import Outcome, OutcomeFlag
+from .task import DONE, NEW, QUEUED, SENT, STOPPING, UNKNOWN_SECONDS, Task
 from .taskqueue import TaskQueue
+from .worker import Worker
 
 AHEAD_TASKS = 256
 """Tasks a worker may hold, started or not. Above about 100 the frames' fixed cost is spread thin enough."""
@@ -36,121 +41,11 @@ HORIZON_MAX = 0.030
 """Bounds of the horizon in seconds: two scheduler quanta, and a few times the 5.7 ms that a busy client costs."""
 RECALL_SECONDS = 0.0005
 """Taking back less than this much work for an idle worker costs more than it gains."""
-UNKNOWN_SECONDS = 60.0
-"""Stands for the estimate of a function never seen: more than any horizon."""
+
 
 _NO_KEY: Hashable = object()
 
-NEW, QUEUED, SENT, STOPPING, DONE = "new", "queued", "sent", "stopping", "done"
 _RETRYABLE = int(OutcomeFlag.RETRYABLE)
-
-
-class Task:
-    """One call on its way. Made by the shell, changed by the Scheduler alone.
-
-    Attributes:
-        task_id: unique within the executor.
-        key: what tells functions apart when their durations are learned.
-        parts: the payload, opaque; emptied when the task is done.
-        handle: whatever the shell wants to find again (its Future); opaque.
-        is_dropped: cancelled by its user; its run may have to be ended yet.
-        attempt: 1 for the first run. An outcome of another attempt is dropped.
-        budget: how long and how often it may run, or None: once, as long as it likes.
-        flags: what its worker is told, as TaskFlag.
-        ordinal: its number on the link of the worker that holds it.
-    """
-
-    __slots__ = (
-        "attempt",
-        "budget",
-        "estimate",
-        "flags",
-        "handle",
-        "is_dropped",
-        "key",
-        "ordinal",
-        "parts",
-        "payload_bytes",
-        "priority",
-        "state",
-        "task_id",
-        "worker",
-    )
-
-    def __init__(
-        self,
-        task_id: int,
-        key: Hashable,
-        parts: Sequence[Any],
-        handle: Any = None,
-        *,
-        priority: int = 0,
-        budget: Budget | None = None,
-        flags: int = 0,
-    ) -> None:
-        self.task_id = task_id
-        self.key = key
-        self.parts = parts
-        self.payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
-        self.handle = handle
-        self.priority = priority
-        self.budget = budget
-        self.flags = flags
-        self.attempt = 1
-        self.state = NEW
-        self.is_dropped = False
-        self.worker: Worker | None = None
-        self.ordinal = 0
-        self.estimate = UNKNOWN_SECONDS
-
-    @property
-    def is_queued(self) -> bool:
-        """Whether the task waits in the queue."""
-        return self.state is QUEUED
-
-    def __repr__(self) -> str:
-        return f"<Task {self.task_id} {self.state} attempt={self.attempt}>"
-
-
-class Worker:
-    """One worker as the scheduler sees it. Made by the shell, changed by the Scheduler alone.
-
-    Attributes:
-        held: tasks sent and not known to be done, by id, in the order of their ordinals.
-        ordinal: of the last task sent over its link.
-        since: when the oldest held task became the oldest, as far as is known here (seconds, monotonic).
-        tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
-    """
-
-    __slots__ = (
-        "held", "held_bytes", "held_seconds", "is_leaving", "is_ready", "is_recalling", "name", "ordinal", "since",
-        "tasks_done", "tasks_left",
-    )  # fmt: skip
-
-    def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
-        self.name = name
-        self.held: dict[int, Task] = {}
-        self.held_seconds = 0.0
-        self.held_bytes = 0
-        self.ordinal = 0
-        self.since = 0.0
-        self.tasks_left = tasks_max
-        self.tasks_done = 0
-        self.is_ready = False
-        self.is_leaving = False
-        self.is_recalling = False
-
-    @property
-    def state(self) -> str:
-        """The state in a word: starting, idle, busy, leaving."""
-        if self.is_leaving:
-            return "leaving"
-        if not self.is_ready:
-            return "starting"
-        return "busy" if self.held else "idle"
-
-    def __repr__(self) -> str:
-        return f"<Worker {self.name} {self.state} held={len(self.held)}>"
 
 
 class Port(Protocol):
@@ -179,10 +74,16 @@ class Port(Protocol):
 
 
 class Scheduler:
-    """Match tasks and workers. See the head of the file for the rules."""
+    """Match tasks and workers. See the head of the file for the rules.
 
-    def __init__(self, port: Port) -> None:
+    Args:
+        port: carries out what is decided.
+        slots: how many workers may be busy at a time, those not counted that lend their slots.
+    """
+
+    def __init__(self, port: Port, slots: int) -> None:
         self._port = port
+        self._slots = slots
         self.queue = TaskQueue()
         self.estimates = Estimates()
         self.horizon = HORIZON_MIN
@@ -193,8 +94,10 @@ class Scheduler:
         self._idle: dict[Worker, None] = {}
         self._thin: dict[Worker, None] = {}
         self._ahead: dict[Worker, None] = {}
-        # Leaving workers that hold more than one: they get nothing, but what they have not started can be recalled.
+        # Leaving or lending workers that hold more than one: they get nothing, but what they have not started can be
+        # recalled.
         self._closing: dict[Worker, None] = {}
+        self._lending: dict[Worker, None] = {}
 
     # ------------------------------------------------------------------ what can be asked
 
@@ -210,13 +113,27 @@ class Scheduler:
 
     @property
     def workers_ready(self) -> int:
-        """Workers that can be given tasks now."""
+        """Workers that can be given tasks now, or when a slot is free."""
         return len(self._idle) + len(self._thin) + len(self._ahead)
+
+    @property
+    def workers_lending(self) -> int:
+        """Workers whose running task waits for subtasks."""
+        return len(self._lending)
+
+    @property
+    def workers_spare(self) -> int:
+        """Ready workers beyond the number of slots: they stood in for others that go on now."""
+        return max(0, self.workers_ready - self._slots)
 
     @property
     def can_take(self) -> bool:
         """Whether some worker might be given a new task now: one has nothing to do, or nothing else is waiting."""
-        return bool(self._idle) or (bool(self._thin) and not len(self.queue))
+        return bool(self._idle and self._has_free_slot) or (bool(self._thin) and not len(self.queue))
+
+    @property
+    def _has_free_slot(self) -> bool:
+        return len(self._thin) + len(self._ahead) < self._slots
 
     @property
     def has_work_ahead(self) -> bool:
@@ -232,6 +149,8 @@ class Scheduler:
             if task.state is NEW:
                 task.state = QUEUED
                 self.queue.append(task)
+                if task.parent is not None:
+                    self._add_subtask(task)
         self._fill_idle(now)
         if was_empty and len(self.queue):
             for worker in list(self._thin):
@@ -243,14 +162,18 @@ class Scheduler:
         This and stop() are all that a user's thread may decide. They change everything without a call in between, so
         that a signal handler that raises finds all of it done or nothing.
         """
+        is_subtask = False
         if task.state is QUEUED:
             self.queue.living -= 1
+            is_subtask = task.parent is not None
         elif task.state is not NEW:
             return False
         task.state = DONE
         task.is_dropped = True
         task.parts = ()
         self.tasks_done += 1
+        if is_subtask:  # then no user's thread is here: subtasks are cancelled by threads of ours
+            self._remove_subtask(task)
         return True
 
     def stop(self, task: Task) -> bool:
@@ -300,6 +223,8 @@ class Scheduler:
             worker.held_seconds -= task.estimate
             worker.held_bytes -= task.payload_bytes
             observe(task.key, outcome.seconds)
+            if task.subtasks_open:
+                worker.is_lending = _has_waiting_task(worker)  # the next task may have begun to wait already
             if task.state is not SENT:
                 self._mark_done(task)  # a ghost
             elif outcome.flags & _RETRYABLE and task.budget is not None and task.budget.spend_failure():
@@ -429,7 +354,8 @@ class Scheduler:
     # ------------------------------------------------------------------ time
 
     def tick(self, now: float) -> None:
-        """Recall from workers whose running task outlives the horizon."""
+        """Recall from workers whose running task outlives the horizon, and use slots that leaving workers have left."""
+        self._fill_idle(now)
         for worker in [worker for worker in (*self._ahead, *self._closing) if not worker.is_recalling]:
             if now >= self._overrun_at(worker):
                 worker.is_recalling = True
@@ -456,14 +382,14 @@ class Scheduler:
         """Send the worker as much as it should hold. Cases: idle takes any task; busy takes known short ones."""
         waiting = len(self.queue)
         held = worker.held
-        if not waiting or not worker.is_ready or worker.is_leaving or worker.is_recalling:
+        if not waiting or not worker.is_open or not (held or self._has_free_slot):
             return
         if len(held) > 1 and (len(held) > AHEAD_TASKS // 2 or worker.held_seconds > self.horizon / 2):
             return
         if held and now >= self._overrun_at(worker):  # it would be recalled at once, if the running task lets it
             return
         # An equal share of what waits, so that the first worker to answer does not take all.
-        room = min(AHEAD_TASKS - len(held), -(-waiting // self.workers_ready))
+        room = min(AHEAD_TASKS - len(held), -(-waiting // min(self.workers_ready, self._slots)))
         if worker.tasks_left is not None:
             room = min(room, worker.tasks_left)
         batch: list[Task] = []
@@ -532,6 +458,7 @@ class Scheduler:
     def _retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """Queue a task that is held by nobody for its next attempt, behind the others: they have waited as well."""
         task.attempt += 1
+        task.subtasks_open = 0
         task.worker = None
         task.state = QUEUED
         self.queue.append(task)
@@ -542,25 +469,57 @@ class Scheduler:
         task.worker = None
         task.parts = ()
         self.tasks_done += 1
+        if task.parent is not None:
+            self._remove_subtask(task)
+
+    def _add_subtask(self, task: Task) -> None:
+        """Let the worker of a task that probably waits from now on lend its slot, and take back what is ahead there."""
+        parent = task.parent
+        if parent is None or parent.attempt != task.parent_attempt:
+            return
+        parent.subtasks_open += 1
+        worker = parent.worker
+        if worker is None or worker.is_lending:
+            return
+        worker.is_lending = True
+        self._place(worker)
+        if len(worker.held) > 1 and not worker.is_recalling:
+            worker.is_recalling = True
+            self._port.recall(worker)
+
+    def _remove_subtask(self, task: Task) -> None:
+        """Let a task whose last subtask is done have its slot again, though all may be taken: for a moment."""
+        parent = task.parent
+        if parent is None or parent.attempt != task.parent_attempt:
+            return
+        parent.subtasks_open -= 1
+        worker = parent.worker
+        if parent.subtasks_open or worker is None or not worker.is_lending:
+            return
+        worker.is_lending = _has_waiting_task(worker)
+        self._place(worker)
 
     def _fill_idle(self, now: float) -> None:
-        if self._idle and len(self.queue):
+        if self._idle and len(self.queue) and self._has_free_slot:
             for worker in list(reversed(self._idle)):
                 self._fill(worker, now)
 
     def _place(self, worker: Worker) -> None:
-        """Keep the four sets in step with what the worker holds."""
+        """Keep the sets in step with what the worker holds."""
         if not worker.held:
             worker.held_seconds, worker.held_bytes = 0.0, 0  # float sums drift
         self._idle.pop(worker, None)
         self._thin.pop(worker, None)
         self._ahead.pop(worker, None)
         self._closing.pop(worker, None)
+        self._lending.pop(worker, None)
         if not worker.is_ready:
             return
         # Whoever owes an answer to a recall can be given nothing before it: not idle, though it may hold nothing.
         held = len(worker.held) or int(worker.is_recalling)
-        if worker.is_leaving:
+        if worker.is_lending and not worker.is_leaving:
+            self._lending[worker] = None
+        if worker.is_leaving or worker.is_lending:
             if held > 1:
                 self._closing[worker] = None
             return
@@ -568,7 +527,7 @@ class Scheduler:
 
     def _recall_for_idle(self, now: float) -> None:
         """Nothing waits and a worker is idle: take work from the one that has most of it ahead."""
-        if len(self.queue) or not self._idle:
+        if len(self.queue) or not self._idle or not self._has_free_slot:
             return
         best, most = None, RECALL_SECONDS
         for worker in (*self._ahead, *self._closing):
@@ -583,3 +542,7 @@ class Scheduler:
         if best is not None:
             best.is_recalling = True
             self._port.recall(best)
+
+
+def _has_waiting_task(worker: Worker) -> bool:
+    return any(task.subtasks_open for task in worker.held.values())

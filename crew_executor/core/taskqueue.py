@@ -1,4 +1,4 @@
-"""The tasks that wait: higher priority first, first in first out within one priority. Pure.
+"""The tasks that wait: higher rank first, first in first out within one rank. Pure.
 
 A cancelled task stays in its deque as a stone and is skipped when its turn comes: cancelling is O(1), however long
 the queue.
@@ -11,61 +11,61 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .scheduler import Task
+    from .task import Task
 
 
 class TaskQueue:
-    """Hold waiting tasks by priority. `len()` counts the living ones.
+    """Hold waiting tasks by rank. `len()` counts the living ones.
 
     Attributes:
         living: how many those are. Who cancels a task counts it down here, in the same breath: see Scheduler.cancel().
     """
 
-    __slots__ = ("_by_priority", "_order", "living")
+    __slots__ = ("_by_rank", "_order", "living")
 
     def __init__(self) -> None:
-        self._by_priority: dict[int, deque[Task]] = {}
-        self._order: list[int] = []  # priorities in use, highest first
+        self._by_rank: dict[int, deque[Task]] = {}
+        self._order: list[int] = []  # ranks in use, highest first
         self.living = 0
 
     def __len__(self) -> int:
         return self.living
 
     def __iter__(self) -> Iterator[Task]:
-        for priority in self._order:
-            yield from (task for task in self._by_priority[priority] if task.is_queued)
+        for rank in self._order:
+            yield from (task for task in self._by_rank[rank] if task.is_queued)
 
     def append(self, task: Task) -> None:
-        """Put a new task behind those of its priority."""
-        self._lane(task.priority).append(task)
+        """Put a new task behind those of its rank."""
+        self._lane(task.rank).append(task)
         self.living += 1
 
     def put_back(self, task: Task) -> None:
-        """Put a task that was sent in vain before those of its priority; call with the latest of several first."""
-        self._lane(task.priority).appendleft(task)
+        """Put a task that was sent in vain before those of its rank; call with the latest of several first."""
+        self._lane(task.rank).appendleft(task)
         self.living += 1
 
     def peek(self) -> Task | None:
         """Return the task whose turn it is, without taking it."""
         order = self._order
         while order:
-            lane = self._by_priority[order[0]]
+            lane = self._by_rank[order[0]]
             while lane:
                 if lane[0].is_queued:
                     return lane[0]
                 lane.popleft()
-            del self._by_priority[order.pop(0)]
+            del self._by_rank[order.pop(0)]
         return None
 
     def pop(self) -> Task:
         """Take the task that peek() has just returned."""
         self.living -= 1
-        return self._by_priority[self._order[0]].popleft()
+        return self._by_rank[self._order[0]].popleft()
 
-    def _lane(self, priority: int) -> deque[Task]:
-        lane = self._by_priority.get(priority)
+    def _lane(self, rank: int) -> deque[Task]:
+        lane = self._by_rank.get(rank)
         if lane is None:
-            lane = self._by_priority[priority] = deque()
-            self._order.append(priority)
+            lane = self._by_rank[rank] = deque()
+            self._order.append(rank)
             self._order.sort(reverse=True)
         return lane

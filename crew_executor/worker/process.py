@@ -22,9 +22,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from .. import inheritance, serialize, transport
+from .. import inheritance, pools, serialize, transport
 from ..cell import Cell
 from ..channel import Channel
 from ..core.messages import (
@@ -41,6 +42,7 @@ from ..errors import ProtocolError
 from ..log_records import adopt_levels
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
+from .front import Exchange, WorkerFront
 from .log_forwarder import LogForwarder
 from .memory import MemoryLimits
 from .output import Output
@@ -61,6 +63,8 @@ class WorkerLoop:
         self._is_retiring = False  # it has said that it starts nothing more
         self._supervisor_pid = os.getppid()
         self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
+        self._exchange = Exchange(channel, self.runner, name)
+        pools.join(channel.run, partial(WorkerFront, self._exchange))
         self._unsent = 0  # outcomes in the outbox
         self._flushed_at = 0.0
         self._last_ordinal = 0
@@ -71,7 +75,7 @@ class WorkerLoop:
         self.runner.install_handler()
         while True:
             try:
-                frame = self._channel.recv(timeout=None if self._is_retiring else self._idle_timeout)
+                frame = self._exchange.recv(None if self._is_retiring else self._idle_timeout)
             except LinkTimeout:
                 self._channel.send_control(Kind.LEAVE, {"reason": "idle"})
                 continue
@@ -228,11 +232,13 @@ def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int,
         warnings.simplefilter("always")  # the client's filters decide what is shown
     cell = Cell(cell_fd)
     link = transport.open_socket(socket.socket(fileno=link_fd))
+    channel = Channel(link, message["run"])
     try:
-        code = serve(Channel(link, message["run"]), cell, message, output, on_joined)
+        code = serve(channel, cell, message, output, on_joined)
     except LinkClosed:
         code = 1  # the client is gone; the supervisor is about to say so too
-    link.free()
+    if not channel.has_own_reader:
+        link.free()
     _end_like_an_interpreter()
     return code
 

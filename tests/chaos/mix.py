@@ -82,6 +82,7 @@ class Mix:
         self._episodes: list[tuple[Callable[[], None], int]] = [
             (self._burst_of_tiny, 25), (self._stream, 25), (self._failing, 10), (self._big, 8), (self._mapped, 12),
             (self._cancelled, 10), (self._families, 6), (self._leaving, 4), (self._idle, 8), (self._with_priority, 4),
+            (self._branching, 6),
         ]  # fmt: skip
         for options, episode in (
             ({"timeout": 60.0}, self._overruns),
@@ -150,6 +151,10 @@ class Mix:
 
     def _leaving(self) -> None:
         self._submit(ledger.LEAVING, tasks.leave, self._random.choice((0, 3, 255)))
+
+    def _branching(self) -> None:
+        for _ in range(self._random.randint(1, 3)):
+            self._submit("branching", tasks.branch, self._executor, self._random.randint(1, 4))
 
     def _idle(self) -> None:
         self._pause.wait(self._random.uniform(0.1, 0.8))

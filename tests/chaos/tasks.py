@@ -12,6 +12,8 @@ import signal
 import subprocess
 import time
 import warnings
+from concurrent.futures import BrokenExecutor
+from typing import Any
 
 STARTED, ENDED = "s", "e"
 
@@ -70,6 +72,29 @@ def fail(path: str, number: int) -> None:
     """Raise the error that belongs to this number."""
     mark(path, STARTED, number)
     raise Planned(number)
+
+
+def branch(path: str, number: int, executor: Any, depth: int) -> int:
+    """Submit tasks to its own pool, which do so as well."""
+    mark(path, STARTED, number)
+    if leaves(executor, depth) != 2**depth:
+        raise RuntimeError(f"task {number} has counted wrong")
+    return answer(number)
+
+
+def leaves(executor: Any, depth: int) -> int:
+    """Return the number of leaves of a tree of tasks; those whose worker was killed are submitted again."""
+    if depth == 0:
+        return 1
+    futures = [executor.submit(leaves, executor, depth - 1) for _ in range(2)]
+    count = 0
+    while futures:
+        future = futures.pop()
+        try:
+            count += future.result()
+        except BrokenExecutor:
+            futures.append(executor.submit(leaves, executor, depth - 1))
+    return count
 
 
 def leave(path: str, number: int, code: int) -> None:

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, Phase, settings
 
 from crew_executor.core.budget import Budget
 from crew_executor.core.messages import Outcome, OutcomeFlag
-from crew_executor.core.scheduler import Scheduler, Task, Worker
+from crew_executor.core.scheduler import Scheduler
+from crew_executor.core.task import Task
 from crew_executor.core.taskqueue import TaskQueue
+from crew_executor.core.worker import Worker
 
 RETRYABLE = OutcomeFlag.ERROR | OutcomeFlag.REPORT | OutcomeFlag.RETRYABLE
 """The flags of an error that the worker found in `retry_on`."""
@@ -82,7 +84,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.port = FakePort()
-        self.scheduler = Scheduler(self.port)
+        self.scheduler = Scheduler(self.port, 1000)
         self.scheduler.queue = GuardedQueue()
         self.tasks: dict[int, Task] = {}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crew_executor.announcer import Announcer
-from crew_executor.core.scheduler import Task
+from crew_executor.core.task import Task
 from crew_executor.errors import BrokenCrewError
 from crew_executor.futures import CrewFuture, WorkerFacts
 

@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from crew_executor.core.scheduler import DONE, Task
+from crew_executor.core.task import DONE, Task
 from crew_executor.inbox import Inbox
 from crew_executor.mailbox import Mailbox
 

@@ -91,7 +91,7 @@ alias = read
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A module that travels by value, and a worker that has nothing of it."""
-    for name, empty in (("_namespaces", {}), ("_applied", {}), ("_mentioned", set())):
+    for name, empty in (("_namespaces", {}), ("_received", {}), ("_mentioned", set())):
         monkeypatch.setattr(namespace, name, empty)
     monkeypatch.setattr(namespace, "_classes", weakref.WeakValueDictionary())
     module = ModuleType("home")

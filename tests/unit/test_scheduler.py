@@ -14,9 +14,9 @@ from crew_executor.core.scheduler import (
     HORIZON_MIN,
     RECALL_SECONDS,
     Scheduler,
-    Task,
-    Worker,
 )
+from crew_executor.core.task import Task
+from crew_executor.core.worker import Worker
 
 from .fakes import Bench, make_outcome
 

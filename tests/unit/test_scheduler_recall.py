@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from crew_executor.core.scheduler import AHEAD_ONE_SECONDS, HORIZON_MIN, RECALL_SECONDS, Worker
+from crew_executor.core.scheduler import AHEAD_ONE_SECONDS, HORIZON_MIN, RECALL_SECONDS
+from crew_executor.core.worker import Worker
 
 from .fakes import Bench
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crew_executor.core.budget import Budget
-from crew_executor.core.scheduler import HORIZON_MIN, Scheduler, Worker
+from crew_executor.core.scheduler import HORIZON_MIN, Scheduler
+from crew_executor.core.worker import Worker
 
 from .fakes import Bench
 

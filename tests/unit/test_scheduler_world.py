@@ -31,7 +31,7 @@ DEATHS = ("die", "die_late", "die_late", "die_unread", "die_unknown")
 DEEDS = (
     "receive", "receive", "start", "start", "start", "finish", "finish", "finish", "sprint", "flush", "flush", "leave",
     "read", "read", "read", "twice", "disorder", "carry_out", "carry_out", "heed", "stop", "stop", "retire", "die",
-    "join",
+    "join", "branch",
 )  # fmt: skip
 TROUBLES = (
     "cancel", "cancel", "cancel_all", "stop", "stop", "join", "join", "join", "join_1", "join_7", "reaction",
@@ -43,10 +43,13 @@ class NastyWorld(RuleBasedStateMachine):
     """The rules are what the users, the workers, the links and the clock do; the checks are in World."""
 
     @initialize(
-        reaction=st.sampled_from([0.0, 0.005, 1.0]), workers=st.integers(0, 4), tasks_max=st.sampled_from([None, 3, 9])
+        reaction=st.sampled_from([0.0, 0.005, 1.0]),
+        workers=st.integers(0, 4),
+        tasks_max=st.sampled_from([None, 3, 9]),
+        slots=st.sampled_from([1000, 2, 1]),
     )
-    def begin(self, reaction: float, workers: int, tasks_max: int | None) -> None:
-        self.world = World()
+    def begin(self, reaction: float, workers: int, tasks_max: int | None, slots: int) -> None:
+        self.world = World(slots)
         self.world.scheduler.observe_reaction(reaction)
         for key, seconds in DURATIONS.items():
             for _ in range(20):
@@ -98,21 +101,39 @@ class NastyWorld(RuleBasedStateMachine):
             self.stop(who)
         elif deed == "join":
             self.populate(who)
+        elif deed == "branch":
+            self.branch(fake, who)
         elif deed == "die":
             self.die(fake, DEATHS[who // 8 % len(DEATHS)], who)
         elif fake.is_alive and not (deed == "retire" and who % 4):  # it would be of no use for the rest of the script
             getattr(fake, deed)()
+            if deed == "start" and not who % 4:
+                self.branch(fake, who // 4)
 
     def finish(self, fake: FakeWorker, surprise: float | None) -> None:
         if fake.running is not None and fake.is_alive:
+            if surprise is None and self.world.open_subtasks(self.world.tasks[fake.running[1]]):
+                return  # it waits, as most do
             key = str(self.world.tasks[fake.running[1]].key)
             fake.finish(DURATIONS.get(key, 0.0) if surprise is None else surprise)
+
+    def branch(self, fake: FakeWorker, number: int) -> None:
+        """Let the running task submit subtasks."""
+        if fake.running is None or not fake.is_alive:
+            return
+        parent = fake.worker.held.get(fake.running[1])  # None: its user has stopped it, or the client has missed much
+        for _ in range(1 + number % 3):
+            self.world.submit(("short", "long", "new")[number % 3], number % 2, b"", BUDGETS[number % 5], parent)
+        if number % 4:
+            self.world.take_submitted()
 
     def sprint(self, fake: FakeWorker) -> None:
         """Do all that has arrived, before the next frame (a recall?) is looked at."""
         while fake.is_alive and (fake.running or fake.waiting):
             fake.start()
             self.finish(fake, None)
+            if fake.running:
+                break
         fake.flush()
 
     def read(self, fake: FakeWorker, how: str, number: int) -> None:
@@ -178,7 +199,7 @@ class NastyWorld(RuleBasedStateMachine):
         if kind == "cancel_all" and len(waiting) > 20:
             assert waiting == world.scheduler.cancel_all()
             for task in waiting:
-                world.lanes[task.priority].remove(task)
+                world.lanes[task.rank].remove(task)
                 world.done[task.task_id] = CANCELLED
         elif waiting and number % 2:
             world.cancel(waiting[number % len(waiting)])

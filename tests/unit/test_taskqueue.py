@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crew_executor.core.scheduler import DONE, QUEUED, SENT, Task
+from crew_executor.core.task import DONE, QUEUED, SENT, Task
 from crew_executor.core.taskqueue import TaskQueue
 
 from .fakes import hypothesis_settings

@@ -8,7 +8,9 @@ from typing import Any
 
 from crew_executor.core.budget import LOSSES_MAX, Budget
 from crew_executor.core.messages import Outcome, OutcomeFlag
-from crew_executor.core.scheduler import AHEAD_ONE_SECONDS, AHEAD_TASKS, HORIZON_MAX, Scheduler, Task, Worker
+from crew_executor.core.scheduler import AHEAD_ONE_SECONDS, AHEAD_TASKS, HORIZON_MAX, Scheduler
+from crew_executor.core.task import Task
+from crew_executor.core.worker import Worker
 
 from .fakes import RETRYABLE, GuardedQueue, make_outcome
 
@@ -143,15 +145,16 @@ class FakeWorker:
 class World:
     """The port of the scheduler under test, and the truth that its decisions are held against."""
 
-    def __init__(self) -> None:
-        self.scheduler = Scheduler(self)
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.scheduler = Scheduler(self, slots)
         self.scheduler.queue = GuardedQueue()
         self.now = 100.0
         self.tasks: dict[int, Task] = {}
         self.fakes: dict[Worker, FakeWorker] = {}
         self.dead: list[FakeWorker] = []
         self.inbox: list[Task] = []  # submitted, and not taken yet
-        self.lanes: dict[int, list[Task]] = {}  # what must be waiting, by priority, in the order it must go out
+        self.lanes: dict[int, list[Task]] = {}  # what must be waiting, by rank, in the order it must go out
         self.where: dict[Task, Worker] = {}  # who must be holding what
         self.ghosts: dict[Task, Worker] = {}  # and whose run must end, though it is over for its user
         self.done: dict[int, str] = {}
@@ -175,14 +178,16 @@ class World:
         assert worker not in self.dismissed, "a leaving worker is sent nothing"
         assert not self.recalls.get(worker), "a worker that owes an answer is sent nothing"
         assert tasks, "a frame holds tasks"
+        assert not self.is_lending(worker), "who waits for subtasks is sent nothing"
         if not self.is_holding(worker):
+            assert self.busy() < self.slots, "no more than so many are busy"
             self.moved[worker] = self.now
         first = self.last_ordinal.get(worker, 0) + 1
         assert list(range(first, first + len(tasks))) == [task.ordinal for task in tasks], "ordinals are consecutive"
         self.last_ordinal[worker] = worker.ordinal
         assert tasks[-1].ordinal == worker.ordinal
         for task in tasks:
-            lane = self.lanes[max(priority for priority, lane in self.lanes.items() if lane)]
+            lane = self.lanes[max(rank for rank, lane in self.lanes.items() if lane)]
             assert task is lane.pop(0), "the task whose turn it is goes out: priority, then first in first out"
             assert task not in self.where
             assert task.task_id not in self.done, "what is over is not sent"
@@ -231,7 +236,7 @@ class World:
             self.moved[worker] = self.now
         self.fates[task.task_id] = RETRIED
         assert self.where.pop(task) is worker
-        self.lanes[task.priority].append(task)
+        self.lanes[task.rank].append(task)
 
     def unsend(self, task: Task) -> None:
         assert task.task_id not in self.done
@@ -243,13 +248,15 @@ class World:
         self.fates[task.task_id] = RETURNED
         self.returned.add(task.task_id)
         del self.where[task]
-        self.lanes.setdefault(task.priority, []).insert(0, task)
+        self.lanes.setdefault(task.rank, []).insert(0, task)
 
     # ------------------------------------------------------------------ what happens in it
 
-    def submit(self, key: str, priority: int, payload: bytes, budget: Budget | None = None) -> None:
+    def submit(
+        self, key: str, priority: int, payload: bytes, budget: Budget | None = None, parent: Task | None = None
+    ) -> None:
         own = None if budget is None else replace(budget)
-        task = Task(len(self.tasks) + 1, key, (payload,), priority=priority, budget=own)
+        task = Task(len(self.tasks) + 1, key, (payload,), priority=priority, budget=own, parent=parent)
         self.tasks[task.task_id] = task
         self.purses[task.task_id] = Purse(budget)
         self.attempts[task.task_id] = 1
@@ -260,7 +267,7 @@ class World:
         tasks, self.inbox = self.inbox, []
         for task in tasks:
             if task.task_id not in self.done:
-                self.lanes.setdefault(task.priority, []).append(task)
+                self.lanes.setdefault(task.rank, []).append(task)
         self.scheduler.submit(tasks, self.now)
 
     def cancel(self, task: Task) -> None:
@@ -270,12 +277,12 @@ class World:
             self.forget(task, CANCELLED)
 
     def is_waiting(self, task: Task) -> bool:
-        return task in self.lanes.get(task.priority, ()) or (task in self.inbox and task.task_id not in self.done)
+        return task in self.lanes.get(task.rank, ()) or (task in self.inbox and task.task_id not in self.done)
 
     def forget(self, task: Task, how: str) -> None:
         """A waiting task is over for its user."""
-        if task in self.lanes.get(task.priority, ()):
-            self.lanes[task.priority].remove(task)
+        if task in self.lanes.get(task.rank, ()):
+            self.lanes[task.rank].remove(task)
         self._end(task, how, None)
 
     def stop_task(self, task: Task) -> None:
@@ -372,6 +379,9 @@ class World:
 
     def tick(self) -> None:
         self.call(self.scheduler.tick, self.now)
+        is_any_idle = any(not worker.held and worker.is_open for worker in self.fakes)
+        if is_any_idle and self.busy() + sum(map(bool, self.recalls.values())) < self.slots:
+            assert not any(self.lanes.values()), "nobody idles while tasks wait and a slot is free"
         due = self.scheduler.next_tick()
         assert due is None or due > self.now, "a tick does all that is due"
         for worker in self.fakes:
@@ -395,6 +405,21 @@ class World:
     def is_holding(self, worker: Worker) -> bool:
         return any(holder is worker for holder in (*self.where.values(), *self.ghosts.values()))
 
+    def open_subtasks(self, task: Task) -> list[Task]:
+        """Return what a task has submitted in its present attempt and is not over."""
+        waiting = [task for lane in self.lanes.values() for task in lane]
+        everywhere = (*waiting, *self.where, *self.ghosts)
+        return [other for other in everywhere if other.parent is task and other.parent_attempt == task.attempt]
+
+    def is_lending(self, worker: Worker) -> bool:
+        holders = {**self.where, **self.ghosts}
+        return any(holder is worker and self.open_subtasks(task) for task, holder in holders.items())
+
+    def busy(self) -> int:
+        """Count the workers that hold tasks, neither lending their slots nor leaving."""
+        candidates = [worker for worker in self.fakes if worker not in self.dismissed]
+        return sum(self.is_holding(worker) and not self.is_lending(worker) for worker in candidates)
+
     def _end(self, task: Task, how: str, worker: Worker | None) -> None:
         assert task.task_id not in self.done, "a task ends once"
         assert self.where.pop(task, None) is worker
@@ -406,7 +431,7 @@ class World:
         """Compare the scheduler with the truth."""
         scheduler = self.scheduler
         self.scheduler.queue.asked = 0  # type: ignore[attr-defined]  # it is a GuardedQueue
-        waiting = [task for priority in sorted(self.lanes, reverse=True) for task in self.lanes[priority]]
+        waiting = [task for rank in sorted(self.lanes, reverse=True) for task in self.lanes[rank]]
         assert waiting == list(scheduler.queue)
         assert not any(task.worker for task in waiting)
         held: dict[Task, Worker] = {}
@@ -419,7 +444,8 @@ class World:
             held.update(dict.fromkeys(worker.held.values(), worker))
             assert worker.is_leaving == (worker in self.dismissed)
             assert worker.is_recalling == bool(self.recalls.get(worker))
-            if waiting:
+            assert worker.is_lending == self.is_lending(worker)
+            if waiting and len(self.fakes) <= self.slots:  # else: at the next tick
                 assert worker.held or worker.is_leaving or worker.is_recalling, "nobody idles while tasks wait"
         assert {**self.where, **self.ghosts} == held
         assert len(self.fakes) == len(scheduler.workers)
@@ -429,7 +455,9 @@ class World:
         new = sum(task.task_id not in self.done for task in self.inbox)
         total = new + len(waiting) + len(self.where) + len(self.done)
         assert len(self.tasks) == total, "each task is in exactly one place"
-        assert sum(worker not in self.dismissed for worker in self.fakes) == scheduler.workers_ready
+        staying = [worker for worker in self.fakes if worker not in self.dismissed]
+        lending = sum(map(self.is_lending, staying))
+        assert (len(staying) - lending, lending) == (scheduler.workers_ready, scheduler.workers_lending)
         for fake in (*self.fakes.values(), *self.dead):
             assert fake.tasks_max is None or fake.runs <= fake.tasks_max
             worker = fake.worker

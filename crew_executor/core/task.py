@@ -1,0 +1,98 @@
+"""One call on its way: what the scheduler knows of it. Pure; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .budget import Budget
+    from .worker import Worker
+
+UNKNOWN_SECONDS = 60.0
+"""Stands for the estimate of a function never seen: more than any horizon."""
+DEPTH_MAX = (1 << 16) - 1
+
+NEW, QUEUED, SENT, STOPPING, DONE = "new", "queued", "sent", "stopping", "done"
+
+
+class Task:
+    """One call on its way. Made by the shell, changed by the Scheduler alone.
+
+    Attributes:
+        task_id: unique within the executor.
+        key: what tells functions apart when their durations are learned.
+        parts: the payload, opaque; emptied when the task is done.
+        handle: whatever the shell wants to find again (its Future); opaque.
+        is_dropped: cancelled by its user; its run may have to be ended yet.
+        attempt: 1 for the first run. An outcome of another attempt is dropped.
+        budget: how long and how often it may run, or None: once, as long as it likes.
+        flags: what its worker is told, as TaskFlag.
+        parent: the task that submitted it, while that one ran, or None.
+        depth: how many tasks are above it.
+        subtasks_open: how many tasks submitted by it, in this attempt, are queued or held.
+        rank: the higher goes first: priority, then depth.
+        ordinal: its number on the link of the worker that holds it.
+    """
+
+    __slots__ = (
+        "attempt",
+        "budget",
+        "depth",
+        "estimate",
+        "flags",
+        "handle",
+        "is_dropped",
+        "key",
+        "ordinal",
+        "parent",
+        "parent_attempt",
+        "parts",
+        "payload_bytes",
+        "priority",
+        "rank",
+        "state",
+        "subtasks_open",
+        "task_id",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        task_id: int,
+        key: Hashable,
+        parts: Sequence[Any],
+        handle: Any = None,
+        *,
+        priority: int = 0,
+        budget: Budget | None = None,
+        flags: int = 0,
+        parent: Task | None = None,
+    ) -> None:
+        self.task_id = task_id
+        self.key = key
+        self.parts = parts
+        self.payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        self.handle = handle
+        self.priority = priority
+        self.parent = parent
+        self.parent_attempt = 0 if parent is None else parent.attempt
+        self.depth: int = 0 if parent is None else min(parent.depth + 1, DEPTH_MAX)
+        self.subtasks_open = 0
+        self.rank = priority * (DEPTH_MAX + 1) + self.depth
+        self.budget = budget
+        self.flags = flags
+        self.attempt: int = 1
+        self.state = NEW
+        self.is_dropped = False
+        self.worker: Worker | None = None
+        self.ordinal = 0
+        self.estimate = UNKNOWN_SECONDS
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the task waits in the queue."""
+        return self.state is QUEUED
+
+    def __repr__(self) -> str:
+        return f"<Task {self.task_id} {self.state} attempt={self.attempt}>"

@@ -1,0 +1,58 @@
+"""One worker as the scheduler sees it. Pure; decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .task import Task
+
+
+class Worker:
+    """One worker as the scheduler sees it. Made by the shell, changed by the Scheduler alone.
+
+    Attributes:
+        held: tasks sent and not known to be done, by id, in the order of their ordinals.
+        ordinal: of the last task sent over its link.
+        since: when the oldest held task became the oldest, as far as is known here (seconds, monotonic).
+        tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
+        is_lending: its running task waits for subtasks, so another worker may be busy instead.
+    """
+
+    __slots__ = (
+        "held", "held_bytes", "held_seconds", "is_leaving", "is_lending", "is_ready", "is_recalling", "name", "ordinal",
+        "since", "tasks_done", "tasks_left",
+    )  # fmt: skip
+
+    def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
+        self.name = name
+        self.held: dict[int, Task] = {}
+        self.held_seconds = 0.0
+        self.held_bytes = 0
+        self.ordinal = 0
+        self.since = 0.0
+        self.tasks_left = tasks_max
+        self.tasks_done = 0
+        self.is_ready = False
+        self.is_leaving = False
+        self.is_lending = False
+        self.is_recalling = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be given tasks."""
+        return self.is_ready and not (self.is_leaving or self.is_lending or self.is_recalling)
+
+    @property
+    def state(self) -> str:
+        """The state in a word: starting, idle, busy, waiting (for subtasks), leaving."""
+        if self.is_leaving:
+            return "leaving"
+        if not self.is_ready:
+            return "starting"
+        if self.is_lending:
+            return "waiting"
+        return "busy" if self.held else "idle"
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.name} {self.state} held={len(self.held)}>"

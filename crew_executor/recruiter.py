@@ -1,0 +1,62 @@
+"""Counts what the scaler must know, and remembers what it said. Called under the dispatcher's lock; launches nobody."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from .connection import Connection, take_census
+from .core.scaling import Scaler, ScalingRules
+from .core.scheduler import Scheduler
+
+DECISIONS_KEPT = 20
+
+
+class Recruiter:
+    """Say how many workers are wanted.
+
+    Args:
+        rules: the bounds of the pool.
+        scheduler: has the tasks.
+        connections: the workers that are there or on their way.
+
+    Attributes:
+        scaler: decides.
+        decisions: its last words, the latest last.
+    """
+
+    def __init__(self, rules: ScalingRules, scheduler: Scheduler, connections: Mapping[str, Connection]) -> None:
+        self.scaler = Scaler(rules)
+        self.decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
+        self._rules = rules
+        self._scheduler = scheduler
+        self._connections = connections
+
+    def has_room(self) -> bool:
+        """Answer whether there may be one more worker; those that lend their slots do not count."""
+        return len(self._connections) - self._scheduler.workers_lending < self._rules.max_workers
+
+    def is_short(self) -> bool:
+        """Answer whether workers are missing: cheap, for the hot path, before any counting."""
+        workers = len(self._connections)
+        return self.has_room() and (self._scheduler.tasks_open > workers or workers < self.scaler.floor())
+
+    def launches(self, now: float) -> int:
+        """Return how many workers to launch now."""
+        census, scheduler = take_census(self._connections.values()), self._scheduler
+        number = self.scaler.launches(
+            tasks_open=scheduler.tasks_open - census.tasks_leaving - scheduler.workers_lending,
+            starting=census.starting, ready=scheduler.workers_ready, leaving=census.leaving, now=now,
+        )  # fmt: skip
+        if number:
+            self.decisions.append(self.scaler.last_decision)
+        return number
+
+    def launch_failed(self, launched_at: float, now: float) -> str:
+        """Count a failed launch; return why the pool is given up, or nothing."""
+        scaler = self.scaler
+        scaler.launch_failed(launched_at=launched_at, ready=self._scheduler.workers_ready, now=now)
+        self.decisions.append(scaler.last_decision)
+        if not scaler.is_given_up:
+            return ""
+        return f"{scaler.failures} launches in a row failed (max_failed_launches={self._rules.failures_max})"

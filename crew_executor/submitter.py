@@ -1,0 +1,153 @@
+"""What all fronts of a pool have in common: submit(), map() and options(). Where a call goes is each one's own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from .futures import CrewFuture
+from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
+from .notes import add_note
+from .options import ExceptionClasses, TaskOptions
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from .view import ExecutorView
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Pool(Protocol):
+    """Where the tasks of a view go: an executor in the client, or what stands for it in a worker."""
+
+    _max_workers: int
+
+    def _submit(
+        self,
+        options: TaskOptions,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        call: Callable[..., Any] | None = None,
+    ) -> CrewFuture[T]:
+        """Submit a call. `call` is the user's function where fn is one of ours that calls it."""
+
+    def stats(self) -> Stats:
+        """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
+
+
+class TaskSubmitter(Executor):
+    """An Executor whose tasks have options."""
+
+    _options: TaskOptions
+
+    @abstractmethod
+    def _submit_call(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any] | None
+    ) -> CrewFuture[T]:
+        """Submit a call with the options of this front; `call` as in Pool._submit()."""
+
+    @abstractmethod
+    def _pool(self) -> Pool:
+        """Return where the tasks of views on this front go."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> CrewFuture[T]:
+        """Schedule fn(*args, **kwargs) and return its future; every keyword belongs to fn.
+
+        The call is pickled now: later changes to its arguments do not matter. A call that cannot be pickled makes a
+        future with the error.
+
+        Raises:
+            RuntimeError: the executor or the interpreter is shut down.
+            BrokenCrewError: the pool cannot go on: the initializer failed, or workers never start.
+        """
+        return self._submit_call(fn, args, kwargs, None)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = DEFAULT_CHUNKSIZE,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over fn applied to the items of the iterables, in their order.
+
+        Args:
+            fn: called with one item of each iterable.
+            iterables: ends with the shortest.
+            timeout: seconds from this call after which the iterator raises TimeoutError, None for ever.
+            chunksize: items that travel and run as one task.
+            buffersize: read at most so many items ahead of the consumer; None reads all at once.
+
+        Raises:
+            ValueError, TypeError: an argument is out of range.
+        """
+        check_map_arguments(chunksize, buffersize)
+        if self._options.has_limits:
+            chunksize = DEFAULT_CHUNKSIZE  # the limits are those of each item, and a chunk is one task
+        return map_in_order(
+            self.submit, self._submit_chunk, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
+        )
+
+    def _submit_chunk(self, fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> CrewFuture[Any]:
+        return self._submit_call(run_chunk, (fn, chunk), {}, fn)
+
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_on: ExceptionClasses | None = None,
+        crash_retries: int | None = None,
+        cancel_running: bool | None = None,
+        capture_output: bool | None = None,
+    ) -> ExecutorView:
+        """Return a light view on this pool whose tasks have these options; None: as before.
+
+        Args:
+            name: the tasks' name, in records, errors and reports.
+            priority: higher runs first; first in first out within one priority. Default 0.
+            timeout: seconds that each run of a task may take, from the start of the call; to unpickle the call, with
+                the imports that takes, it has 30 s more. Then it is interrupted by a KeyboardInterrupt, half a second
+                later its worker is killed, and it fails with TaskTimeoutError. In map() it holds for each item.
+                Default: no limit.
+            retries: how often a task is run again after an exception of `retry_on`. Default 0.
+            retry_on: an exception class or a tuple of them; TaskTimeoutError is an Exception, too. Default Exception.
+            crash_retries: how often a task is run again after its worker died while it ran. Default 0. A worker that
+                its launcher reports as taken away by a scheduler costs no retry, five times at most, if either number
+                is above 0; local workers never are.
+            cancel_running: cancel() of these tasks also ends a running one, as CrewFuture.kill() does. Default False.
+            capture_output: what a task writes to stdout and stderr, with what its C code and child processes write,
+                is kept as `output` of its record, the last megabyte of it, instead of being shown. Default False.
+
+        Raises:
+            ValueError, TypeError: an option is out of range.
+        """
+        from .view import ExecutorView  # late: it imports this module
+
+        options = self._options.add(
+            name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
+            crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output,
+        )  # fmt: skip
+        return ExecutorView(self._pool(), options)
+
+
+def pickling_error(
+    error: BaseException, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> BaseException:
+    """Name what cannot be pickled; the error keeps the type that pickling gave it."""
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    for place, value in (*enumerate(args), *kwargs.items()):
+        if isinstance(value, Future):
+            return TypeError(
+                f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()"
+            )
+    add_note(error, f"raised while pickling the call of {name} in the client")
+    return error
