@@ -237,7 +237,9 @@ def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int,
         code = serve(channel, cell, message, output, on_joined)
     except LinkClosed:
         code = 1  # the client is gone; the supervisor is about to say so too
-    if not channel.has_own_reader:
+    if channel.has_own_reader:
+        transport.leave_open()  # else pynng's exit function closes NNG under that thread, which panics
+    else:
         link.free()
     _end_like_an_interpreter()
     return code
