@@ -16,6 +16,7 @@ cloudpickle's to say.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pickle
@@ -81,6 +82,8 @@ class _Table:
     def dumps(self, value: Any) -> bytes:
         """Pickle a value that functions or classes travel in by value, with its table."""
         data = self._dumps_ranked(value, _CALL)
+        if len(data) > LARGE_BYTES:
+            _look_for_large_closures(value)
         while self._todo:
             module, name = self._todo.pop()
             if self._is_relayed:
@@ -288,14 +291,33 @@ _script_globals: dict[str, dict[str, Any]] = {}
 _mentioned: set[_Key] = set()
 
 
-def _mention_large(module: str, name: str, size: int) -> None:
+def _mention_large(module: str, name: str, size: int, what: str = "global") -> None:
     if (module, name) not in _mentioned:
         _mentioned.add((module, name))
         logger.warning(
-            "the global %s of %s takes %.1f MB and travels with every call of a function that uses it: pass what is "
+            "the %s %s of %s takes %.1f MB and travels with every call of a function that uses it: pass what is "
             "needed as an argument, load it in an initializer, or put it into a module that workers can import",
-            name, module, size / 1e6,
+            what, name, module, size / 1e6,
         )  # fmt: skip
+
+
+def _look_for_large_closures(call: Any) -> None:
+    """Mention variables that the called function has taken along from the function that made it."""
+    function = call[0] if isinstance(call, tuple) and call else call
+    if not isinstance(function, FunctionType):
+        return
+    place = f"{function.__module__}.{function.__qualname__}"
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if (place, name) in _looked_at:
+            continue
+        _looked_at.add((place, name))
+        with contextlib.suppress(Exception):  # an empty cell; what cannot be pickled alone: this is only a hint
+            size = len(serialize.dumps(cell.cell_contents))
+            if size > LARGE_BYTES:
+                _mention_large(place, name, size, "variable")
+
+
+_looked_at: set[_Key] = set()
 
 
 class _Envelope:

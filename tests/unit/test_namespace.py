@@ -91,7 +91,7 @@ alias = read
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A module that travels by value, and a worker that has nothing of it."""
-    for name, empty in (("_namespaces", {}), ("_received", {}), ("_mentioned", set())):
+    for name, empty in (("_namespaces", {}), ("_received", {}), ("_mentioned", set()), ("_looked_at", set())):
         monkeypatch.setattr(namespace, name, empty)
     monkeypatch.setattr(namespace, "_classes", weakref.WeakValueDictionary())
     module = ModuleType("home")
@@ -290,6 +290,21 @@ def test_a_large_global_is_mentioned_once(home: Any, caplog: pytest.LogCaptureFi
     assert [record.getMessage()[:54] for record in caplog.records] == [
         "the global value of home takes 1.0 MB and travels with"
     ]
+
+
+def test_a_large_variable_of_a_closure_is_mentioned_once(home: Any, caplog: pytest.LogCaptureFixture) -> None:
+    exec("def make(data): return lambda: len(data)", home.__dict__)
+    small, large = home.make(b"x"), home.make(bytes(2_000_000))
+    with caplog.at_level(logging.WARNING, "crew_executor"):
+        assert [call(small), call(large), call(large), call(home.make(bytes(3_000_000)))] == [
+            1,
+            *[2_000_000] * 2,
+            3_000_000,
+        ]
+        assert call(home.slow, bytes(2_000_000)), "an argument is no closure"
+
+    (record,) = caplog.records
+    assert "the variable data of home.make.<locals>.<lambda> takes 2.0 MB" in record.getMessage()
 
 
 def test_what_needs_no_globals_is_a_plain_pickle() -> None:
