@@ -66,11 +66,15 @@ def chained(*reducers: Callable[[Any], Any] | None) -> Callable[[Any], Any] | No
 
 def _dumps_with(value: Any, reduce: Callable[[Any], Any]) -> bytes:
     buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, PROTOCOL)
+    pickler = _OpenPickler(buffer, PROTOCOL)
     # The C pickler looks the method up on the instance when dump() begins.
     pickler.reducer_override = reduce  # type: ignore[method-assign]
     pickler.dump(value)
     return buffer.getvalue()
+
+
+class _OpenPickler(pickle.Pickler):
+    """A pickler that takes attributes: instances of the C class itself refuse them."""
 
 
 def load() -> None:
