@@ -147,8 +147,7 @@ class _Table:
             return (_make_once, (make, args), *more)
 
         reducer = serialize.chained(self._reduce, reduce)
-        # Plain pickle is several times as fast. _find() has the module's name spelt backward, so what still mentions
-        # it needs cloudpickle.
+        # Plain pickle is several times as fast, and enough unless something is named that `reduce` has not replaced.
         data = serialize.dumps_by_name(value, reducer)
         return serialize.dumps_by_value(value, reducer, adapt) if data is None else data
 

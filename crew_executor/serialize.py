@@ -3,11 +3,13 @@
 Plain pickle is ten times faster than cloudpickle, but it names functions instead of carrying them. That is wrong for
 whatever lives in a module that a worker does not have: `__main__`, and modules registered with
 cloudpickle.register_pickle_by_value. So: pickle first; if the bytes mention such a module, or pickling fails,
-cloudpickle. A string that happens to contain the name costs time, never correctness.
+cloudpickle. A string that happens to contain the name costs time, never correctness; where a reducer looks at each
+object anyway, it costs nothing.
 """
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
@@ -41,11 +43,46 @@ def dumps(
 
 def dumps_by_name(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes | None:
     """Pickle with plain pickle, or return None if that fails or would name what a worker does not have."""
+    watch = None if reduce is None else _Watch(reduce)
     try:
-        data = pickle.dumps(value, PROTOCOL) if reduce is None else _dumps_with(value, reduce)
+        data = pickle.dumps(value, PROTOCOL) if watch is None else _dumps_with(value, watch.reduce)
     except Exception:  # a lambda, a local class: cloudpickle may know better, or raises the error to report
         return None
-    return None if is_by_value(data) else data
+    is_named = is_by_value(data) and (watch is None or watch.has_seen_by_value)
+    return None if is_named else data
+
+
+class _Watch:
+    """See whether a pickle names something of a module that workers do not have.
+
+    pickle names classes, functions, and objects whose reduction is a string, and takes the module from `__module__`;
+    it asks for a reduction of each of them first. What the reducer replaces is not named. Instances of C types have no
+    `__module__`; those that pickle names (copyreg says how, as for numpy's ufuncs) it searches for in all modules.
+    """
+
+    def __init__(self, reduce: Callable[[Any], Any]) -> None:
+        self._reduce = reduce
+        self._verdicts: dict[str, bool] = {}
+        self.has_seen_by_value = False
+
+    def reduce(self, item: Any) -> Any:
+        reduced = self._reduce(item)
+        if reduced is NotImplemented and not self.has_seen_by_value:
+            self.has_seen_by_value = self._is_by_value(item)
+        return reduced
+
+    def _is_by_value(self, item: Any) -> bool:
+        try:
+            module = item.__module__
+            verdict = self._verdicts.get(module)
+        except AttributeError:
+            return type(item) in copyreg.dispatch_table
+        except Exception:  # a user's attribute may do anything
+            return True
+        if verdict is None:
+            verdict = not isinstance(module, str) or is_module_by_value(module)
+            self._verdicts[module] = verdict
+        return verdict
 
 
 def chained(*reducers: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
