@@ -56,7 +56,8 @@ class CrewExecutor(TaskSubmitter):
         scaling: "demand": launch what is missing, in one decision; "one": one worker at a time; "none": a fixed pool
             of min_workers, or of max_workers if that is 0.
         idle_timeout: seconds without work after which a worker leaves; default: the launcher's (local: None, it stays).
-        max_pending: tasks submitted and not done above which submit() blocks, or None.
+        max_pending: tasks submitted and not done above which submit() blocks, or None. In the thread of an event loop
+            that would stop the loop; the log says so. Let coroutines take turns by an asyncio.Semaphore instead.
         name: shown in worker names, threads and errors; default "crew-1", "crew-2", ...
 
     Raises:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .core.task import NEW, Task
+from .event_loop import mention_wait
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox
@@ -34,7 +35,7 @@ class Inbox:
             3. submitter: does not ring    4. taker: looks again, and finds the task
     """
 
-    __slots__ = ("_bell", "_door", "_waiting", "is_awaited", "tasks")
+    __slots__ = ("_bell", "_door", "_is_wait_mentioned", "_waiting", "is_awaited", "tasks")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._bell = mailbox.bell
@@ -42,6 +43,7 @@ class Inbox:
         self._waiting: deque[threading.Lock] = deque()
         self.tasks: deque[Task] = deque()
         self.is_awaited = True
+        self._is_wait_mentioned = False
 
     def put(self, task: Task) -> None:
         """Add a task, and ring if it is awaited.
@@ -70,6 +72,8 @@ class Inbox:
                 if has_room():
                     self.put(task)
                     return
+            if not self._is_wait_mentioned:
+                self._is_wait_mentioned = mention_wait()
             turn.acquire()
 
     def wake_waiting(self) -> None:

@@ -233,6 +233,17 @@ def test_what_a_task_logs_is_shown_by_the_handlers_of_the_notebook(notebook: Not
     notebook.wait_shown("crew-1-1, one: in the task")
 
 
+def test_a_cell_that_waits_for_room_is_not_told_of_the_kernels_own_event_loop(notebook: Notebook) -> None:
+    notebook.run("bounded = CrewExecutor(1, max_pending=1)")
+    waiting = notebook.run("[bounded.submit(time.sleep, 0.2) for _ in range(3)][-1].result()")
+    in_a_coroutine = notebook.run("async def use():\n    bounded.map(time.sleep, [0.2] * 3)\nawait use()")
+    notebook.run("bounded.shutdown()")
+
+    assert (waiting.error, waiting.stderr) == (None, "")
+    assert in_a_coroutine.error is None
+    assert "submit() waits for room" in in_a_coroutine.stderr
+
+
 def test_an_error_of_a_task_is_shown_with_the_lines_of_the_notebook(notebook: Notebook) -> None:
     notebook.run("def fail():\n    raise LookupError('in the task')")
     reply = notebook.run("executor.submit(fail).result()")
