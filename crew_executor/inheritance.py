@@ -4,10 +4,15 @@ They refuse to be pickled unless a process is being spawned, and hand their desc
 While an initializer is pickled, a Courier stands in for that Popen: it keeps copies of the descriptors, which go to
 each worker beside its link; in the pickle stands their place in that row. Objects of the fork context cannot travel:
 their semaphores have no name.
+
+multiprocessing's resource tracker, a process, unlinks the shared memory and semaphores that a program leaves behind. It
+also counts what was only opened by name. With a tracker of its own a worker would take everybody's shared memory along
+when it leaves; so workers share that of the client, as spawned children of multiprocessing do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import weakref
@@ -50,6 +55,31 @@ class Courier:
         return len(self.descriptors) - 1
 
 
+def tracker_fd() -> int:
+    """Return the descriptor of this process's resource tracker; -1 if it has none and does not seem to need one."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    if module is None:
+        return -1
+    if "multiprocessing.shared_memory" in sys.modules:
+        return int(module.getfd())  # starts it
+    fd = module._resource_tracker._fd
+    return -1 if fd is None else fd
+
+
+def load() -> None:
+    """Import what take_tracker() needs; every worker is forked with it."""
+    with contextlib.suppress(ImportError):  # where nothing is tracked
+        import multiprocessing.resource_tracker  # noqa: F401
+
+
+def take_tracker(fd: int) -> None:
+    """In a worker: use the tracker behind this descriptor. It may be /dev/null: then nothing is tracked."""
+    load()
+    module: Any = sys.modules.get("multiprocessing.resource_tracker")
+    if module is not None:
+        module._resource_tracker._fd = fd
+
+
 def _close_all(descriptors: list[int]) -> None:
     for fd in descriptors:
         os.close(fd)
@@ -74,8 +104,8 @@ def dumps(value: Any) -> tuple[bytes, Courier | None]:
         if synchronize is not None and isinstance(item, synchronize.SemLock) and item._semlock.name is None:
             # Python 3.10 would send its address, and the worker would crash with it.
             raise RuntimeError(
-                f"a {type(item).__name__} of the fork context cannot reach workers, which are not forked from this "
-                "process: make it with multiprocessing.get_context('spawn')"
+                f"{type(item).__name__} of the fork context, alone or in a Queue, Event or the like, cannot reach "
+                "workers, which are not forked from this process: make it with multiprocessing.get_context('spawn')"
             )
         reducer = reducers.get(type(item))
         return NotImplemented if reducer is None else reducer(item)

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import namespace, tracebacks, transport
+from . import inheritance, namespace, tracebacks, transport
 from .oom import OomCounter
 from .supervisor_wire import CELL_PLACE, recv_message, send_message
 from .warden import NEVER, Warden, signal_worker
@@ -238,6 +238,7 @@ def main(control_fd: int, client_pid: int) -> None:
     os.set_inheritable(control_fd, False)
     transport.load()
     namespace.load()
+    inheritance.load()
     tracebacks.load()
     with control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Supervisor(control, client_pid).run()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..inheritance import tracker_fd
 from . import supervisor_handle
 from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, Invitation, Launcher, WorkerExit
 
@@ -65,7 +66,8 @@ class LocalLauncher(Launcher):
         """Order a worker of the supervisor; see Launcher.launch()."""
         handle = supervisor_handle.current()
         with contextlib.ExitStack() as stack:
-            descriptors = (_duplicate(1, stack), _duplicate(2, stack), *invitation.descriptors)
+            own = (_duplicate(fd, stack) for fd in (tracker_fd(), 1, 2))
+            descriptors = (*own, *invitation.descriptors)
             handle.launch(_launch_id(invitation), invitation.name, self._message(invitation), descriptors, on_exit)
 
     def kill(self, invitation: Invitation, signal_number: int) -> None:
@@ -134,7 +136,7 @@ def _working_directory() -> str:
 
 
 def _duplicate(fd: int, stack: contextlib.ExitStack) -> int:
-    """Duplicate a standard descriptor of the client as it is now, or /dev/null when it is closed."""
+    """Duplicate a descriptor of the client as it is now, or /dev/null when it is closed."""
     try:
         duplicate = os.dup(fd)
     except OSError:

@@ -40,6 +40,7 @@ from ..core.messages import (
 )
 from ..errors import ProtocolError
 from ..log_records import adopt_levels
+from ..supervisor_wire import LOG_PLACE
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
 from .front import Exchange, WorkerFront
@@ -190,7 +191,8 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     """
     if message["python"] is not None:
         _exec(message, descriptors)
-    out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
+    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
+    inheritance.take_tracker(tracker_fd)
     null = os.open(os.devnull, os.O_RDONLY)
     _move(null, 0)
     _move(out_fd, 1)
@@ -207,7 +209,8 @@ def start_after_exec(settings_fd: int, *descriptors: int) -> None:
         message = json.load(file)
     for fd in descriptors:
         os.set_inheritable(fd, False)
-    out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
+    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
+    inheritance.take_tracker(tracker_fd)
     inheritance.received[:] = inherited
 
     def on_joined() -> None:
@@ -256,7 +259,7 @@ def _end_like_an_interpreter() -> None:
 
 def _exec(message: dict[str, Any], descriptors: list[int]) -> None:
     """Replace this process by the interpreter the message names."""
-    log_fd = descriptors[4]
+    log_fd = descriptors[LOG_PLACE]
     settings_fd = _settings_file(message)
     _move(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log_fd, 1)
