@@ -213,7 +213,9 @@ class CrewExecutor(TaskSubmitter):
 def _start_method(mp_context: Any) -> str | None:
     if mp_context is None:
         return None
-    method = mp_context if isinstance(mp_context, str) else mp_context.get_start_method(allow_none=False)
+    method = mp_context
+    if hasattr(mp_context, "get_start_method"):
+        method = mp_context.get_start_method(allow_none=False)
     if method not in ("fork", "forkserver", "spawn"):
         raise ValueError(f"mp_context must be None, a multiprocessing context or its name, not {mp_context!r}")
     return str(method)
