@@ -227,7 +227,9 @@ def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int,
         os.chdir(message["cwd"])
     signal.signal(signal.SIGINT, lambda *_: None)  # children that a task starts get the default back at exec
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    multiprocessing.current_process().authkey = bytes.fromhex(message["authkey"])  # manager proxies ask for it
+    process = multiprocessing.current_process()
+    process.name = message["name"]  # else it is "MainProcess", in the lines that tasks log, too
+    process.authkey = bytes.fromhex(message["authkey"])  # manager proxies ask for it
     _forget_main()
     output = Output(log_fd)
     output.install()

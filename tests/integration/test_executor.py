@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import logging
 import multiprocessing
 import operator
 import os
@@ -34,6 +35,17 @@ def test_keywords_belong_to_the_task() -> None:
         future = executor.submit(dict, fn=1, timeout=2, retries=3, name=4, self=5, task=6, options=7)
 
         assert future.result() == {"fn": 1, "timeout": 2, "retries": 3, "name": 4, "self": 5, "task": 6, "options": 7}
+
+
+def _process_name() -> str:
+    return logging.LogRecord("tasks", logging.INFO, "", 0, "", (), None).processName or ""
+
+
+@pytest.mark.parametrize("method", [None, "spawn"])
+def test_what_a_task_logs_bears_the_name_of_its_worker(method: str | None) -> None:
+    """As with ProcessPoolExecutor, no worker is called MainProcess: programs tell by it where they are."""
+    with CrewExecutor(1, method, name="tiles") as executor:
+        assert executor.submit(_process_name).result() == "tiles-1"
 
 
 def test_lambdas_and_closures_travel() -> None:
