@@ -158,10 +158,8 @@ class CrewExecutor(TaskSubmitter):
 
         self._dispatcher.kill_workers(signal.Signals[signal_name])
 
-    def _submit_call(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any] | None
-    ) -> CrewFuture[T]:
-        return self._submit(self._options, fn, args, kwargs, call=call)
+    def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
+        return self._submit(self._options, fn, args, kwargs)
 
     def _pool(self) -> CrewExecutor:
         return self
@@ -170,16 +168,10 @@ class CrewExecutor(TaskSubmitter):
         return pools.find, (self._dispatcher.run_id, self._name, self._max_workers)
 
     def _submit(
-        self,
-        options: TaskOptions,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        call: Callable[..., Any] | None = None,
+        self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> CrewFuture[T]:
-        """Submit a call. `call` is the user's function where fn is one of ours that calls it."""
-        call = fn if call is None else call
+        """Submit a call."""
+        call = called(fn, args)
         if _is_interpreter_ending:
             raise RuntimeError(_INTERPRETER_SHUTDOWN)
         if self._pid != os.getpid():

@@ -29,7 +29,6 @@ def check_map_arguments(chunksize: int, buffersize: int | None) -> None:
 
 def map_in_order(
     submit: Callable[..., Future[Any]],
-    submit_chunk: Callable[[Callable[..., T], list[tuple[Any, ...]]], Future[Any]],
     fn: Callable[..., T],
     iterables: Sequence[Iterable[Any]],
     *,
@@ -40,8 +39,8 @@ def map_in_order(
     """Submit the items now (with a buffersize: the first of them) and return an iterator over the results.
 
     Args:
-        submit: called as submit(fn, *item) for single items.
-        submit_chunk: called as submit_chunk(fn, items); must run run_chunk(fn, items).
+        submit: called as submit(fn, *item) for single items, as submit(run_chunk, fn, items) for chunks. The public
+            method, as in the standard library: subclasses replace it, and tqdm does so on the instance, to count.
         fn, iterables, timeout, chunksize, buffersize: as in CrewExecutor.map().
     """
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -51,7 +50,7 @@ def map_in_order(
         unpack: Callable[[Any], Iterable[T]] = _single
     else:
         chunks = iter(lambda: list(itertools.islice(items, chunksize)), [])
-        futures = (submit_chunk(fn, chunk) for chunk in chunks)
+        futures = (submit(run_chunk, fn, chunk) for chunk in chunks)
         unpack = _open_chunk
         buffersize = None if buffersize is None else -(-buffersize // chunksize)
     waiting: deque[Future[Any]] = deque()

@@ -26,15 +26,9 @@ class Pool(Protocol):
     _max_workers: int
 
     def _submit(
-        self,
-        options: TaskOptions,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        call: Callable[..., Any] | None = None,
+        self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> CrewFuture[T]:
-        """Submit a call. `call` is the user's function where fn is one of ours that calls it."""
+        """Submit a call."""
 
     def stats(self) -> Stats:
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
@@ -46,10 +40,8 @@ class TaskSubmitter(Executor):
     _options: TaskOptions
 
     @abstractmethod
-    def _submit_call(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any] | None
-    ) -> CrewFuture[T]:
-        """Submit a call with the options of this front; `call` as in Pool._submit()."""
+    def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
+        """Submit a call with the options of this front."""
 
     @abstractmethod
     def _pool(self) -> Pool:
@@ -65,7 +57,7 @@ class TaskSubmitter(Executor):
             RuntimeError: the executor or the interpreter is shut down.
             BrokenCrewError: the pool cannot go on: the initializer failed, or workers never start.
         """
-        return self._submit_call(fn, args, kwargs, None)
+        return self._submit_call(fn, args, kwargs)
 
     def map(
         self,
@@ -90,12 +82,7 @@ class TaskSubmitter(Executor):
         check_map_arguments(chunksize, buffersize)
         if self._options.has_limits:
             chunksize = DEFAULT_CHUNKSIZE  # the limits are those of each item, and a chunk is one task
-        return map_in_order(
-            self.submit, self._submit_chunk, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
-        )
-
-    def _submit_chunk(self, fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> CrewFuture[Any]:
-        return self._submit_call(run_chunk, (fn, chunk), {}, fn)
+        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def options(
         self,
@@ -137,6 +124,11 @@ class TaskSubmitter(Executor):
             crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output,
         )  # fmt: skip
         return ExecutorView(self._pool(), options)
+
+
+def called(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Return the user's function of a call: a chunk of a map() is known by it, too."""
+    return args[0] if fn is run_chunk else fn
 
 
 def pickling_error(

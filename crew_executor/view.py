@@ -30,12 +30,10 @@ class ExecutorView(TaskSubmitter):
         self._is_shut_down = False
         self._max_workers = executor._max_workers
 
-    def _submit_call(
-        self, fn: Callable[..., T], args: Any, kwargs: dict[str, Any], call: Callable[..., Any] | None
-    ) -> CrewFuture[T]:
+    def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        future = self._executor._submit(self._options, fn, args, kwargs, call=call)
+        future = self._executor._submit(self._options, fn, args, kwargs)
         with self._lock:
             self._open.add(future)
         future.add_done_callback(self._forget)

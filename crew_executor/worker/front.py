@@ -25,7 +25,7 @@ from ..errors import BrokenCrewError
 from ..futures import CrewFuture, WorkerFacts, command_of
 from ..options import TaskOptions
 from ..stats import Stats
-from ..submitter import TaskSubmitter, pickling_error
+from ..submitter import TaskSubmitter, called, pickling_error
 from ..surroundings import Surroundings
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner
@@ -190,21 +190,13 @@ class WorkerFront(TaskSubmitter):
         self._max_workers = max_workers
         self._options = TaskOptions()
 
-    def _submit_call(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any] | None
-    ) -> CrewFuture[T]:
-        return self._submit(self._options, fn, args, kwargs, call=call)
+    def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
+        return self._submit(self._options, fn, args, kwargs)
 
     def _submit(
-        self,
-        options: TaskOptions,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        call: Callable[..., Any] | None = None,
+        self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> CrewFuture[T]:
-        call = fn if call is None else call
+        call = called(fn, args)
         exchange = self._exchange
         exchange.check()
         future: CrewFuture[T] = CrewFuture(call, time.time(), exchange.cancel)

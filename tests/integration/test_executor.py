@@ -70,6 +70,26 @@ def test_map_gives_the_items_before_a_failing_one(chunksize: int) -> None:
             next(results)
 
 
+@pytest.mark.parametrize("chunksize", [1, 5])
+@pytest.mark.parametrize("is_view", [False, True], ids=["executor", "view"])
+def test_map_submits_by_the_public_method_which_programs_replace(*, is_view: bool, chunksize: int) -> None:
+    """As tqdm does on the instance, to count the futures that end."""
+    futures = []
+    with CrewExecutor(2) as executor:
+        pool = executor.options(priority=1) if is_view else executor
+        submit = pool.submit
+
+        def submit_and_note(*args: object, **kwargs: object) -> object:
+            futures.append(submit(*args, **kwargs))
+            return futures[-1]
+
+        pool.submit = submit_and_note
+
+        assert list(pool.map(add, range(20), range(20), chunksize=chunksize)) == [2 * number for number in range(20)]
+
+    assert [f"{add.__module__}.add"] * (20 // chunksize) == [future.record().command for future in futures]
+
+
 def test_map_with_a_buffersize_reads_no_further_ahead() -> None:
     read = []
 
