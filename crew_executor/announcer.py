@@ -31,7 +31,7 @@ class Announcer:
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
             future, task.handle = task.handle, None
-            future._finish(outcome, connection.facts, self.callbacks.run)
+            future._finish(outcome, connection.facts, self.callbacks)
 
     def lost(self, task: Task, connection: Connection) -> None:
         """A task's worker has died while it ran the task."""
@@ -40,7 +40,7 @@ class Announcer:
         if task.flags & TaskFlag.CATCH_OUTPUT:
             future._output = connection.log_tail(OUTPUT_BYTES_MAX)
         error, times = loss_error(future.name(), task, connection)
-        future._finish_lost(error, connection.facts, times, self.callbacks.run)
+        future._finish_lost(error, connection.facts, times, self.callbacks)
 
     def dropped(self, tasks: list[Task], broken: BrokenCrewError | None = None) -> None:
         """These tasks do not run any more: they were cancelled, or the pool is broken, for this reason."""
@@ -49,8 +49,8 @@ class Announcer:
             if future is None:
                 continue  # its user was faster
             if broken is None:
-                future._finish_cancelled(self.callbacks.run)
+                future._finish_cancelled(self.callbacks)
             else:
                 failure = BrokenCrewError(str(broken))
                 failure.__cause__ = broken.__cause__
-                future._finish_lost(failure, call_back=self.callbacks.run)
+                future._finish_lost(failure, callbacks=self.callbacks)

@@ -29,6 +29,7 @@ from typing import Any
 
 from . import transport
 from .announcer import Announcer
+from .callbacks import CallbackThread
 from .cell import load_barrier
 from .connection import Connection
 from .core.messages import Frame, Outcome
@@ -37,7 +38,7 @@ from .core.scheduler import Scheduler
 from .core.task import STOPPING, Task
 from .core.worker import Worker
 from .errors import BrokenCrewError, LaunchError, ProtocolError
-from .futures import CallBack, CrewFuture
+from .futures import CrewFuture
 from .inbox import Inbox
 from .inheritance import Courier
 from .launchers import Launcher
@@ -208,7 +209,7 @@ class Dispatcher:
             self.mailbox.put(self._cancel_late, future, is_running_included)
             raise
 
-    def _cancel(self, future: CrewFuture[Any], is_running_included: bool, call_back: CallBack | None) -> None:
+    def _cancel(self, future: CrewFuture[Any], is_running_included: bool, callbacks: CallbackThread | None) -> None:
         task: Task = future._task
         with self._lock:
             if task.is_dropped:
@@ -218,9 +219,9 @@ class Dispatcher:
                 future._worker, future._times = connection.facts, run_times(connection)
             if not (self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)):
                 return
-        self._after_drop(future, call_back)
+        self._after_drop(future, callbacks)
 
-    def _after_drop(self, future: CrewFuture[Any], call_back: CallBack | None) -> None:
+    def _after_drop(self, future: CrewFuture[Any], callbacks: CallbackThread | None) -> None:
         """Do what follows from dropping a task; may be done again."""
         future._task.handle = None
         if future._task.state is STOPPING:
@@ -228,13 +229,13 @@ class Dispatcher:
         elif self._is_closing:
             self.mailbox.put(self._nothing)
         self._inbox.wake_waiting()
-        future._finish_cancelled(call_back)
+        future._finish_cancelled(callbacks)
 
     def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
         """Cancel, or finish a cancelling that was interrupted; in the dispatcher's thread."""
-        self._cancel(future, is_running_included, self._announcer.callbacks.run)
+        self._cancel(future, is_running_included, self._announcer.callbacks)
         if future._task.is_dropped:
-            self._after_drop(future, self._announcer.callbacks.run)
+            self._after_drop(future, self._announcer.callbacks)
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
 

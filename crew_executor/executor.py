@@ -20,7 +20,7 @@ from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
 from .options import TaskOptions
 from .stats import Stats
-from .submitter import TaskSubmitter, pickling_error
+from .submitter import TaskSubmitter, called, pickling_error
 from .surroundings import Surroundings
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from concurrent.futures import TimeoutError as _FuturesTimeoutError  # another c
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import serialize, tracebacks
 from .condition import FutureCondition, may_hold
@@ -28,8 +28,10 @@ from .errors import TaskTimeoutError, WorkerCrashError
 from .log import logger
 from .notes import add_note
 
+if TYPE_CHECKING:
+    from .callbacks import CallbackThread
+
 T = TypeVar("T")
-CallBack = Callable[["CrewFuture[Any]"], None]
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class CrewFuture(Future[T]):
     _failed_attempts: tuple[Outcome | str, ...] = ()  # how earlier runs ended: outcomes, or words on a lost worker
     _output: str | None = None
     _cancels_running = False  # options(cancel_running=True)
+    _caller: CallbackThread | None = None  # who is to run the callbacks, until they have run
 
     def __init__(
         self,
@@ -218,6 +221,8 @@ class CrewFuture(Future[T]):
         try:
             if self._state != FINISHED:
                 self._wait_done(timeout)
+            if (caller := self._caller) is not None:
+                caller.wait_for(self, timeout)
             if not self._is_open:
                 self._open()
             error = self._exception
@@ -233,9 +238,9 @@ class CrewFuture(Future[T]):
         """Return what the call raised, or None; raise CancelledError or TimeoutError as result() does."""
         if self._state != FINISHED:
             self._wait_done(timeout)
-        if not self._is_open:
-            self._open()
-        return self._exception
+        if (caller := self._caller) is not None:
+            caller.wait_for(self, timeout)
+        return self._opened_exception()
 
     def record(self) -> TaskRecord:
         """Return what is known of the task now; does not wait."""
@@ -247,7 +252,7 @@ class CrewFuture(Future[T]):
         elif not self.done():
             return TaskRecord(name, command, submitted=self._submitted)
         else:
-            failure = self.exception()
+            failure = self._opened_exception()
         times: dict[str, Any] = {"submitted": self._submitted, "attempts": attempts}
         if self._times is not None:
             started, seconds, cpu_seconds, max_rss = self._times
@@ -293,13 +298,13 @@ class CrewFuture(Future[T]):
         """Remember how an attempt ended that is not the last; called under the dispatcher's lock."""
         self._failed_attempts = (*self._failed_attempts, how)
 
-    def _finish(self, outcome: Outcome, worker: WorkerFacts, call_back: CallBack | None = None) -> None:
+    def _finish(self, outcome: Outcome, worker: WorkerFacts, callbacks: CallbackThread | None = None) -> None:
         """Take the outcome and wake whoever waits. Called once, outside every lock of ours.
 
         Args:
             outcome: what the worker reported.
             worker: which one.
-            call_back: runs the callbacks of this future, here or elsewhere; None: here. So in the methods below.
+            callbacks: runs the callbacks of this future, here or later; None: here. So in the methods below.
         """
         self._worker = worker
         if self._failed_attempts:
@@ -311,7 +316,7 @@ class CrewFuture(Future[T]):
             if self._made_condition is None:
                 self._state = FINISHED  # nobody waits, nobody has added a callback
                 return
-        self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result", call_back)
+        self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result", callbacks)
 
     def _take_extras(self, outcome: Outcome) -> Outcome:
         """Keep what travels between the result and the report; return the outcome without it."""
@@ -322,11 +327,13 @@ class CrewFuture(Future[T]):
             self._output = rest.pop(0).decode(errors="replace")
         return outcome._replace(parts=(first, *rest), flags=outcome.flags & ~_EXTRAS)
 
-    def _announce(self, how: str, call_back: CallBack | None) -> None:
+    def _announce(self, how: str, callbacks: CallbackThread | None) -> None:
         """Set the last state, tell the waiters, have the callbacks run."""
         condition = self._condition
         condition.take()
         try:
+            if callbacks is not None and callbacks.is_needed(self):
+                self._caller = callbacks  # first: who sees the state sees this as well
             self._state = FINISHED
             for waiter in self._waiters:
                 getattr(waiter, how)(self)
@@ -334,18 +341,24 @@ class CrewFuture(Future[T]):
         finally:
             condition.release()
         if self._done_callbacks:
-            (call_back or CrewFuture._call_back)(self)
+            self._call_back() if callbacks is None else callbacks.run(self)
 
     def _call_back(self) -> None:
         """Run the callbacks here."""
-        for callback in self._done_callbacks:
-            try:
-                callback(self)
-            except BaseException as error:  # not even a SystemExit may end the thread that serves a worker
-                is_ctrl_c = isinstance(error, KeyboardInterrupt)
-                if is_ctrl_c and threading.current_thread() is threading.main_thread():
-                    raise
-                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+        try:
+            for callback in self._done_callbacks:
+                try:
+                    callback(self)
+                except BaseException as error:  # not even a SystemExit may end the thread that serves a worker
+                    is_ctrl_c = isinstance(error, KeyboardInterrupt)
+                    if is_ctrl_c and threading.current_thread() is threading.main_thread():
+                        raise
+                    logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+        finally:
+            if self._caller is not None:
+                with self._condition:
+                    self._caller = None
+                    self._condition.notify_all()
 
     def _show_attempts_warnings(self) -> None:
         for how in self._failed_attempts:
@@ -357,7 +370,7 @@ class CrewFuture(Future[T]):
         error: BaseException,
         worker: WorkerFacts | None = None,
         times: tuple[float, float, float | None, int] | None = None,
-        call_back: CallBack | None = None,
+        callbacks: CallbackThread | None = None,
     ) -> None:
         """Fail the future with an error of ours; `times` as those of an outcome."""
         self._worker = worker
@@ -367,9 +380,9 @@ class CrewFuture(Future[T]):
         self._exception = error
         self._frames = error.__traceback__
         self._is_open = True
-        self._announce("add_exception", call_back)
+        self._announce("add_exception", callbacks)
 
-    def _finish_cancelled(self, call_back: CallBack | None = None) -> None:
+    def _finish_cancelled(self, callbacks: CallbackThread | None = None) -> None:
         """Go straight to the last state: no worker will ever look at this future and notify its waiters."""
         condition = self._condition
         condition.take()
@@ -383,7 +396,7 @@ class CrewFuture(Future[T]):
         finally:
             condition.release()
         if self._done_callbacks:
-            (call_back or CrewFuture._call_back)(self)
+            self._call_back() if callbacks is None else callbacks.run(self)
 
     # ------------------------------------------------------------------ inside
 
@@ -398,6 +411,11 @@ class CrewFuture(Future[T]):
                     raise _FuturesTimeoutError
             if self._state != FINISHED:
                 raise CancelledError
+
+    def _opened_exception(self) -> BaseException | None:
+        if not self._is_open:
+            self._open()
+        return self._exception
 
     def _open(self) -> None:
         """Unpickle the outcome, once: by the thread that takes it; others wait for that one.

@@ -58,7 +58,7 @@ class Subtask:
             how = f"{report['type_name']}: {report['text']}"
         self._failures.append(how)
 
-    def _finish(self, outcome: Outcome, worker: WorkerFacts, _call_back: Any = None) -> None:
+    def _finish(self, outcome: Outcome, worker: WorkerFacts, _callbacks: Any = None) -> None:
         self._worker = worker
         self._answer("outcome", (encode_outcome(outcome),))
 
@@ -67,13 +67,13 @@ class Subtask:
         error: BaseException,
         worker: WorkerFacts | None = None,
         times: tuple[float, float, float | None, int] | None = None,
-        call_back: Any = None,  # noqa: ARG002  as a future's
+        callbacks: Any = None,  # noqa: ARG002  as a future's
     ) -> None:
         self._worker, self._times = worker, times
         report = json.dumps(tracebacks.describe(error)).encode()
         self._answer("lost", (tracebacks.dumps_error(error), report))
 
-    def _finish_cancelled(self, _call_back: Any = None) -> None:
+    def _finish_cancelled(self, _callbacks: Any = None) -> None:
         self._answer("cancelled")
 
     def _answer(self, how: str, parts: tuple[bytes, ...] = ()) -> None:

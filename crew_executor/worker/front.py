@@ -144,7 +144,7 @@ class Exchange:
         except BaseException as error:
             lost = BrokenCrewError(f"worker {self._worker} has lost its client: {error}")
             for number in list(self._open):
-                self._open.pop(number)._finish_lost(lost, call_back=self._callbacks.run)
+                self._open.pop(number)._finish_lost(lost, callbacks=self._callbacks)
             for event in list(self._asked.values()):
                 event.set()
             frames.put(error)
@@ -163,16 +163,16 @@ class Exchange:
         future._task.attempt = fields["attempt"]
         future._failed_attempts = tuple(fields["failures"])
         future._output = fields["output"]
-        worker, call_back = WorkerFacts(*fields["worker"]), self._callbacks.run
+        worker = WorkerFacts(*fields["worker"])
         if how == "outcome":
             (outcome,) = decode_outcome_items(parts[0])
-            future._finish(outcome, worker, call_back)
+            future._finish(outcome, worker, self._callbacks)
         elif how == "lost":
             error = tracebacks.loads_error(bytes(parts[0]), json.loads(bytes(parts[1])))
             times = fields["times"]
-            future._finish_lost(error, worker, None if times is None else tuple(times), call_back)
+            future._finish_lost(error, worker, None if times is None else tuple(times), self._callbacks)
         else:
-            future._finish_cancelled(call_back)
+            future._finish_cancelled(self._callbacks)
 
 
 class WorkerFront(TaskSubmitter):

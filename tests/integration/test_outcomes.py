@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crew_executor import CrewExecutor, CrewFuture, RemoteTaskError
+from crew_executor import CrewExecutor, CrewFuture, RemoteTaskError, callbacks
 
 from .helpers import (
     FailsToPickle,
@@ -195,6 +195,21 @@ def test_callbacks_run_once_and_their_errors_are_logged_only(executor: CrewExecu
     wait_until(lambda: bool(called), "the callback ran")
 
     assert called == [future]
+
+
+def test_the_callbacks_have_run_when_the_results_are_there(
+    executor: CrewExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A progress bar that callbacks move is closed when the last result is there."""
+    monkeypatch.setattr(callbacks, "PATIENCE_SECONDS", 30)
+    for _ in range(10):
+        called: list[object] = []
+        futures = [executor.submit(add, number, 1) for number in range(200)]
+        for future in futures:
+            future.add_done_callback(called.append)
+
+        assert [future.result() for future in futures] == list(range(1, 201))
+        assert len(called) == 200
 
 
 def test_a_callback_that_exits_hurts_nobody(executor: CrewExecutor, caplog: pytest.LogCaptureFixture) -> None:
