@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .condition import may_hold
-from .mailbox import Mailbox
+from .mailbox import Event, Mailbox
 
 if TYPE_CHECKING:
     from .futures import CrewFuture
@@ -128,9 +128,15 @@ class CallbackThread:
         is_over = False
         while not is_over:
             is_over = self._is_closed  # before the events are taken: what comes later finds the thread closed
-            for function, arguments in self._mailbox.take(0 if is_over else None):
-                function(*arguments)
-                self._ended += 1
+            self._run_all(self._mailbox.take(0 if is_over else None))
+
+    def _run_all(self, events: list[Event]) -> None:
+        """Run callbacks, and forget each future then: while the thread waits it must not keep the last result."""
+        events.reverse()
+        while events:
+            function, arguments = events.pop()
+            function(*arguments)
+            self._ended += 1
 
     def _nothing(self) -> None:
         """Only wake the thread."""

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,17 @@ def test_a_callback_may_wait_for_another_task() -> None:
         assert done.wait(30)
 
     assert seen == [2, 2]
+
+
+def test_a_future_is_not_kept_by_its_callback(executor: CrewExecutor) -> None:
+    called = threading.Event()
+    future = executor.submit(touch_and_wait, os.devnull, os.devnull)
+    future.add_done_callback(lambda _future: called.set())
+    gone = weakref.ref(future)
+    del future
+
+    assert called.wait(30)
+    wait_until(lambda: gone() is None, "the future, and so its result, is forgotten")
 
 
 def test_shutdown_waits_for_callbacks() -> None:
