@@ -108,6 +108,7 @@ class CrewExecutor(TaskSubmitter):
 
     def stats(self) -> Stats:
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
+        self._check_process()
         return self._dispatcher.stats()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -117,8 +118,8 @@ class CrewExecutor(TaskSubmitter):
             wait: return when all that is done; else at once, while it goes on.
             cancel_futures: cancel what no worker has yet.
         """
-        if self._pid != os.getpid():
-            return  # a forked child: the pool is its parent's
+        if self._is_a_parents():
+            return
         self._dispatcher.shutdown(cancel_futures=cancel_futures)
         if wait:
             self._dispatcher.join()
@@ -135,7 +136,7 @@ class CrewExecutor(TaskSubmitter):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Shut down and wait; after a KeyboardInterrupt or SystemExit, end what runs instead of waiting for it."""
-        if exc_type is not None and not issubclass(exc_type, Exception):
+        if exc_type is not None and not issubclass(exc_type, Exception) and not self._is_a_parents():
             self.kill_workers()
             self._dispatcher.join()
         else:
@@ -147,6 +148,8 @@ class CrewExecutor(TaskSubmitter):
         return self._dispatcher.broken or False
 
     def __repr__(self) -> str:
+        if self._is_a_parents():
+            return f"<CrewExecutor {self._name} of process {self._pid}>"
         stats = self.stats()
         return (
             f"<CrewExecutor {self._name}: {stats.queued} queued, {stats.running} running, {stats.done} done;"
@@ -156,6 +159,7 @@ class CrewExecutor(TaskSubmitter):
     def _end_workers(self, signal_name: str) -> None:
         import signal
 
+        self._check_process()
         self._dispatcher.kill_workers(signal.Signals[signal_name])
 
     def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
@@ -167,6 +171,17 @@ class CrewExecutor(TaskSubmitter):
     def __reduce__(self) -> Any:
         return pools.find, (self._dispatcher.run_id, self._name, self._max_workers)
 
+    def _is_a_parents(self) -> bool:
+        """Answer whether this process is a forked child of the executor's: the pool is not ours to end."""
+        return self._pid != os.getpid()
+
+    def _check_process(self) -> None:
+        if self._is_a_parents():
+            raise RuntimeError(
+                f"executor {self._name} belongs to process {self._pid}; this is its forked child {os.getpid()}, where "
+                "NNG cannot be used: start this process with the spawn or forkserver method to make an executor here"
+            )
+
     def _submit(
         self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> CrewFuture[T]:
@@ -174,11 +189,7 @@ class CrewExecutor(TaskSubmitter):
         call = called(fn, args)
         if _is_interpreter_ending:
             raise RuntimeError(_INTERPRETER_SHUTDOWN)
-        if self._pid != os.getpid():
-            raise RuntimeError(
-                f"executor {self._name} belongs to process {self._pid}; this is its forked child {os.getpid()}, where "
-                "NNG cannot be used: start this process with the spawn or forkserver method to make an executor here"
-            )
+        self._check_process()
         future: CrewFuture[T] = CrewFuture(call, time.time(), self._dispatcher.cancel)
         if options.name is not None:
             future._name = options.name
@@ -332,6 +343,8 @@ def _end_at_once(dispatchers: list[Dispatcher]) -> None:
 def _forget_in_child() -> None:
     """A forked child ends without waiting for its parent's workers."""
     global _dispatchers
+    for dispatcher in list(_dispatchers):
+        dispatcher._lock = threading.RLock()  # another thread of the parent may have held it; a cancel() takes it
     _dispatchers = weakref.WeakSet()
 
 

@@ -104,6 +104,9 @@ _making = threading.RLock()
 """Held while a future's condition is made, and while a future without one is finished: see _LazyCondition. Re-entrant,
 because a signal handler or finaliser may use a future while its thread is here."""
 
+_generation = 0
+"""How many forks lie between this process and the first that imported this: futures of an earlier one end there."""
+
 
 class _LazyCondition:
     """Make a future's condition when somebody first asks for it, so: to wait, or to add a callback.
@@ -168,6 +171,7 @@ class CrewFuture(Future[T]):
     _output: str | None = None
     _cancels_running = False  # options(cancel_running=True)
     _caller: CallbackThread | None = None  # who is to run the callbacks, until they have run
+    _generation = 0  # that of the process which made it
 
     def __init__(
         self,
@@ -179,6 +183,8 @@ class CrewFuture(Future[T]):
         self._fn = fn
         self._submitted = submitted
         self._cancel_task = cancel_task
+        if _generation:
+            self._generation = _generation
 
     # ------------------------------------------------------------------ for users
 
@@ -401,6 +407,11 @@ class CrewFuture(Future[T]):
     # ------------------------------------------------------------------ inside
 
     def _wait_done(self, timeout: float | None) -> None:
+        if self._generation != _generation and not self.done():
+            raise RuntimeError(
+                f"task {self.name()} belongs to the process that this one, {os.getpid()}, was forked from: its result "
+                "will not arrive here; start this process with the spawn or forkserver method"
+            )
         with self._condition:
             deadline = None if timeout is None else time.monotonic() + timeout
             while self._state not in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED):
@@ -512,7 +523,8 @@ may_hold(__file__)
 
 
 def _after_fork_in_child() -> None:
-    global _making
+    global _generation, _making
+    _generation += 1
     _making = threading.RLock()  # another thread of the parent may have held it
 
 

@@ -33,6 +33,9 @@ class Pool(Protocol):
     def stats(self) -> Stats:
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
 
+    def _is_a_parents(self) -> bool:
+        """Answer whether this process is a forked child of the one that the pool belongs to."""
+
 
 class TaskSubmitter(Executor):
     """An Executor whose tasks have options."""

@@ -56,6 +56,8 @@ class ExecutorView(TaskSubmitter):
             wait: return when the view's own tasks are done.
             cancel_futures: cancel those of them that no worker has yet.
         """
+        if self._executor._is_a_parents():
+            return
         with self._lock:
             self._is_shut_down = True
             futures = list(self._open)

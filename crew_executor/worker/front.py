@@ -113,9 +113,13 @@ class Exchange:
         """Pickle a call for another worker of the pool."""
         return self._surroundings.attach(namespace.dumps_call(call, is_relayed=True))
 
+    def is_a_parents(self) -> bool:
+        """Answer whether this is a process that a task has forked."""
+        return os.getpid() != self._pid
+
     def check(self) -> None:
         """Raise RuntimeError in a process that a task has forked."""
-        if os.getpid() != self._pid:
+        if self.is_a_parents():
             raise RuntimeError(
                 f"process {os.getpid()} was forked by a task of worker {self._worker}, and has no link to the pool: "
                 "submit in the task itself"
@@ -228,6 +232,9 @@ class WorkerFront(TaskSubmitter):
 
     def _pool(self) -> WorkerFront:
         return self
+
+    def _is_a_parents(self) -> bool:
+        return self._exchange.is_a_parents()
 
     def stats(self) -> Stats:
         """Refuse: what the pool does is known in the client only."""
