@@ -17,6 +17,9 @@ from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, Invitati
 BYTES_MAX = 1 << 62
 """More than the kernel takes as a limit."""
 
+OMP_FOLLOWERS = {"OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"}
+"""Whoever reads one of these reads OMP_NUM_THREADS if it is not set."""
+
 
 class LocalLauncher(Launcher):
     """Start workers on this machine.
@@ -94,13 +97,12 @@ class LocalLauncher(Launcher):
         return supervisor_handle.interpreter_arguments()
 
     def _message(self, invitation: Invitation) -> dict[str, Any]:
-        environment = {**invitation.environment, **os.environ}
         message: dict[str, Any] = {
             "name": invitation.name,
             "run": invitation.run,
             "secret": invitation.secret,
             "idle_timeout": invitation.idle_timeout,
-            "env": environment,
+            "env": _environment(invitation.environment),
             "authkey": bytes(multiprocessing.current_process().authkey).hex(),
             "cwd": _working_directory(),
             "sys_path": list(map(str, sys.path)),
@@ -122,6 +124,13 @@ def _checked_bytes(name: str, number: int | None) -> int | None:
     if not 0 < number <= BYTES_MAX:
         raise ValueError(f"{name} must be None or a number of bytes above 0 and up to {BYTES_MAX}, not {number}")
     return number
+
+
+def _environment(defaults: dict[str, str]) -> dict[str, str]:
+    """Return the client's environment as it is now, with defaults for what the user has not set."""
+    if "OMP_NUM_THREADS" in os.environ:  # the user has told those as well: none of ours must tell them otherwise
+        defaults = {name: value for name, value in defaults.items() if name not in OMP_FOLLOWERS}
+    return {**defaults, **os.environ}
 
 
 def _launch_id(invitation: Invitation) -> str:
