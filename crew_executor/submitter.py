@@ -77,7 +77,8 @@ class TaskSubmitter(Executor):
             iterables: ends with the shortest.
             timeout: seconds from this call after which the iterator raises TimeoutError, None for ever.
             chunksize: items that travel and run as one task.
-            buffersize: read at most so many items ahead of the consumer; None reads all at once.
+            buffersize: read at most so many items ahead of the consumer, rounded up to whole chunks; None reads all at
+                once.
 
         Raises:
             ValueError, TypeError: an argument is out of range.
