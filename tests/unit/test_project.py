@@ -4,6 +4,7 @@ Read from the sources by ast: nothing is imported, no process is started.
 """
 
 import ast
+import configparser
 import functools
 import importlib.util
 import os
@@ -133,6 +134,16 @@ def test_every_directory_of_tests_is_a_package() -> None:
 
     assert [] == sorted(name_of(directory) for directory in directories if not (directory / "__init__.py").exists())
     assert not (ROOT / "tests" / "__init__.py").exists()
+
+
+def test_every_tier_is_run_by_an_environment_of_tox() -> None:
+    """By the ordinary ones, which follow setup.cfg, or by one that names it: a tier may need more libraries."""
+    setup = configparser.RawConfigParser()
+    setup.read(ROOT / "setup.cfg", "utf-8")
+    run = {*setup["tool:pytest"]["testpaths"].split()}
+    run |= {*re.findall(r"testpaths=(\S+)", (ROOT / "tox.ini").read_text("utf-8"))}
+
+    assert run == {name_of(path) for path in (ROOT / "tests").iterdir() if (path / "__init__.py").exists()}
 
 
 def test_relative_links_in_the_documentation_lead_somewhere() -> None:
