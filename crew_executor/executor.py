@@ -183,10 +183,17 @@ class CrewExecutor(TaskSubmitter):
             )
 
     def _submit(
-        self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        options: TaskOptions,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        call: Callable[..., Any] | None = None,
+        reduce: Callable[[Any], Any] | None = None,
     ) -> CrewFuture[T]:
-        """Submit a call."""
-        call = called(fn, args)
+        """Submit a call. `call` is the user's function where fn is one of ours that calls it; `reduce` as pickle's."""
+        call = called(fn, args) if call is None else call
         if _is_interpreter_ending:
             raise RuntimeError(_INTERPRETER_SHUTDOWN)
         self._check_process()
@@ -196,7 +203,7 @@ class CrewExecutor(TaskSubmitter):
         if options.cancel_running:
             future._cancels_running = True
         try:
-            data = self._surroundings.attach(namespace.dumps_call((fn, args, kwargs)))
+            data = self._surroundings.attach(namespace.dumps_call((fn, args, kwargs), reduce))
             parts: tuple[bytes, ...] = (data,)
             if options.retry_part is not None:
                 parts = (*parts, options.retry_part)

@@ -1,4 +1,4 @@
-"""numpy's BLAS in a worker uses as many threads as it should; needs numpy and threadpoolctl."""
+"""numpy's BLAS in a worker uses as many threads as it should."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import pytest
 from crew_executor import CrewExecutor
 from crew_executor.cpus import usable_cpus
 from crew_executor.executor import THREAD_VARIABLES
-
-pytest.importorskip("numpy", reason="numpy is needed for a BLAS: pip install numpy")
-pytest.importorskip("threadpoolctl", reason="threadpoolctl tells the limits: pip install threadpoolctl")
 
 
 @pytest.fixture(autouse=True)

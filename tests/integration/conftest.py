@@ -17,11 +17,14 @@ from crew_executor.launchers import supervisor_handle
 
 from .helpers import wait_until
 
+lasting: set[int] = set()
+"""Processes that a library has started for as long as this process lives."""
+
 
 def _own_processes() -> set[int]:
     """Return all descendants but the supervisor itself, which lives as long as this process."""
     handle = supervisor_handle.running()
-    known = {resource_tracker._resource_tracker._pid} | (set() if handle is None else {handle.pid})
+    known = {resource_tracker._resource_tracker._pid} | lasting | (set() if handle is None else {handle.pid})
     return {child.pid for child in psutil.Process().children(recursive=True)} - known
 
 
