@@ -8,8 +8,6 @@ contender is treated differently but through its adapter in behaviour_contenders
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import json
 import os
 import platform
@@ -25,19 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from behaviour_attacks import ROWS as ATTACKS
 from behaviour_contenders import CONTENDERS
 from behaviour_ends import ROWS as ENDS
-from behaviour_measure import CELL_MARK, Row, Verdict, marked
+from behaviour_measure import CELL_MARK, Row, Verdict
 from behaviour_rows import ROWS as COMMON
+from leftovers import adopt_orphans, collect_children, kill_marked
 
 ROWS: dict[str, Row] = {**COMMON, **ATTACKS, **ENDS}
 
 CELL_SECONDS = 28.0
 """A cell that takes longer is killed: its futures had 15 s, the next tasks 5 s."""
-
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class Runner:
             try:
                 verdict = _verdict_of(process, here)
             finally:
-                kill_marked(mark)
+                kill_marked(CELL_MARK, mark)
                 process.wait()
             tail = (here / "stderr").read_text(errors="replace")[-2000:]
         return Cell(verdict, time.monotonic() - began, tail)
@@ -113,15 +109,11 @@ class Runner:
     def close(self) -> None:
         """Kill and collect whatever is left of any cell. No cell may be running."""
         self.kill()
-        until = time.monotonic() + 2.0
-        with contextlib.suppress(ChildProcessError):  # none is left
-            while time.monotonic() < until:
-                if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                    time.sleep(0.02)
+        collect_children()
 
     def kill(self) -> None:
         """Kill every cell and whatever it has started."""
-        kill_marked(self._mark)
+        kill_marked(CELL_MARK, self._mark)
 
 
 def _verdict_of(process: subprocess.Popen[bytes], here: Path) -> Verdict:
@@ -132,24 +124,6 @@ def _verdict_of(process: subprocess.Popen[bytes], here: Path) -> Verdict:
     if not (here / "verdict").exists():
         return Verdict("CLIENT DIES", is_clean=False, note=f"the client ended with exit code {code}")
     return Verdict(*json.loads((here / "verdict").read_text()))
-
-
-def kill_marked(mark: str) -> None:
-    """Kill every process with this mark, until none is left: they may be starting more."""
-    for _ in range(50):
-        processes = list(marked(CELL_MARK, mark))
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        if not processes:
-            return
-        time.sleep(0.02)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of what cells leave behind, so that it can be collected once it is killed. Linux only."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def run_all(rows: list[str], contenders: list[str], jobs: int) -> Cells:

@@ -143,8 +143,9 @@ class Standard(Contender):
 
     def make_recycling(self, tasks: int) -> Any:
         """Make a pool with max_tasks_per_child, which it has from Python 3.11 on and refuses with fork: so, spawn."""
+        arguments: dict[str, Any] = {"max_tasks_per_child": tasks}
         try:
-            return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=tasks)
+            return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), **arguments)
         except TypeError:
             raise NotOffered(tasks) from None
 

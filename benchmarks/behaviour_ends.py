@@ -27,7 +27,6 @@ from behaviour_measure import (
     is_alive,
     lost,
     make_row,
-    marked,
     neighbours,
     outcome_of,
     outcomes,
@@ -35,6 +34,7 @@ from behaviour_measure import (
     warm_up,
     written_pid,
 )
+from leftovers import marked
 
 ROWS: dict[str, Row] = {}
 

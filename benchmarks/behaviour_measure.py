@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from typing import Any
 import behaviour_tasks as tasks
 import psutil
 from behaviour_contenders import Contender
+from leftovers import marked
 
 RESOLVE_SECONDS = 15.0
 """A future that is not done after so long counts as unresolved."""
@@ -195,16 +196,6 @@ def wait_until(condition: Callable[[], object], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def marked(variable: str, value: str) -> Iterator[psutil.Process]:
-    """Find the living processes whose environment, as they were started, has this variable. Zombies have none."""
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(variable, "").startswith(value):
-                yield process
-        except (psutil.Error, OSError):
-            continue  # it ended meanwhile, or it is somebody else's
 
 
 def is_alive(pid: int) -> bool:

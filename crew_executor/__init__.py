@@ -5,17 +5,15 @@ Importing it is cheap: pynng, cloudpickle, psutil and tblib are imported at firs
 
 from __future__ import annotations
 
-from .errors import (
-    BrokenCrewError,
-    CrewError,
-    LaunchError,
-    RemoteTaskError,
-    TaskTimeoutError,
-    WorkerCrashError,
-)
+from typing import TYPE_CHECKING, Any
+
+from .errors import CrewError, LaunchError, RemoteTaskError, TaskTimeoutError
 from .executor import CrewExecutor
 from .futures import CrewFuture, TaskRecord, TaskWarning
 from .stats import Stats, WorkerStats
+
+if TYPE_CHECKING:
+    from .errors import BrokenCrewError, WorkerCrashError
 
 __all__ = [
     "BrokenCrewError",
@@ -31,3 +29,11 @@ __all__ = [
     "WorkerCrashError",
     "WorkerStats",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in {"BrokenCrewError", "WorkerCrashError"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import errors
+
+    return getattr(errors, name)

@@ -1,10 +1,13 @@
 """Tells futures what became of their tasks, once the dispatcher has decided it. Called outside every lock of ours.
 
+What several items of a map() report goes to their chunk, which is no future and has no callbacks.
+
 A task and its future refer to each other: whoever tells the future ends that, or neither would be freed.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from typing import Any
 
 from .callbacks import CallbackThread
@@ -30,11 +33,17 @@ class Announcer:
         """Tasks of a worker are done, with these outcomes."""
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
+            if outcome.items:
+                task.handle.finish(outcome)
+                continue
             future, task.handle = task.handle, None
             future._finish(outcome, connection.facts, self.callbacks)
 
     def lost(self, task: Task, connection: Connection) -> None:
         """A task's worker has died while it ran the task."""
+        if task.flags & TaskFlag.ITEMS:
+            task.handle.fail(task.first, task.items, loss_error(task.handle.name(), task, connection)[0])
+            return
         future: CrewFuture[Any] = task.handle
         task.handle = None
         if task.flags & TaskFlag.CATCH_OUTPUT:
@@ -45,12 +54,20 @@ class Announcer:
     def dropped(self, tasks: list[Task], broken: BrokenCrewError | None = None) -> None:
         """These tasks do not run any more: they were cancelled, or the pool is broken, for this reason."""
         for task in tasks:
+            if task.flags & TaskFlag.ITEMS:
+                task.handle.fail(task.first, task.items, _reason(broken) if broken else CancelledError())
+                continue
             future, task.handle = task.handle, None
             if future is None:
                 continue  # its user was faster
             if broken is None:
                 future._finish_cancelled(self.callbacks)
             else:
-                failure = BrokenCrewError(str(broken))
-                failure.__cause__ = broken.__cause__
-                future._finish_lost(failure, callbacks=self.callbacks)
+                future._finish_lost(_reason(broken), callbacks=self.callbacks)
+
+
+def _reason(broken: BrokenCrewError) -> BrokenCrewError:
+    """Return an error of its own for each future."""
+    failure = BrokenCrewError(str(broken))
+    failure.__cause__ = broken.__cause__
+    return failure

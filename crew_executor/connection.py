@@ -128,8 +128,8 @@ class Connection:
             (
                 task.task_id,
                 task.attempt,
-                task.flags | TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS else task.flags,
-                task.parts,
+                task.flags | TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS * task.items else task.flags,
+                task.handle.parts(task.first, task.items) if task.flags & TaskFlag.ITEMS else task.parts,
                 0.0 if task.budget is None else task.budget.timeout,
             )
             for task in tasks
@@ -352,5 +352,5 @@ def take_census(connections: Iterable[Connection]) -> Census:
         elif worker.is_leaving or connection.exit is not None or connection.killed_because:
             leaving += 1
         if worker.is_leaving:
-            tasks_leaving += len(worker.held)
+            tasks_leaving += worker.held_items
     return Census(starting, leaving, tasks_leaving)

@@ -20,22 +20,22 @@ with it.
 from __future__ import annotations
 
 import itertools
-import secrets
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import transport
+from . import pools, transport
 from .announcer import Announcer
-from .callbacks import CallbackThread
+from .canceller import Canceller
 from .cell import load_barrier
+from .chunks import Chunk
 from .connection import Connection
 from .core.messages import Frame, Outcome
 from .core.scaling import ScalingRules
 from .core.scheduler import Scheduler
-from .core.task import STOPPING, Task
+from .core.task import Task
 from .core.worker import Worker
 from .errors import BrokenCrewError, LaunchError, ProtocolError
 from .futures import CrewFuture
@@ -44,7 +44,7 @@ from .inheritance import Courier
 from .launchers import Launcher
 from .log import logger
 from .mailbox import Event, Mailbox
-from .obituary import describe_loss, run_times
+from .obituary import describe_loss
 from .options import TaskOptions
 from .reader import serve
 from .recruiter import Recruiter
@@ -65,17 +65,17 @@ class Dispatcher:
     """Run the tasks of one executor. All public methods may be called from any thread."""
 
     def __init__(
-        self, name: str, launcher: Launcher, rules: ScalingRules, *, idle_timeout: float | None,
+        self, name: str, run_id: int, launcher: Launcher, rules: ScalingRules, *, idle_timeout: float | None,
         tasks_max: int | None, max_pending: int | None, environment: dict[str, str],
         initializer: tuple[bytes, Courier | None],
     ) -> None:  # fmt: skip
         transport.load()
         load_barrier()
         self.name = name
-        self.run_id = secrets.randbits(64)
-        self._max_pending = max_pending
+        self.run_id = run_id
+        self.max_pending = max_pending
         self._initializer, courier = initializer
-        self._lock = threading.RLock()  # re-entrant only for _is_interrupting()
+        self._lock = threading.RLock()  # re-entrant only for is_interrupting()
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self, rules.max_workers)
         self._workforce = Workforce(
@@ -86,11 +86,10 @@ class Dispatcher:
         self._recruiter = Recruiter(rules, self._scheduler, self._connections)
         self._scaler = self._recruiter.scaler
         self._task_ids = itertools.count(1)
-        self._subtasks = Subtasks(self, self._task_ids)
         self.mailbox = Mailbox()
         self._inbox = Inbox(self.mailbox)
         self._is_poked = False
-        self._is_closing = False
+        self.is_closing = False
         self._is_killing = False
         self._is_tick_planned = False
         self.broken: BrokenCrewError | None = None
@@ -98,6 +97,8 @@ class Dispatcher:
         self._is_started = self._is_running = self._is_ended = False  # the thread
         self._reader_idents: set[int] = set()
         self._announcer = Announcer(name)
+        self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, self._announcer)
+        self._subtasks = Subtasks(self, self.canceller, self._task_ids)
         self.is_lent_a_thread = False
 
     # ------------------------------------------------------------------ for users' threads
@@ -114,11 +115,23 @@ class Dispatcher:
             flags=options.task_flags,
         )  # fmt: skip
         future._task = task
-        if self._is_closing:
+        self._put(task)
+
+    def submit_chunk(self, chunk: Chunk, key: Any, count: int, size: int, priority: int, flags: int) -> None:
+        """Take several items of a map(), of so many bytes; raises as submit() does."""
+        self._put(
+            Task(
+                next(self._task_ids), key, (), chunk, priority=priority, flags=flags, items=count,
+                payload_bytes=size,
+            )
+        )  # fmt: skip
+
+    def _put(self, task: Task) -> None:
+        if self.is_closing:
             self.check_open()
         if not self._is_running:
             self._start()  # before the task is anywhere: it may fail
-        if self._max_pending is None or self._is_ours():  # a callback must not wait for the thread that makes room
+        if self.max_pending is None or self._is_ours():  # a callback must not wait for the thread that makes room
             self._inbox.put(task)
         else:
             self._inbox.put_when(self._has_room, task)
@@ -128,9 +141,9 @@ class Dispatcher:
 
     def _has_room(self) -> bool:
         self.check_open()
-        return self._scheduler.tasks_open + len(self._inbox.tasks) < self._max_pending  # type: ignore[operator]
+        return self._scheduler.tasks_open + len(self._inbox.tasks) < self.max_pending  # type: ignore[operator]
 
-    def _is_interrupting(self) -> bool:
+    def is_interrupting(self) -> bool:
         """Answer whether the caller is a signal handler or finaliser that has interrupted the holder of the lock."""
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]
 
@@ -141,7 +154,7 @@ class Dispatcher:
 
     def shutdown(self, cancel_futures: bool = False) -> None:
         """Take no more tasks; finish those that are here, or cancel the queued ones, then let the workers go."""
-        self._is_closing = True
+        self.is_closing = True
         is_done = threading.Lock()
         is_done.acquire()
         self.mailbox.put(self._begin_end, cancel_futures, is_done)
@@ -159,8 +172,8 @@ class Dispatcher:
         return self._thread.wait_over(timeout) if self._may_wait() else self._thread.is_over
 
     def _may_wait(self) -> bool:
-        """Answer whether the dispatcher's thread runs, and does not wait for the caller: see _is_interrupting()."""
-        return self._is_running and not self._is_ours() and not self._is_interrupting()
+        """Answer whether the dispatcher's thread runs, and does not wait for the caller: see is_interrupting()."""
+        return self._is_running and not self._is_ours() and not self.is_interrupting()
 
     def join_lending_this_thread(self) -> None:
         """Wait like join(), and read from workers meanwhile if no thread can be started any more.
@@ -188,7 +201,7 @@ class Dispatcher:
         """Raise what submit() would raise, if it would."""
         if self.broken is not None:
             raise BrokenCrewError(str(self.broken)) from self.broken.__cause__
-        if self._is_closing:
+        if self.is_closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def start_workers(self) -> None:
@@ -196,53 +209,12 @@ class Dispatcher:
         if self._scaler.floor() > 0:
             self._start()
 
-    def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> None:
-        """Cancel the future if its task is queued; `is_running_included`: also at a worker, and end its run."""
-        if future._task is None:
-            return
-        if self._is_interrupting():
-            self.mailbox.put(self._cancel_late, future, is_running_included)
-            return
-        try:
-            self._cancel(future, is_running_included, None)
-        except BaseException:  # a Ctrl-C: what was begun is finished by a thread without signals
-            self.mailbox.put(self._cancel_late, future, is_running_included)
-            raise
-
-    def _cancel(self, future: CrewFuture[Any], is_running_included: bool, callbacks: CallbackThread | None) -> None:
-        task: Task = future._task
-        with self._lock:
-            if task.is_dropped:
-                return
-            if is_running_included and task.worker is not None:  # its record says where and since when it ran
-                connection = self._connections[task.worker.name]
-                future._worker, future._times = connection.facts, run_times(connection)
-            if not (self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)):
-                return
-        self._after_drop(future, callbacks)
-
-    def _after_drop(self, future: CrewFuture[Any], callbacks: CallbackThread | None) -> None:
-        """Do what follows from dropping a task; may be done again."""
-        future._task.handle = None
-        if future._task.state is STOPPING:
-            self.mailbox.put(self._stop_running, future._task)
-        elif self._is_closing:
-            self.mailbox.put(self._nothing)
-        self._inbox.wake_waiting()
-        future._finish_cancelled(callbacks)
-
-    def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
-        """Cancel, or finish a cancelling that was interrupted; in the dispatcher's thread."""
-        self._cancel(future, is_running_included, self._announcer.callbacks)
-        if future._task.is_dropped:
-            self._after_drop(future, self._announcer.callbacks)
-
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
 
     def send(self, worker: Worker, tasks: list[Task]) -> None:
         """Queue a frame for the worker."""
         connection = self._connections[worker.name]
-        connection.put_tasks(worker.ordinal - len(tasks) + 1, tasks)
+        connection.put_tasks(tasks[0].ordinal, tasks)
         for task in tasks:
             task.handle._sent()
         self._effects.append((connection.pump, ()))
@@ -256,7 +228,7 @@ class Dispatcher:
 
     def recall(self, worker: Worker) -> None:
         """Take back through the cell, after the lock is free."""
-        self._effects.append((self._recall_now, (self._connections[worker.name],)))
+        self._effects.append((self.recall_now, (self._connections[worker.name],)))
 
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         """Resolve the futures after the lock is free."""
@@ -265,6 +237,10 @@ class Dispatcher:
     def crash(self, task: Task, worker: Worker) -> None:
         """Fail the future of a task whose worker died."""
         self._effects.append((self._announcer.lost, (task, self._connections[worker.name])))
+
+    def cut(self, task: Task, number: int) -> Task:  # noqa: ARG002  the scheduler says who has how many
+        """Make a task of a part of a task's items; they have the payload in common."""
+        return Task(next(self._task_ids), task.key, (), task.handle, priority=task.priority, flags=task.flags)
 
     def unsend(self, task: Task) -> None:
         """Make the future pending again."""
@@ -287,10 +263,9 @@ class Dispatcher:
             if not inbox.tasks:
                 break
         inbox.wake_waiting()
-        effects = self._effects
-        if not effects:
+        if not self._effects:
             return []  # never the list itself: another thread may fill it while the caller still looks at it
-        self._effects = []
+        effects, self._effects = self._effects, []
         return effects
 
     def _take_submitted(self) -> None:
@@ -299,7 +274,9 @@ class Dispatcher:
         if self.broken is not None or self._is_killing:
             self._effects.append((self._refuse, (tasks,)))
             return
-        self._scheduler.submit(tasks, time.monotonic())
+        now = time.monotonic()
+        self._scheduler.submit(tasks, now)
+        self._recruiter.note_demand(now)
         if self._must_tick_earlier() or self._is_short_of_workers():
             self._poke()
 
@@ -322,7 +299,8 @@ class Dispatcher:
         self._act(effects)
         return result
 
-    def _recall_now(self, connection: Connection) -> None:
+    def recall_now(self, connection: Connection) -> None:
+        """Take back what the worker has not started, and deliver what it has finished."""
         # In this order: what had finished before the withdrawal is certainly in the outbox that is read after it. All
         # that was ever sent is withdrawn: another recall may have come between, and more been sent after it.
         with self._lock:
@@ -334,15 +312,6 @@ class Dispatcher:
             self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
             effects = self._settle()
         self._act(effects)
-
-    def _stop_running(self, task: Task) -> None:
-        """Take back a task that nobody wants any more if it has not started, else end its run."""
-        with self._lock:
-            connection = None if task.worker is None else self._connections.get(task.worker.name)
-        if connection is not None:
-            self._recall_now(connection)
-            if task.state is STOPPING:
-                self._workforce.stop(connection, task.ordinal)
 
     # ------------------------------------------------------------------ the readers' threads
 
@@ -380,7 +349,7 @@ class Dispatcher:
             if self._scaler.failures:
                 self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
             self._scheduler.outcomes(connection.worker, outcomes, now)
-            if self._must_tick_earlier() or self._is_closing:
+            if self._must_tick_earlier() or self.is_closing:
                 self._poke()
             effects = self._settle()
         self._act(effects)
@@ -404,13 +373,14 @@ class Dispatcher:
 
     def _let_retire(self, connection: Connection, ordinal: int) -> None:
         self._recruiter.decisions.append(
-            f"worker {connection.worker.name} is replaced: max_worker_memory or max_task_memory was met"
+            f"worker {connection.worker.name} is replaced: max_worker_memory or max_task_memory was met, or an import "
+            "interrupted"
         )
         self._scheduler.retired(connection.worker, ordinal, time.monotonic())
         self._poke()
 
     def _let_leave(self, connection: Connection) -> None:
-        if self._scaler.may_leave(ready=self._scheduler.workers_ready):
+        if self._recruiter.may_leave(time.monotonic()):
             self._scheduler.leave_requested(connection.worker)
 
     def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
@@ -429,6 +399,7 @@ class Dispatcher:
     # ------------------------------------------------------------------ the dispatcher's thread
 
     def _start(self) -> None:
+        pools.check_not_importing()
         with self._lock:
             if self._is_started:
                 return
@@ -487,7 +458,7 @@ class Dispatcher:
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
             self._scheduler.tick(now)
-            is_idle_end = self._is_closing and not self._scheduler.tasks_open
+            is_idle_end = self.is_closing and not self._scheduler.tasks_open
             for worker in self._workforce.watch(now, is_idle_end=is_idle_end, spare=self._scheduler.workers_spare):
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
@@ -521,7 +492,7 @@ class Dispatcher:
         return self.broken is None and self._recruiter.is_short()
 
     def _decide_launches(self, now: float) -> int:
-        if self.broken is not None or self._is_killing or (self._is_closing and not self._scheduler.tasks_open):
+        if self.broken is not None or self._is_killing or (self.is_closing and not self._scheduler.tasks_open):
             return 0
         if self.is_lent_a_thread and any(connection.reader is None for connection in self._connections.values()):
             return 0  # the lent thread takes one worker after the other
@@ -563,7 +534,7 @@ class Dispatcher:
 
     def launch_failed(self, text: str, launched_at: float) -> None:
         """Count it; wait before the next try, or give the pool up."""
-        if (self._is_closing and not self._scheduler.tasks_open) or self._is_killing or self.broken is not None:
+        if (self.is_closing and not self._scheduler.tasks_open) or self._is_killing or self.broken is not None:
             return
         with self._lock:
             row = self._recruiter.launch_failed(launched_at, time.monotonic())
@@ -575,7 +546,7 @@ class Dispatcher:
 
     def _is_over(self) -> bool:
         with self._lock:
-            return self._is_closing and not (self._connections or self._scheduler.tasks_open or self._inbox.tasks)
+            return self.is_closing and not (self._connections or self._scheduler.tasks_open or self._inbox.tasks)
 
     def _break(self, error: BrokenCrewError, cause: BaseException | None = None) -> None:
         """Fail every future with the error: the pool cannot go on."""
@@ -583,7 +554,7 @@ class Dispatcher:
         with self._lock:
             if self.broken is None:
                 self.broken = error
-            self._is_closing = self._is_killing = True
+            self.is_closing = self._is_killing = True
             tasks = self._scheduler.abandon()
             self._effects = [effect for effect in self._effects if effect[0] != self._announcer.lost]
         self._announcer.dropped(tasks, self.broken)

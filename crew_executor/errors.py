@@ -1,13 +1,15 @@
 """Every exception that crew_executor raises, split by whose fault it is.
 
-A leaf module: it imports nothing of ours. Each message says who failed, in what state, and what to do.
-All of them survive pickling with their attributes.
+Each message says who failed, in what state, and what to do. All of them survive pickling with their attributes. Those
+that ProcessPoolExecutor's users expect are in broken.py, and imported when they are first asked for.
 """
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .broken import BrokenCrewError, WorkerCrashError
 
 __all__ = [
     "BrokenCrewError",
@@ -35,49 +37,6 @@ def _rebuild(cls: type[CrewError], args: tuple[Any, ...], attributes: dict[str, 
     return error
 
 
-class WorkerCrashError(CrewError, BrokenProcessPool):
-    """One task's worker process died while it ran the task; the pool goes on.
-
-    A BrokenProcessPool, so that handlers written for ProcessPoolExecutor still catch it.
-
-    Attributes:
-        task: the name of the task.
-        worker: the name of the worker that died.
-        pid: its process id, or None when it never told.
-        host: the name of the machine it ran on.
-        exitcode: as in multiprocessing: the exit status, or minus the signal number, or None when unknown.
-        signal: the name of the signal that killed it ("SIGKILL"), or None.
-        stderr: the last lines that the worker wrote through sys.stderr or faulthandler.
-        max_rss: the most memory the worker had in its life, in bytes; 0 when unknown.
-        verdict: what its launcher knows beside that: "by the kernel for memory ...", or "".
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        task: str = "",
-        worker: str = "",
-        pid: int | None = None,
-        host: str = "",
-        exitcode: int | None = None,
-        signal: str | None = None,
-        stderr: str = "",
-        max_rss: int = 0,
-        verdict: str = "",
-    ) -> None:
-        super().__init__(message)
-        self.task = task
-        self.worker = worker
-        self.pid = pid
-        self.host = host
-        self.exitcode = exitcode
-        self.signal = signal
-        self.stderr = stderr
-        self.max_rss = max_rss
-        self.verdict = verdict
-
-
 class TaskTimeoutError(CrewError, TimeoutError):
     """The task ran longer than options(timeout=...) allows and was ended.
 
@@ -102,13 +61,17 @@ class RemoteTaskError(CrewError):
         self.traceback_text = traceback_text
 
 
-class BrokenCrewError(CrewError, BrokenProcessPool):
-    """The pool itself cannot go on: an initializer failed, or workers never start. `__cause__` says why."""
-
-
 class LaunchError(CrewError):
     """A launcher could not bring a worker up; the text holds the command, the exit code and the tail of its output."""
 
 
 class ProtocolError(CrewError):
     """The peer of a link broke the rules of the wire; the link is closed and its worker counts as lost."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import broken  # late: see there
+
+    return getattr(broken, name)

@@ -9,15 +9,17 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import inheritance, namespace, pools
+from .chunks import MapRun
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
+from .log import logger
 from .options import TaskOptions
 from .stats import Stats
 from .submitter import TaskSubmitter, called, pickling_error
@@ -79,6 +81,12 @@ class CrewExecutor(TaskSubmitter):
         max_pending: int | None = None,
         name: str | None = None,
     ) -> None:
+        place = pools.birthplace()
+        front = pools.front_for(place)
+        if front is not None:
+            # This process is one of its workers, and has imported the module that made the executor in the client.
+            self.__class__, self.__dict__ = type(front), vars(front)
+            return
         self._max_workers = usable_cpus() if max_workers is None else max_workers
         if self._max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -93,15 +101,21 @@ class CrewExecutor(TaskSubmitter):
         self._surroundings = Surroundings()
         self._pid = os.getpid()
         _check_not_forked()
+        _fill_standard_descriptors()
         self._launcher.prepare()
-        rules = ScalingRules(self._max_workers, min_workers, scaling, self._launcher.max_failed_launches)
+        if idle_timeout is None:
+            idle_timeout = self._launcher.idle_timeout
+        failures_max = self._launcher.max_failed_launches
+        rules = ScalingRules(self._max_workers, min_workers, scaling, failures_max, idle_timeout)
+        run_id = int.from_bytes(os.urandom(8), "little")
+        origin = pools.Origin(run_id, self._name, self._max_workers, place)
         self._dispatcher = _make_dispatcher(
-            self._name, self._launcher, rules,
-            idle_timeout=self._launcher.idle_timeout if idle_timeout is None else idle_timeout,
+            self._name, run_id, self._launcher, rules,
+            idle_timeout=idle_timeout,
             tasks_max=max_tasks_per_child, max_pending=max_pending, environment=_thread_limits(self._max_workers),
-            initializer=inheritance.dumps((initializer, tuple(initargs))),
+            initializer=inheritance.dumps((origin, initializer, tuple(initargs))),
         )  # fmt: skip
-        pools.add(self._dispatcher.run_id, self)
+        pools.add(run_id, self)
         # A forgotten executor finishes its work, then its workers leave. The callback must not refer to the executor.
         weakref.finalize(self, self._dispatcher.shutdown).atexit = False
         self._dispatcher.start_workers()
@@ -135,8 +149,17 @@ class CrewExecutor(TaskSubmitter):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Shut down and wait; after a KeyboardInterrupt or SystemExit, end what runs instead of waiting for it."""
-        if exc_type is not None and not issubclass(exc_type, Exception) and not self._is_a_parents():
+        """Shut down and wait; on the way out of the program, by Ctrl-C or sys.exit(), end what runs instead."""
+        # A generator that is closed with the block in it is no such way.
+        is_leaving = exc_type is not None and not issubclass(exc_type, (Exception, GeneratorExit))
+        if exc_type is not None and is_leaving and not self._is_a_parents():
+            stats = self.stats()
+            if issubclass(exc_type, SystemExit) and stats.running + stats.queued:  # the others do not come unawares
+                logger.warning(
+                    "the with block of executor %s is left by SystemExit: %d running tasks are ended and %d queued "
+                    "ones cancelled; to wait for them, call shutdown() before",
+                    self._name, stats.running, stats.queued,
+                )  # fmt: skip
             self.kill_workers()
             self._dispatcher.join()
         else:
@@ -165,6 +188,30 @@ class CrewExecutor(TaskSubmitter):
     def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
         return self._submit(self._options, fn, args, kwargs)
 
+    def _map_chunks(
+        self, fn: Callable[..., T], items: Iterator[tuple[Any, ...]], deadline: float | None, buffersize: int | None
+    ) -> Iterator[T] | None:
+        run = self._make_map(self._options, fn, items, deadline, buffersize)
+        if run is None:
+            return None
+        run.submit()
+        return run.results()
+
+    def _make_map(
+        self, options: TaskOptions, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], deadline: float | None,
+        buffersize: int | None,
+    ) -> MapRun | None:  # fmt: skip
+        """Return a map() whose items travel together, or None if each must be a task of its own."""
+        dispatcher = self._dispatcher
+        if self._is_submit_replaced() or dispatcher.max_pending is not None:
+            return None
+        self._check_submit()
+        return MapRun(
+            dispatcher.submit_chunk, dispatcher.canceller.drop_map, fn, items, attach=self._surroundings.attach,
+            name=options.name, priority=options.priority or 0, deadline=deadline, buffersize=buffersize,
+            is_ordered=options.is_ordered,
+        )  # fmt: skip
+
     def _pool(self) -> CrewExecutor:
         return self
 
@@ -182,6 +229,11 @@ class CrewExecutor(TaskSubmitter):
                 "NNG cannot be used: start this process with the spawn or forkserver method to make an executor here"
             )
 
+    def _check_submit(self) -> None:
+        if _is_interpreter_ending:
+            raise RuntimeError(_INTERPRETER_SHUTDOWN)
+        self._check_process()
+
     def _submit(
         self,
         options: TaskOptions,
@@ -194,10 +246,8 @@ class CrewExecutor(TaskSubmitter):
     ) -> CrewFuture[T]:
         """Submit a call. `call` is the user's function where fn is one of ours that calls it; `reduce` as pickle's."""
         call = called(fn, args) if call is None else call
-        if _is_interpreter_ending:
-            raise RuntimeError(_INTERPRETER_SHUTDOWN)
-        self._check_process()
-        future: CrewFuture[T] = CrewFuture(call, time.time(), self._dispatcher.cancel)
+        self._check_submit()
+        future: CrewFuture[T] = CrewFuture(call, time.time(), self._dispatcher.canceller.cancel)
         if options.name is not None:
             future._name = options.name
         if options.cancel_running:
@@ -305,6 +355,19 @@ def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:
     return dispatcher
 
 
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null where the program has closed 0, 1 or 2, or was started without.
+
+    The next descriptor opened would get that number, and be a link of ours: what anything prints goes into it, and a
+    child process has it as its stdout, so that its end is never seen.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+
+
 def _end_of_interpreter() -> None:
     """Finish what was submitted, then end every worker and the supervisor.
 
@@ -314,7 +377,8 @@ def _end_of_interpreter() -> None:
     global _is_interpreter_ending
     _is_interpreter_ending = True
     dispatchers = list(_dispatchers)
-    is_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    # In a shell that is what ended some earlier line, not the program.
+    is_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     try:
         for dispatcher in dispatchers:
             if is_interrupted:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from . import serialize, tracebacks
 from .condition import FutureCondition, may_hold
 from .core.messages import Outcome, OutcomeFlag
-from .errors import TaskTimeoutError, WorkerCrashError
+from .errors import TaskTimeoutError
 from .log import logger
 from .notes import add_note
 
@@ -328,7 +328,7 @@ class CrewFuture(Future[T]):
         """Keep what travels between the result and the report; return the outcome without it."""
         first, *rest = outcome.parts
         if outcome.flags & OutcomeFlag.WARNINGS:
-            self._warnings += _show_warnings(rest.pop(0))
+            self._warnings += show_warnings(rest.pop(0))
         if outcome.flags & OutcomeFlag.OUTPUT:
             self._output = rest.pop(0).decode(errors="replace")
         return outcome._replace(parts=(first, *rest), flags=outcome.flags & ~_EXTRAS)
@@ -369,7 +369,7 @@ class CrewFuture(Future[T]):
     def _show_attempts_warnings(self) -> None:
         for how in self._failed_attempts:
             if isinstance(how, Outcome) and how.flags & OutcomeFlag.WARNINGS:
-                self._warnings += _show_warnings(how.parts[1])
+                self._warnings += show_warnings(how.parts[1])
 
     def _finish_lost(
         self,
@@ -466,7 +466,7 @@ class CrewFuture(Future[T]):
                 error, frames = failure, failure.__traceback__
                 add_note(error, f"raised while unpickling the result of {command_of(self._fn)} in the client")
         # No call in between: a handler that raises finds the future open or not.
-        self._result, self._exception, self._frames, self._times = result, error, frames, outcome[4:]
+        self._result, self._exception, self._frames, self._times = result, error, frames, outcome[4:8]
         self._is_open = True
 
     def _note_attempts(self, error: BaseException) -> None:
@@ -491,6 +491,8 @@ class CrewFuture(Future[T]):
 def _status(error: BaseException | None) -> str:
     if error is None:
         return "success"
+    from .broken import WorkerCrashError  # late: see there
+
     if isinstance(error, WorkerCrashError):
         return "crash"
     return "timeout" if isinstance(error, TaskTimeoutError) else "error"
@@ -503,7 +505,7 @@ def command_of(fn: Any) -> str:
     return f"{getattr(fn, '__module__', None) or 'builtins'}.{name or type(fn).__qualname__}"
 
 
-def _show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
+def show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
     """Show a task's warnings through this process's filters and return them. Never raises."""
     shown = []
     for entry in json.loads(part):

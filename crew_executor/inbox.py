@@ -82,8 +82,8 @@ class Inbox:
             self._waiting.popleft().release()
 
     def count(self) -> int:
-        """Return how many tasks wait here and are not cancelled."""
-        return sum(task.state is NEW for task in list(self.tasks))
+        """Return how many tasks wait here and are not cancelled, each item of a map() by itself."""
+        return sum(task.items for task in list(self.tasks) if task.state is NEW)
 
     def take(self) -> list[Task]:
         """Remove the tasks and return them. Several threads may do so."""

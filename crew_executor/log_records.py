@@ -7,10 +7,9 @@ Must not decide where a record goes: that is the business of the client's handle
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
-
-from .log import logger
 
 TEXT_MAX = 100_000
 """Characters of a message, or of any other text of a record."""
@@ -67,10 +66,13 @@ def show_record(fields: dict[str, Any], worker: str, task: str | None) -> None:
         worker: the worker's name; also the record's processName.
         task: the name of the task that logged, or None: an initializer, or a thread between tasks.
     """
+    record = logging.makeLogRecord({"name": "crew_executor", "levelno": logging.ERROR})
     try:
         record = logging.makeLogRecord(fields | {"processName": worker, "worker": worker, "task": task})
         here = logging.getLogger(record.name)
         if here.isEnabledFor(record.levelno):
             here.handle(record)
-    except Exception:  # a filter of the user's, a broken record: the reader of a worker must live
-        logger.exception("a log record of worker %s could not be shown", worker)
+    except Exception:  # a handler or filter of the user's, a broken record: the reader of a worker must live
+        # Not by a logger: it would come to the same handler.
+        with contextlib.suppress(Exception):
+            logging.Handler().handleError(record)

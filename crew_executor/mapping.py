@@ -1,4 +1,4 @@
-"""map(): cut the items into tasks, and give the results back in order. Runs in the client; run_chunk() in workers."""
+"""map(): cut the items into tasks, and give the results back. Runs in the client; run_chunk() in workers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FuturesTimeoutError
 from typing import Any, TypeVar
 
 from . import tracebacks
+from .callbacks import quick
+from .condition import FutureCondition, may_hold
 
 T = TypeVar("T")
 
-DEFAULT_CHUNKSIZE = 1
+may_hold(__file__)
+
+
+class _DefaultChunksize(int):
+    """1, but to be told from a 1 that the user has given: then each item is a task."""
+
+
+DEFAULT_CHUNKSIZE = _DefaultChunksize(1)
 
 
 def check_map_arguments(chunksize: int, buffersize: int | None) -> None:
@@ -27,24 +37,26 @@ def check_map_arguments(chunksize: int, buffersize: int | None) -> None:
         raise ValueError("chunksize must be >= 1.")
 
 
-def map_in_order(
+def map_by_submit(
     submit: Callable[..., Future[Any]],
     fn: Callable[..., T],
-    iterables: Sequence[Iterable[Any]],
+    items: Iterator[tuple[Any, ...]],
     *,
-    timeout: float | None,
+    deadline: float | None,
     chunksize: int,
     buffersize: int | None,
+    is_ordered: bool = True,
 ) -> Iterator[T]:
     """Submit the items now (with a buffersize: the first of them) and return an iterator over the results.
 
     Args:
         submit: called as submit(fn, *item) for single items, as submit(run_chunk, fn, items) for chunks. The public
             method, as in the standard library: subclasses replace it, and tqdm does so on the instance, to count.
-        fn, iterables, timeout, chunksize, buffersize: as in CrewExecutor.map().
+        items: tuples of arguments.
+        deadline: monotonic seconds until which results may be waited for, or None.
+        fn, chunksize, buffersize: as in CrewExecutor.map().
+        is_ordered: whether the results come in the order of the items, or as they are ready.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    items = zip(*iterables, strict=False)
     if chunksize == 1:
         futures: Iterator[Future[Any]] = (submit(fn, *item) for item in items)
         unpack: Callable[[Any], Iterable[T]] = _single
@@ -53,17 +65,83 @@ def map_in_order(
         futures = (submit(run_chunk, fn, chunk) for chunk in chunks)
         unpack = _open_chunk
         buffersize = None if buffersize is None else -(-buffersize // chunksize)
-    waiting: deque[Future[Any]] = deque()
+    waiting: _Waiting = _InOrder() if is_ordered else _AsTheyCome()
     try:
         waiting.extend(itertools.islice(futures, buffersize))
     except BaseException:  # of an iterable, or a Ctrl-C: nobody will ask for the results
-        _cancel(waiting)
+        waiting.cancel()
         raise
     return _results(waiting, futures, unpack, deadline)
 
 
+class _InOrder:
+    """The futures of a map(), of which the first is waited for."""
+
+    def __init__(self) -> None:
+        self._futures: deque[Future[Any]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    def extend(self, futures: Iterable[Future[Any]]) -> None:
+        self._futures.extend(futures)
+
+    def take(self, deadline: float | None) -> list[Any]:
+        """Return the first result as the only item of a list, so that whoever pops it has the only reference."""
+        box = [self._futures[0].result(None if deadline is None else deadline - time.monotonic())]
+        self._futures.popleft()
+        return box
+
+    def cancel(self) -> None:
+        # The last one first: if a running task is cancelled, its worker must not find the next one still queued.
+        while self._futures:
+            self._futures.pop().cancel()
+
+
+class _AsTheyCome:
+    """The futures of a map(), of which any is waited for."""
+
+    def __init__(self) -> None:
+        self._open: dict[Future[Any], None] = {}
+        self._done: deque[Future[Any]] = deque()
+        self._changed = FutureCondition()  # a Ctrl-C in the consumer must not leave it locked: readers come here
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def extend(self, futures: Iterable[Future[Any]]) -> None:
+        for future in futures:
+            self._open[future] = None
+            future.add_done_callback(self._add_done)
+
+    @quick
+    def _add_done(self, future: Future[Any]) -> None:
+        with self._changed:
+            self._done.append(future)
+            self._changed.notify()
+
+    def take(self, deadline: float | None) -> list[Any]:
+        """Return the result of one that is done."""
+        with self._changed:
+            while not self._done:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise FuturesTimeoutError
+                self._changed.wait(left)
+            future = self._done.popleft()
+        del self._open[future]
+        return [future.result()]
+
+    def cancel(self) -> None:
+        while self._open:  # as above
+            self._open.popitem()[0].cancel()
+
+
+_Waiting = _InOrder | _AsTheyCome
+
+
 def _results(
-    waiting: deque[Future[Any]],
+    waiting: _Waiting,
     more: Iterator[Future[Any]],
     unpack: Callable[[Any], Iterable[T]],
     deadline: float | None,
@@ -71,24 +149,11 @@ def _results(
     try:
         while waiting:
             # No name here may hold a result while it is yielded: it lives as long as the consumer wants.
-            results = unpack(_take_first_result(waiting, deadline))
+            results = unpack(waiting.take(deadline))
             waiting.extend(itertools.islice(more, 1))
             yield from results
     finally:
-        _cancel(waiting)
-
-
-def _cancel(futures: deque[Future[Any]]) -> None:
-    # The last one first: if a running task is cancelled, its worker must not find the next one still queued.
-    while futures:
-        futures.pop().cancel()
-
-
-def _take_first_result(waiting: deque[Future[Any]], deadline: float | None) -> list[Any]:
-    """Return the first result as the only item of a list, so that whoever pops it has the only reference."""
-    box = [waiting[0].result(None if deadline is None else deadline - time.monotonic())]
-    waiting.popleft()
-    return box
+        waiting.cancel()
 
 
 def _single(box: list[T]) -> Iterator[T]:

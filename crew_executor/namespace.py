@@ -20,18 +20,22 @@ import contextlib
 import functools
 import importlib
 import pickle
+import struct
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from . import serialize
+from . import process_local, serialize
 from .log import logger
 from .notes import add_note
 
 LARGE_BYTES = 1_000_000
 """A pickled global above this is mentioned once in the log: it travels with every call that uses it."""
+
+CONSTANTS_MAX = 1000
+"""Functions whose tables a worker remembers."""
 
 _CLASS, _FUNCTION, _OTHER, _CALL = range(4)
 _CACHED = type(functools.lru_cache(maxsize=1)(lambda: None))
@@ -53,6 +57,12 @@ def dumps_call(value: Any, reduce: Reducer | None = None, *, is_relayed: bool = 
     Raises:
         whatever pickle or cloudpickle raised.
     """
+    if reduce is None and not is_relayed and type(value) is tuple and len(value) == 3:
+        function, args, kwargs = value
+        if type(function) is FunctionType and (constant := _constant_of(function)) is not None:
+            arguments = serialize.dumps_by_name((args, kwargs))
+            if arguments is not None:
+                return constant.join(arguments)
     data = serialize.dumps_by_name(value, reduce)
     return _Table(reduce, is_relayed).dumps(value) if data is None else data
 
@@ -99,6 +109,19 @@ class _Table:
         self._entries.sort(key=_order)
         return pickle.dumps(_Envelope(self._entries, data), serialize.PROTOCOL)
 
+    def dumps_constant(self, function: FunctionType) -> _Constant | None:
+        """Return a global function with its table, if that is the same as long as the same objects are in it."""
+        place = _place_of(function)
+        if place is None or "." in place[1]:
+            return None
+        self._add_root(place)
+        while self._todo:
+            key = self._todo.pop()
+            if not _is_constant(self._values[key], key):
+                return None
+            self._enter(*key, self._values[key])
+        return _Constant(place, sorted(self._entries, key=_order), self._values)
+
     def _enter_as_received(self, key: _Key) -> None:
         """Add what the client has sent for a name, and what had come with it; nothing for what is only here."""
         received = _received.get(key)
@@ -132,6 +155,8 @@ class _Table:
                 return (importlib.import_module, (item.__name__,))
             elif isinstance(item, functools.cached_property):  # until Python 3.12 it has a lock
                 return (_make_cached_property, (item.func, item.attrname))
+            elif rank != _CALL and (own := process_local.reduction(item)) is not None:
+                return own
             return NotImplemented
 
         def adapt(item: Any, reduced: Any) -> Any:
@@ -319,6 +344,67 @@ def _look_for_large_closures(call: Any) -> None:
 _looked_at: set[_Key] = set()
 
 
+_CONSTANT_TYPES = (int, float, complex, bool, str, bytes, type(None))
+
+
+def _is_constant(value: Any, key: _Key) -> bool:
+    """Answer whether this global is the same as long as it is this object."""
+    if isinstance(value, FunctionType):
+        known = _known_functions.get(value)
+        return _place_of(value) == key and (known is None or known.is_of(value))
+    if isinstance(value, BuiltinFunctionType):
+        return isinstance(value.__self__, ModuleType)  # else it is a method of something
+    return type(value) in _CONSTANT_TYPES or (isinstance(value, ModuleType) and _is_importable(value))
+
+
+class _Constant:
+    """A function of a script that uses nothing but functions, modules, numbers and the like: what is sent for it.
+
+    Most functions are of this kind, and to look whether it is still so takes a tenth of pickling it again.
+    """
+
+    def __init__(self, place: _Key, table: list[_Entry], values: dict[_Key, Any]) -> None:
+        self._values = [(sys.modules[module].__dict__, name, value) for (module, name), value in values.items()]
+        functions = [value for value in values.values() if isinstance(value, FunctionType)]
+        self._functions = [(known, function) for function in functions if (known := _known_functions.get(function))]
+        self.is_usable = len(self._functions) == len(functions)
+        blob = pickle.dumps((place, table), serialize.PROTOCOL)
+        self._head = b"".join((_OPEN, _BYTES.pack(b"B", len(blob)), blob))
+
+    def is_current(self) -> bool:
+        """Answer whether all is as it was."""
+        for namespace, name, value in self._values:
+            if namespace.get(name) is not value:
+                return False
+        return all(known.is_of(function) for known, function in self._functions)
+
+    def join(self, arguments: bytes) -> bytes:
+        """Return the pickle of a call."""
+        return b"".join((self._head, _BYTES.pack(b"B", len(arguments)), arguments, _CLOSE))
+
+
+# The pickle of open_constant(blob, arguments), by hand: protocol, global, two bytes objects, tuple of two, call, end.
+_OPEN, _CLOSE = b"\x80\x05c" + __name__.encode() + b"\nopen_constant\n", b"\x86R."
+_BYTES = struct.Struct("<cI")
+_constants: weakref.WeakKeyDictionary[FunctionType, _Constant | None] = weakref.WeakKeyDictionary()
+
+
+def _constant_of(function: FunctionType) -> _Constant | None:
+    """Return what is sent for a function whatever its arguments are, or None if that is not so simple."""
+    if not serialize.is_module_by_value(function.__module__):
+        return None
+    constant = _constants.get(function)
+    if constant is None or not constant.is_current():
+        try:
+            constant = _Table(None, False).dumps_constant(function)
+        except Exception:
+            return None  # the ordinary way says what is wrong
+        if constant is not None and not constant.is_usable:
+            constant = None
+        _constants[function] = constant
+    return constant
+
+
 class _Envelope:
     """A call with its table; unpickled, it is the call."""
 
@@ -369,6 +455,12 @@ def load() -> None:
 
 
 def _open_call(table: list[_Entry], data: bytes) -> Any:
+    _fill(table)
+    return serialize.loads(data)
+
+
+def _fill(table: list[_Entry]) -> None:
+    """Put into the namespaces what the client has changed."""
     company: tuple[_Key, ...] | None = None
     for entry in table:
         _place, module, name, blob = entry
@@ -383,7 +475,24 @@ def _open_call(table: list[_Entry], data: bytes) -> Any:
         if company is None:
             company = tuple([(module, name) for _place, module, name, _blob in table])
         _received[module, name] = _Received(entry, company)
-    return serialize.loads(data)
+
+
+_opened: dict[bytes, tuple[_Key, list[tuple[_Key, _Received]]]] = {}  # what came for constant functions
+
+
+def open_constant(blob: bytes, arguments: bytes) -> Any:
+    """Open a call of a function whose table has been seen before, perhaps: see _Constant."""
+    opened = _opened.get(blob)
+    if opened is None or any(_received.get(key) is not received for key, received in opened[1]):
+        place, table = serialize.loads(blob)
+        _fill(table)
+        if len(_opened) >= CONSTANTS_MAX:
+            _opened.clear()
+        keys = [(module, name) for _place, module, name, _blob in table]
+        opened = _opened[blob] = (place, [(key, _received[key]) for key in keys])
+    module, name = opened[0]
+    args, kwargs = serialize.loads(arguments)
+    return namespace_of(module)[name], args, kwargs
 
 
 def _find(backward: str, name: str) -> Any:

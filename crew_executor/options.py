@@ -32,6 +32,7 @@ class TaskOptions:
         crash_retries: runs lost with their worker that are repeated; default 0.
         cancel_running: whether cancel() also ends a running task; default False.
         capture_output: whether what a task writes is kept on its record instead of being shown; default False.
+        ordered: whether map() gives its results in the order of the items; default True.
     """
 
     name: str | None = None
@@ -42,6 +43,7 @@ class TaskOptions:
     crash_retries: int | None = None
     cancel_running: bool | None = None
     capture_output: bool | None = None
+    ordered: bool | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -49,7 +51,8 @@ class TaskOptions:
         if self.priority is not None and not isinstance(self.priority, int):
             raise TypeError(f"priority must be an integer, not {type(self.priority).__name__}")
         _check_timeout(self.timeout)
-        for name, switch in (("cancel_running", self.cancel_running), ("capture_output", self.capture_output)):
+        for name in ("cancel_running", "capture_output", "ordered"):
+            switch = getattr(self, name)
             if switch is not None and not isinstance(switch, bool):
                 raise TypeError(f"{name} must be True or False, not {switch!r}")
         _check_retries("retries", self.retries)
@@ -67,6 +70,16 @@ class TaskOptions:
     def has_limits(self) -> bool:
         """Whether a task of these options needs a budget."""
         return bool(self.timeout not in (None, math.inf) or self.retries or self.crash_retries)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether map() gives its results in the order of the items."""
+        return self.ordered is not False
+
+    @property
+    def allows_chunks(self) -> bool:
+        """Whether several items of a map() may be one task: each has none of the options that a task can have."""
+        return not (self.has_limits or self.capture_output or self.cancel_running)
 
     @cached_property
     def retry_part(self) -> bytes | None:

@@ -41,6 +41,14 @@ class Recruiter:
         workers = len(self._connections)
         return self.has_room() and (self._scheduler.tasks_open > workers or workers < self.scaler.floor())
 
+    def note_demand(self, now: float) -> None:
+        """Remember how many tasks there are, now that some have come."""
+        self.scaler.note_demand(self._scheduler.tasks_open, now)
+
+    def may_leave(self, now: float) -> bool:
+        """Answer whether a worker may leave for being idle."""
+        return self.scaler.may_leave(ready=self._scheduler.workers_ready, now=now)
+
     def launches(self, now: float) -> int:
         """Return how many workers to launch now."""
         census, scheduler = take_census(self._connections.values()), self._scheduler

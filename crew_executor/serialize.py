@@ -13,7 +13,7 @@ import copyreg
 import io
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 PROTOCOL = 5
@@ -50,6 +50,15 @@ def dumps_by_name(value: Any, reduce: Callable[[Any], Any] | None = None) -> byt
         return None
     is_named = is_by_value(data) and (watch is None or watch.has_seen_by_value)
     return None if is_named else data
+
+
+def dumps_each_by_name(values: Iterable[Any]) -> list[bytes] | None:
+    """Pickle each of several values by itself, or return None if dumps_by_name() would for any of them."""
+    try:
+        pickles = [pickle.dumps(value, PROTOCOL) for value in values]
+    except Exception:
+        return None
+    return None if is_by_value(b"".join(pickles)) else pickles
 
 
 class _Watch:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from .futures import CrewFuture
-from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_in_order, run_chunk
+from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_by_submit, run_chunk
 from .notes import add_note
 from .options import ExceptionClasses, TaskOptions
 from .stats import Stats
 
 if TYPE_CHECKING:
+    from .chunks import MapRun
     from .view import ExecutorView
 
 P = ParamSpec("P")
@@ -29,6 +31,12 @@ class Pool(Protocol):
         self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> CrewFuture[T]:
         """Submit a call."""
+
+    def _make_map(
+        self, options: TaskOptions, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], deadline: float | None,
+        buffersize: int | None,
+    ) -> MapRun | None:  # fmt: skip
+        """Return a map() whose items travel together, or None if each must be a task of its own."""
 
     def stats(self) -> Stats:
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
@@ -70,13 +78,14 @@ class TaskSubmitter(Executor):
         chunksize: int = DEFAULT_CHUNKSIZE,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """Return an iterator over fn applied to the items of the iterables, in their order.
+        """Return an iterator over fn applied to the items of the iterables; see options(ordered=...) for their order.
 
         Args:
             fn: called with one item of each iterable.
             iterables: ends with the shortest.
             timeout: seconds from this call after which the iterator raises TimeoutError, None for ever.
-            chunksize: items that travel and run as one task.
+            chunksize: items that travel and run as one task, up to the first that fails. Default: each is a task of
+                its own, and they travel together.
             buffersize: read at most so many items ahead of the consumer, rounded up to whole chunks; None reads all at
                 once.
 
@@ -85,8 +94,27 @@ class TaskSubmitter(Executor):
         """
         check_map_arguments(chunksize, buffersize)
         if self._options.has_limits:
-            chunksize = DEFAULT_CHUNKSIZE  # the limits are those of each item, and a chunk is one task
-        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+            chunksize = 1  # the limits are those of each item, and a chunk is one task
+        deadline = None if timeout is None else time.monotonic() + timeout
+        items = zip(*iterables, strict=False)
+        if chunksize is DEFAULT_CHUNKSIZE and self._options.allows_chunks and not self._is_submit_replaced():
+            results = self._map_chunks(fn, items, deadline, buffersize)
+            if results is not None:
+                return results
+        return map_by_submit(
+            self.submit, fn, items, deadline=deadline, chunksize=chunksize, buffersize=buffersize,
+            is_ordered=self._options.is_ordered,
+        )  # fmt: skip
+
+    def _is_submit_replaced(self) -> bool:
+        """Answer whether each item must be seen by submit(), since a program has put something in its place."""
+        return type(self).submit is not TaskSubmitter.submit or "submit" in self.__dict__
+
+    @abstractmethod
+    def _map_chunks(
+        self, fn: Callable[..., T], items: Iterator[tuple[Any, ...]], deadline: float | None, buffersize: int | None
+    ) -> Iterator[T] | None:
+        """Submit several items as one task; None: this pool does not."""
 
     def options(
         self,
@@ -99,6 +127,7 @@ class TaskSubmitter(Executor):
         crash_retries: int | None = None,
         cancel_running: bool | None = None,
         capture_output: bool | None = None,
+        ordered: bool | None = None,
     ) -> ExecutorView:
         """Return a light view on this pool whose tasks have these options; None: as before.
 
@@ -117,6 +146,7 @@ class TaskSubmitter(Executor):
             cancel_running: cancel() of these tasks also ends a running one, as CrewFuture.kill() does. Default False.
             capture_output: what a task writes to stdout and stderr, with what its C code and child processes write,
                 is kept as `output` of its record, the last megabyte of it, instead of being shown. Default False.
+            ordered: map() gives its results in the order of the items; False: as they come. Default True.
 
         Raises:
             ValueError, TypeError: an option is out of range.
@@ -125,7 +155,7 @@ class TaskSubmitter(Executor):
 
         options = self._options.add(
             name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
-            crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output,
+            crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output, ordered=ordered,
         )  # fmt: skip
         return ExecutorView(self._pool(), options)
 

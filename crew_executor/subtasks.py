@@ -12,6 +12,7 @@ import threading
 from typing import Any, Protocol
 
 from . import tracebacks
+from .canceller import Canceller
 from .connection import Connection
 from .core.budget import Budget
 from .core.messages import Frame, Kind, Outcome, decode_control, encode_outcome
@@ -96,20 +97,19 @@ class Home(Protocol):
     def take_subtask(self, task: Task) -> None:
         """Schedule a task now."""
 
-    def cancel(self, future: Any, is_running_included: bool) -> None:
-        """Cancel the future's task."""
-
 
 class Subtasks:
     """Take what workers ask for on behalf of the tasks they run.
 
     Args:
         home: the dispatcher.
+        canceller: cancels a future's task.
         task_ids: its numbers for tasks.
     """
 
-    def __init__(self, home: Home, task_ids: itertools.count[int]) -> None:
+    def __init__(self, home: Home, canceller: Canceller, task_ids: itertools.count[int]) -> None:
         self._home = home
+        self._canceller = canceller
         self._task_ids = task_ids
 
     def serve(self, connection: Connection, frame: Frame) -> None:
@@ -146,7 +146,7 @@ class Subtasks:
     def _cancel(self, connection: Connection, number: int, is_running_included: bool) -> None:
         subtask = connection.subtasks.get(number)
         if subtask is not None:
-            self._home.cancel(subtask, is_running_included)
+            self._canceller.cancel(subtask, is_running_included)
         connection.answer({"number": number, "how": "asked"})
 
     def orphans(self, connection: Connection) -> list[Task]:

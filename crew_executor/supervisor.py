@@ -28,7 +28,7 @@ from .oom import OomCounter
 from .supervisor_wire import CELL_PLACE, recv_message, send_message
 from .warden import NEVER, Warden, signal_worker
 from .worker import process as worker_process
-from .worker.call import RSS_UNIT
+from .worker.memory import RSS_UNIT
 
 PARENT_POLL = 1.0
 """Seconds between looks at the parent, where the kernel cannot tell of its death."""

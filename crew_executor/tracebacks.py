@@ -41,11 +41,11 @@ def describe(error: BaseException, frames: TracebackType | None = None) -> dict[
     kind = type(error)
     try:
         text = str(error)
-    except Exception as broken:  # a user's __str__ may fail; then its failure is the text
+    except (Exception, SystemExit, GeneratorExit) as broken:  # a user's __str__ may fail; its failure is the text then
         text = f"<no text: str() raised {type(broken).__name__}>"
     try:
         lines = "".join(traceback.format_exception(kind, error, frames or error.__traceback__))
-    except Exception as broken:
+    except (Exception, SystemExit, GeneratorExit) as broken:
         lines = f"<no traceback: formatting raised {type(broken).__name__}>"
     return {
         "type_name": f"{kind.__module__}.{kind.__qualname__}",

@@ -8,16 +8,21 @@ Rules that NNG's own behaviour dictates (each measured; see docs/adr/0001):
    the parent inert in the child and unregisters pynng's exit hook there.
 2. Only the thread that waits for an aio frees it. Others close the stream or shut the socket; the waiter then returns.
 3. A blocked wait holds no interpreter lock, but Python's signal handlers run only after it returned.
-4. A read or write begun on a closed stream may never end: closing must not come between the look and the call.
+4. A write begun on a closed stream may never end: closing must not come between the look and the call.
+5. What has arrived is read from the socket itself (docs/adr/0017); closing the stream shuts that: the reader wakes.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.machinery
+import importlib.util
 import os
+import select
 import socket
 import struct
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -36,12 +41,11 @@ FRAME_BYTES_MAX = 1 << 40
 UNTRUSTED_BYTES_MAX = 4096
 """The longest frame accepted from a peer that has not proved who it is."""
 
-_TIMED_OUT = 5  # NNG_ETIMEDOUT of NNG 1.x
 _NEEDED = (
     "nng_aio_alloc", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
-    "nng_aio_set_iov", "nng_aio_set_timeout", "nng_aio_wait", "nng_init_set_parameter", "nng_stream_close",
+    "nng_aio_set_iov", "nng_aio_wait", "nng_init_set_parameter", "nng_stream_close",
     "nng_stream_free", "nng_stream_listener_accept", "nng_stream_listener_alloc", "nng_stream_listener_free",
-    "nng_stream_listener_listen", "nng_stream_listener_set_int", "nng_stream_recv", "nng_stream_send",
+    "nng_stream_listener_listen", "nng_stream_listener_set_int", "nng_stream_send",
 )  # fmt: skip
 
 
@@ -57,19 +61,16 @@ class _Nng:
     """pynng's cffi library, loaded and checked at first use."""
 
     def __init__(self) -> None:
-        import pynng  # late: it takes 70-100 ms, and importing crew_executor must be cheap
-        import pynng.nng as pynng_module
-
+        library = _load_library()
         # Typed as Any: cffi's names exist at run time only.
-        self.lib: Any = pynng.lib
-        self.ffi: Any = pynng.ffi
+        self.lib: Any = library.lib
+        self.ffi: Any = library.ffi
         missing = [name for name in _NEEDED if not hasattr(self.lib, name)]
         if missing:
             raise CrewError(
                 f"the installed pynng lacks {', '.join(missing)}: crew_executor needs pynng 0.9 or a later one that "
                 "keeps NNG's stream functions; try: pip install 'pynng>=0.9'"
             )
-        self.exit_hook = pynng_module._pynng_atexit
         # 12 threads on two cores by default; these suffice (2 is NNG's minimum of task threads).
         for name, count in (
             ("NNG_INIT_NUM_TASK_THREADS", 2),
@@ -84,8 +85,6 @@ class _Nng:
         if code == 0:
             return
         text = self.ffi.string(self.lib.nng_strerror(code)).decode()
-        if code == _TIMED_OUT:
-            raise LinkTimeout(f"{doing}: {text}")
         raise LinkClosed(f"{doing}: {text} (NNG error {code})")
 
     def new_aio(self) -> Any:
@@ -93,6 +92,30 @@ class _Nng:
         pointer = self.ffi.new("nng_aio **")
         self.check(self.lib.nng_aio_alloc(pointer, self.ffi.NULL, self.ffi.NULL), "allocating an aio")
         return pointer[0]
+
+
+def _load_library() -> Any:
+    """Return pynng's extension module, without the rest of pynng where that has not been imported.
+
+    The extension takes 8 ms, the rest 90: asyncio and ssl, for an API that is not used here. Client and supervisor both
+    need it before the first task can run. A program that imports pynng later finds the same extension.
+    """
+    name = "pynng._nng"
+    if "pynng" not in sys.modules:
+        package = importlib.util.find_spec("pynng")
+        places = None if package is None else package.submodule_search_locations
+        spec = importlib.machinery.PathFinder.find_spec(name, places)
+        if spec is not None and spec.loader is not None:
+            module = sys.modules[name] = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
+            return module
+    import pynng
+
+    return pynng
 
 
 _nng: _Nng | None = None
@@ -103,7 +126,7 @@ _links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
 def load() -> None:
-    """Import pynng and check it. Opens nothing, so a process may still fork afterwards."""
+    """Load NNG and check it. Opens nothing, so a process may still fork afterwards."""
     global _nng
     with _nng_lock:
         if _nng is None:
@@ -112,8 +135,9 @@ def load() -> None:
 
 def leave_open() -> None:
     """Keep NNG from being closed at the interpreter's exit: threads that cannot be ended are using it."""
-    if _nng is not None:
-        atexit.unregister(_nng.exit_hook)
+    module = sys.modules.get("pynng.nng")
+    if module is not None:
+        atexit.unregister(module._pynng_atexit)
 
 
 def _library() -> _Nng:
@@ -156,20 +180,18 @@ class Link:
         self._stream = stream
         self._is_inert = False
         self._is_closed = False
-        self._is_broken = False  # NNG has given it up; the kernel may hold more
-        self._recv_aio = nng.new_aio()
         self._send_aio = nng.new_aio()
-        self._recv_iov = nng.ffi.new("nng_iov[1]")
         self._send_iov = nng.ffi.new("nng_iov[1]")
-        self._timeout_ms = -1
         self._buffer = bytearray(RECEIVE_BYTES)
-        self._address = nng.ffi.from_buffer(self._buffer)
+        self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._large: tuple[bytearray, int] | None = None  # a frame above RECEIVE_BYTES, and how much of it is here
         self._gate = threading.Lock()  # between "is it closed?" and NNG's call; rule 4 of this file
         self.send_lock = threading.Lock()
         self._unsettled: tuple[Any, ...] | None = None
         self._socket = sock
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
         _links.add(self)
 
     # ------------------------------------------------------------------ receiving
@@ -203,7 +225,7 @@ class Link:
             if self._start:
                 self._buffer[:have] = self._buffer[self._start : self._end]
                 self._start, self._end = 0, have
-            self._end += self._read(self._address + self._end, RECEIVE_BYTES - self._end, timeout)
+            self._end += self._read(self._view[self._end :], timeout)
         return self._recv_large(timeout)
 
     def _begin_large(self, length: int) -> None:
@@ -217,54 +239,33 @@ class Link:
     def _recv_large(self, timeout: float | None) -> memoryview:
         assert self._large is not None
         frame, got = self._large
-        address = self._nng.ffi.from_buffer(frame)
+        view = memoryview(frame)
         while got < len(frame):
-            got += self._read(address + got, len(frame) - got, timeout)
+            got += self._read(view[got:], timeout)
             self._large = (frame, got)
         self._large = None
         return memoryview(frame)
 
-    def _read(self, address: Any, capacity: int, timeout: float | None) -> int:
+    def _read(self, into: memoryview, timeout: float | None) -> int:
+        """Wait for bytes and take what is there.
+
+        By the kernel, not by NNG, which reads in a thread of its own and then wakes the one that waits (ADR 0017). And
+        NNG fails a read as soon as the peer is gone: 1. the worker sends outcomes  2. it is killed with frames of ours
+        unread, which the kernel calls a reset. The kernel tells of that when all that was sent has been read.
+        """
         if self._is_inert:
             raise LinkClosed("receiving: the link is closed")
-        lib, aio = self._nng.lib, self._recv_aio
-        timeout_ms = -1 if timeout is None else max(1, int(timeout * 1000))
-        if timeout_ms != self._timeout_ms:
-            self._timeout_ms = timeout_ms
-            lib.nng_aio_set_timeout(aio, timeout_ms)
-        if self._is_broken:
-            return self._read_rest(address, capacity)
-        iov = self._recv_iov
-        iov[0].iov_buf, iov[0].iov_len = address, capacity
-        lib.nng_aio_set_iov(aio, 1, iov)
-        with self._gate:
-            if self._is_closed:
-                raise LinkClosed("receiving: the link is closed")
-            lib.nng_stream_recv(self._stream, aio)
-        lib.nng_aio_wait(aio)
-        code = lib.nng_aio_result(aio)
-        if code == 0:
-            return int(lib.nng_aio_count(aio))
         try:
-            self._nng.check(code, "receiving")
-        except LinkClosed:
-            self._is_broken = not self._is_closed
-            if self._is_closed:
-                raise
-        return self._read_rest(address, capacity)
-
-    def _read_rest(self, address: Any, capacity: int) -> int:
-        """Read what the kernel holds of a peer that is gone; NNG gives up sooner.
-
-        1. the worker sends outcomes  2. it is killed with frames of ours unread: the kernel calls that a reset
-        3. NNG sees the error and fails the read, with the outcomes still in the kernel's queue.
-        """
-        try:
-            got = self._socket.recv_into(self._nng.ffi.buffer(address, capacity), flags=socket.MSG_DONTWAIT)
-        except OSError as error:  # the reset itself: the kernel tells of it when the queue is empty
+            while True:
+                if not self._poll.poll(None if timeout is None else max(1, int(timeout * 1000))):
+                    raise LinkTimeout("receiving: nothing came in time")
+                with contextlib.suppress(BlockingIOError):
+                    got = self._socket.recv_into(into, flags=socket.MSG_DONTWAIT)
+                    break
+        except OSError as error:
             raise LinkClosed(f"receiving: {error}") from None
         if not got:
-            raise LinkClosed("receiving: the peer is gone")
+            raise LinkClosed("receiving: the link is closed, by the peer or here")
         return got
 
     def drain(self) -> None:
@@ -361,9 +362,8 @@ class Link:
             if self._stream is None:
                 return
             lib = self._nng.lib
-            for aio in (self._recv_aio, self._send_aio):
-                lib.nng_aio_wait(aio)
-                lib.nng_aio_free(aio)
+            lib.nng_aio_wait(self._send_aio)
+            lib.nng_aio_free(self._send_aio)
             lib.nng_stream_free(self._stream)
             self._stream = None
             self._socket.close()

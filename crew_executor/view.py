@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from .callbacks import quick
+from .chunks import MapRun
 from .futures import CrewFuture
 from .options import TaskOptions
 from .stats import Stats
@@ -27,6 +29,7 @@ class ExecutorView(TaskSubmitter):
         self._options = options
         self._lock = threading.RLock()  # re-entrant for signal handlers and finalisers: they may submit, too
         self._open: set[Future[Any]] = set()
+        self._maps: WeakSet[MapRun] = WeakSet()  # one that nobody knows has no item out
         self._is_shut_down = False
         self._max_workers = executor._max_workers
 
@@ -38,6 +41,18 @@ class ExecutorView(TaskSubmitter):
             self._open.add(future)
         future.add_done_callback(self._forget)
         return future
+
+    def _map_chunks(
+        self, fn: Callable[..., T], items: Iterator[tuple[Any, ...]], deadline: float | None, buffersize: int | None
+    ) -> Iterator[T] | None:
+        if self._is_shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        run = self._executor._make_map(self._options, fn, items, deadline, buffersize)
+        if run is None:
+            return None
+        self._maps.add(run)
+        run.submit()
+        return run.results()
 
     def _pool(self) -> Pool:
         return self._executor
@@ -61,11 +76,16 @@ class ExecutorView(TaskSubmitter):
         with self._lock:
             self._is_shut_down = True
             futures = list(self._open)
+        maps = list(self._maps)
         if cancel_futures:
             for future in futures:
                 future.cancel()
+            for run in maps:
+                run.drop()
         if wait:
             _wait(futures)
+            for run in maps:
+                run.wait()
 
     def __repr__(self) -> str:
         return f"<ExecutorView of {self._executor!r} with {self._options}>"

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
 
-VERSION = 3
+VERSION = 4
 
 HEADER = struct.Struct("<QBBHQQQI")
 PREFIX_BYTES = 8
@@ -46,6 +46,10 @@ COPY_BYTES = 1 << 20
 """Outcomes that are shorter together are copied once as a whole: half the time of taking views one by one."""
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
+_ITEMS_END = struct.Struct("<QdddQ")
+_END, _LENGTH = (1 << 64) - 1, (1 << 62) - 1
+IS_ERROR, IS_WARNINGS = 1 << 63, 1 << 62
+"""Bits in the length of an item's record: it is an error; it is no result, but the warnings of the item after it."""
 
 
 class Kind(IntEnum):
@@ -71,6 +75,8 @@ class TaskFlag(IntEnum):
     FLUSH_BEFORE = 1  # send finished outcomes before this one starts: it is unknown or slow (RULES 2)
     RETRY_ON = 2  # the last part is a pickled tuple of exception classes: say whether the task's error is one of them
     CATCH_OUTPUT = 4  # send what the task writes with its outcome, instead of showing it
+    ITEMS = 8  # several items of a map(): the parts are the function, a table (see pack_table) and the items' pickles
+    SHARED = 16  # all of these items may have the same function object
 
 
 class OutcomeFlag(IntEnum):
@@ -81,6 +87,7 @@ class OutcomeFlag(IntEnum):
     REPORT = 4  # the last part is JSON: the error as text, for a client that cannot unpickle it
     RETRYABLE = 8  # the error is one of those that the task's RETRY_ON names
     OUTPUT = 16  # the part after the first, or after the warnings, is what the task has written
+    ITEMS = 32  # some items of a map(): the only part is that of encode_item()s, see decode_items
 
 
 class Frame(NamedTuple):
@@ -103,6 +110,7 @@ class TaskItem(NamedTuple):
     flags: int
     parts: tuple[memoryview, ...]
     timeout: float = 0.0  # seconds; 0: none
+    items: int = 1  # of a map(); each has an ordinal
 
 
 class Outcome(NamedTuple):
@@ -116,11 +124,20 @@ class Outcome(NamedTuple):
     seconds: float
     cpu_seconds: float
     max_rss: int  # bytes
+    first: int = 0  # of several items: the place of the first
+    items: int = 0  # and how many; 0: an ordinary task
 
     @property
     def is_error(self) -> bool:
         """Whether the task ended in an exception."""
         return bool(self.flags & OutcomeFlag.ERROR)
+
+    def of_items(self, first: int, items: int) -> Outcome:
+        """Return it for those of its items that are among these; it may have none then."""
+        end = min(self.first + self.items, first + items)
+        if not self.first <= first <= end:
+            end = first
+        return self._replace(first=first, items=end - first)
 
 
 Buffer = bytes | bytearray | memoryview
@@ -175,9 +192,10 @@ def decode_tasks(frame: Frame) -> list[TaskItem]:
         for _ in range(frame.items):
             task_id, attempt, flags, extras, length, timeout = TASK_ITEM.unpack_from(body, offset)
             parts, offset = _take_parts(body, offset + TASK_ITEM.size, length, extras)
-            tasks.append(TaskItem(ordinal, task_id, attempt, flags, parts, timeout))
-            ordinal += 1
-    except struct.error as error:
+            count = len(parts[1]) // _U64.size - 2 if flags & TaskFlag.ITEMS else 1
+            tasks.append(TaskItem(ordinal, task_id, attempt, flags, parts, timeout, count))
+            ordinal += count
+    except (struct.error, IndexError) as error:
         raise ProtocolError(f"a TASKS frame ends too early: {error}") from None
     if offset != len(body):
         raise ProtocolError(f"a TASKS frame has {len(body) - offset} bytes too many")
@@ -225,6 +243,10 @@ def decode_outcome_items(items: memoryview | bytes) -> list[Outcome]:
         while offset < len(items):
             task_id, attempt, flags, extras, length, started, seconds, cpu, max_rss = unpack(items, offset)
             offset += size
+            if flags & OutcomeFlag.ITEMS:
+                outcome, offset = _take_items(items, offset, task_id, attempt, flags)
+                outcomes.append(outcome)
+                continue
             if extras:
                 views, offset = _take_parts(items, offset, length, extras)
                 parts = tuple(map(bytes, views))
@@ -254,6 +276,97 @@ def _take_parts(body: Any, offset: int, first: int, extras: int) -> tuple[tuple[
         parts.append(body[offset : offset + length])
         offset += length
     return tuple(parts), offset
+
+
+# ---------------------------------------------------------------------- items of a map()
+
+
+def pack_table(first: int, ends: Sequence[int]) -> bytes:
+    """Return the table of a task of several items: the place of the first, then where each begins, and the end."""
+    return struct.pack(f"<{len(ends) + 1}Q", first, *ends)
+
+
+def unpack_table(table: Buffer) -> tuple[int, tuple[int, ...]]:
+    """Return what pack_table() was given."""
+    first, *ends = struct.unpack(f"<{len(table) // _U64.size}Q", table)
+    return first, tuple(ends)
+
+
+def encode_items_head(task_id: int, attempt: int, first: int) -> bytes:
+    """Return what opens an outcome of items, of which `first` is the place of the first; records follow."""
+    return OUTCOME_ITEM.pack(task_id, attempt, OutcomeFlag.ITEMS, 0, 0, 0.0, 0.0, 0.0, 0) + _U64.pack(first)
+
+
+def encode_items_end(started: float, seconds: float, cpu_seconds: float, max_rss: int) -> bytes:
+    """Return what ends an outcome of items; without it, it goes to the end of its frame."""
+    return _ITEMS_END.pack(_END, started, seconds, cpu_seconds, max_rss)
+
+
+def encode_item(data: bytes) -> bytes:
+    """Return the record of one item: its pickled result."""
+    return _U64.pack(len(data)) + data
+
+
+def encode_item_error(error: bytes, report: bytes) -> bytes:
+    """Return the record of an item that failed."""
+    return b"".join(
+        (_U64.pack((_U64.size + len(error) + len(report)) | IS_ERROR), _U64.pack(len(error)), error, report)
+    )
+
+
+def encode_item_warnings(warnings: bytes) -> bytes:
+    """Return the record of an item's warnings, to stand before its own."""
+    return _U64.pack(len(warnings) | IS_WARNINGS) + warnings
+
+
+def decode_items(part: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of an outcome of items: 0 or IS_ERROR or IS_WARNINGS, and the bytes."""
+    offset = _U64.size
+    while offset < len(part):
+        (length,) = _U64.unpack_from(part, offset)
+        start = offset + _U64.size
+        offset = start + (length & _LENGTH)
+        yield length & ~_LENGTH, part[start:offset]
+
+
+def first_place(part: bytes) -> int:
+    """Return the place of the first item of an outcome of items."""
+    (first,) = _U64.unpack_from(part)
+    return int(first)
+
+
+def decode_item_error(data: bytes) -> tuple[bytes, bytes]:
+    """Return the pickled error and its report."""
+    (length,) = _U64.unpack_from(data)
+    return data[_U64.size : _U64.size + length], data[_U64.size + length :]
+
+
+def _take_items(items: Any, offset: int, task_id: int, attempt: int, flags: int) -> tuple[Outcome, int]:
+    """Take an outcome of items that begins behind its head, at the offset; return it and the offset behind it."""
+    begin, end, count = offset, len(items), 0
+    (first,) = _U64.unpack_from(items, offset)
+    times: tuple[float, float, float, int] = (0.0, 0.0, 0.0, 0)
+    offset += _U64.size
+    take = _U64.unpack_from
+    while offset < end:
+        (length,) = take(items, offset)
+        if length == _END:
+            break
+        offset += _U64.size + (length & _LENGTH)
+        if length & IS_WARNINGS:
+            flags |= OutcomeFlag.WARNINGS
+        else:
+            count += 1
+    part = bytes(items[begin:offset])
+    if offset < end:
+        times = _ITEMS_END.unpack_from(items, offset)[1:]
+        offset += _ITEMS_END.size
+    if offset > end or not count:
+        raise ProtocolError(f"an outcome of {count} items ends {offset - end} bytes behind its frame")
+    return Outcome(task_id, attempt, flags, (part,), *times, first, count), offset
+
+
+# ---------------------------------------------------------------------- control frames
 
 
 def encode_control(fields: dict[str, Any], parts: Sequence[Buffer] = ()) -> bytes:

@@ -1,7 +1,10 @@
 """How many workers to launch now, and when to stop trying. Pure: counters and `now` in, a number and words out.
 
 The arithmetic is that of R's crew (crew_launcher.R, scale()): demand counts queued *and* running tasks, supply counts
-workers on their way *and* at work; the difference is launched in one decision. Workers leave by themselves.
+workers on their way *and* at work; the difference is launched in one decision. Workers leave by themselves, when they
+have been idle for idle_timeout, but not below what was wanted at any moment within that time. Tasks may come faster
+than they are handed out, or so short that a few workers do them all: then workers are launched for a burst that get
+none of it, and without that rule they would leave, and be launched again for the next one.
 
 Launches that fail are counted in a row. After each the next try waits longer; after `failures_max` of them, with
 nobody at work, the pool is given up: never a silent relaunch loop. Tasks have no part in this count.
@@ -9,6 +12,7 @@ nobody at work, the pool is given up: never a silent relaunch loop. Tasks have n
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 BACKOFF_FIRST = 0.1
@@ -28,12 +32,14 @@ class ScalingRules:
         mode: "demand" launches what is missing at once; "one" launches one worker a decision and waits for it;
             "none" keeps min_workers (max_workers if that is 0), whatever the demand.
         failures_max: failed launches in a row, with no worker at work, after which the pool is given up.
+        idle_timeout: seconds without work after which a worker asks to leave, or None.
     """
 
     max_workers: int
     min_workers: int = 0
     mode: str = "demand"
     failures_max: int = 3
+    idle_timeout: float | None = None
 
 
 class Scaler:
@@ -46,6 +52,7 @@ class Scaler:
         self.retry_at = 0.0
         self.failed_at = float("-inf")  # when the last failure that counted was known
         self.last_decision = "nothing launched yet"
+        self._peaks: deque[tuple[int, float]] = deque()  # what was wanted, and when last: ever less, ever later
 
     def floor(self) -> int:
         """Return how many workers are kept without any demand."""
@@ -59,6 +66,22 @@ class Scaler:
         if self.rules.mode == "none":
             return self.floor()
         return max(self.floor(), min(tasks_open, self.rules.max_workers))
+
+    def note_demand(self, tasks_open: int, now: float) -> None:
+        """Remember how many workers were wanted, for idle_timeout; to be called whenever tasks have come."""
+        timeout = self.rules.idle_timeout
+        if timeout is None:
+            return
+        wanted, peaks = self.wanted(tasks_open), self._peaks
+        while peaks and peaks[-1][0] <= wanted:
+            peaks.pop()
+        peaks.append((wanted, now))
+        self._forget_peaks(now - timeout)
+
+    def _forget_peaks(self, until: float) -> None:
+        peaks = self._peaks
+        while peaks and peaks[0][1] <= until:
+            peaks.popleft()
 
     def launches(self, *, tasks_open: int, starting: int, ready: int, leaving: int, now: float) -> int:
         """Return how many workers to launch now.
@@ -87,9 +110,11 @@ class Scaler:
             )
         return missing
 
-    def may_leave(self, *, ready: int) -> bool:
+    def may_leave(self, *, ready: int, now: float) -> bool:
         """Answer whether one of `ready` workers may leave for being idle."""
-        return ready > self.floor()
+        if self.rules.idle_timeout is not None:
+            self._forget_peaks(now - self.rules.idle_timeout)
+        return ready > (max(self.floor(), self._peaks[0][0]) if self._peaks else self.floor())
 
     def launch_succeeded(self) -> None:
         """Note that a worker has joined."""

@@ -15,15 +15,19 @@ ghost until it says so or dies. A ghost is never queued again, and nobody hears 
 A task may submit tasks of its own, subtasks. While any of them is open and it runs itself, it probably waits: its
 worker lends its slot, gets nothing, and another worker may be busy in its place. Subtasks go before what waits with the
 same priority, the deepest first: so those who wait are few.
+
+A task may be several items of a map(), each with an ordinal. It is cut where a worker is to hold less of it, or gives
+back what it has not started, and may report its items a few at a time. All numbers count items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Protocol
 
-from .estimates import Estimates
+from .estimates import Estimates, item_seconds
 from .messages import Outcome, OutcomeFlag
+from .port import Port
+from .roster import AHEAD_ONE_SECONDS, Roster, due_at
 from .task import DONE, NEW, QUEUED, SENT, STOPPING, UNKNOWN_SECONDS, Task
 from .taskqueue import TaskQueue
 from .worker import Worker
@@ -32,45 +36,19 @@ AHEAD_TASKS = 256
 """Tasks a worker may hold, started or not. Above about 100 the frames' fixed cost is spread thin enough."""
 AHEAD_BYTES = 48 * 1024
 """Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds about 200 kB."""
-AHEAD_ONE_SECONDS = 0.1
-"""A single task up to this long may always wait at a busy worker: a recall gets it back for a few microseconds."""
-FLUSH_SECONDS = 0.001
+FLUSH_SECONDS = 0.004
 """Before a task longer than this, or unknown, the worker sends what it has finished."""
-HORIZON_MIN = 0.002
+HORIZON_MIN = 0.010
 HORIZON_MAX = 0.030
 """Bounds of the horizon in seconds: two scheduler quanta, and a few times the 5.7 ms that a busy client costs."""
-RECALL_SECONDS = 0.0005
-"""Taking back less than this much work for an idle worker costs more than it gains."""
+THIN_TRIES = 16
+"""When all are busy, so many workers are asked whether a new task fits behind their only one; else it waits for the
+first outcome. Asking 10,000 would take milliseconds."""
 
 
 _NO_KEY: Hashable = object()
 
 _RETRYABLE = int(OutcomeFlag.RETRYABLE)
-
-
-class Port(Protocol):
-    """What the scheduler asks of the world. Called under the shell's lock: note it, do it later, in this order."""
-
-    def send(self, worker: Worker, tasks: list[Task]) -> None:
-        """Send these tasks; their ordinals are consecutive and end at worker.ordinal."""
-
-    def dismiss(self, worker: Worker) -> None:
-        """Tell the worker to leave after worker.ordinal; nothing will follow."""
-
-    def recall(self, worker: Worker) -> None:
-        """Take back what the worker has not started and answer with recalled(); then deliver what it has finished."""
-
-    def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
-        """These tasks of the worker are done, with these outcomes."""
-
-    def crash(self, task: Task, worker: Worker) -> None:
-        """The task is done: its worker died after it had started."""
-
-    def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
-        """The task is back in the queue for another attempt: it failed with this outcome, or its worker was lost."""
-
-    def unsend(self, task: Task) -> None:
-        """The task is back in the queue; it had certainly not started."""
 
 
 class Scheduler:
@@ -89,15 +67,10 @@ class Scheduler:
         self.horizon = HORIZON_MIN
         self.workers: dict[str, Worker] = {}
         self.tasks_done = 0
-        self._held = 0  # tasks in all workers' `held`
-        # Ready workers that may be given work, by how many tasks they hold: none, one, more. Each is in exactly one.
-        self._idle: dict[Worker, None] = {}
-        self._thin: dict[Worker, None] = {}
-        self._ahead: dict[Worker, None] = {}
-        # Leaving or lending workers that hold more than one: they get nothing, but what they have not started can be
-        # recalled.
-        self._closing: dict[Worker, None] = {}
-        self._lending: dict[Worker, None] = {}
+        self._held = 0  # items in all workers' `held`
+        self._roster = roster = Roster()
+        self._idle, self._thin, self._ahead = roster.idle, roster.thin, roster.ahead
+        self._place = roster.place
 
     # ------------------------------------------------------------------ what can be asked
 
@@ -119,7 +92,7 @@ class Scheduler:
     @property
     def workers_lending(self) -> int:
         """Workers whose running task waits for subtasks."""
-        return len(self._lending)
+        return len(self._roster.lending)
 
     @property
     def workers_spare(self) -> int:
@@ -138,23 +111,26 @@ class Scheduler:
     @property
     def has_work_ahead(self) -> bool:
         """Whether some worker holds more than one task, so that ticks are needed."""
-        return bool(self._ahead or self._closing)
+        return bool(self._ahead or self._roster.closing)
 
     # ------------------------------------------------------------------ tasks come and go
 
     def submit(self, tasks: Iterable[Task], now: float) -> None:
         """Accept new tasks and send them at once if workers have room; those cancelled meanwhile are left out."""
-        was_empty = not len(self.queue)
+        queue = self.queue
+        was_empty = not queue.living
         for task in tasks:
             if task.state is NEW:
                 task.state = QUEUED
-                self.queue.append(task)
+                queue.append(task)
                 if task.parent is not None:
                     self._add_subtask(task)
-        self._fill_idle(now)
-        if was_empty and len(self.queue):
-            for worker in list(self._thin):
-                self._fill(worker, now)
+        if self._idle:
+            self._fill_idle(now)
+        if was_empty and queue.living:
+            for worker in self._roster.newest_thin(THIN_TRIES):
+                if queue.living:
+                    self._fill(worker, now)
 
     def cancel(self, task: Task) -> bool:
         """Drop a task that is queued, or has not even been submitted; False when it has been sent or is done.
@@ -164,14 +140,14 @@ class Scheduler:
         """
         is_subtask = False
         if task.state is QUEUED:
-            self.queue.living -= 1
+            self.queue.living -= task.items
             is_subtask = task.parent is not None
         elif task.state is not NEW:
             return False
         task.state = DONE
         task.is_dropped = True
         task.parts = ()
-        self.tasks_done += 1
+        self.tasks_done += task.items
         if is_subtask:  # then no user's thread is here: subtasks are cancelled by threads of ours
             self._remove_subtask(task)
         return True
@@ -199,8 +175,7 @@ class Scheduler:
         tasks = self.cancel_all()
         for worker in self.workers.values():
             for task in list(worker.held.values()):
-                del worker.held[task.task_id]
-                self._held -= 1
+                self._let_go(task, worker)
                 if task.state is SENT:
                     tasks.append(task)
                 self._mark_done(task)
@@ -211,18 +186,25 @@ class Scheduler:
         """Take what a worker reports; an outcome that is late, repeated or of another attempt is dropped."""
         held = worker.held
         head = next(iter(held), None)
+        is_news = False  # of the running task
         observe = self.estimates.observe
+        items, seconds, payload_bytes = 0, 0.0, 0
         finished: list[tuple[Task, Outcome]] = []
         for outcome in outcomes:
             task = held.get(outcome.task_id)
             if task is None or task.attempt != outcome.attempt:
                 continue
+            observe(task.key, outcome.seconds / (outcome.items or 1))
+            if outcome.items:
+                outcome = outcome.of_items(task.first, task.items)  # noqa: PLW2901
+                is_news = is_news or task.task_id == head
+                if outcome.items < task.items:
+                    self._advance(task, worker, outcome, finished)
+                    continue
             del held[outcome.task_id]
-            self._held -= 1
-            worker.tasks_done += 1
-            worker.held_seconds -= task.estimate
-            worker.held_bytes -= task.payload_bytes
-            observe(task.key, outcome.seconds)
+            items += task.items
+            seconds += task.estimate
+            payload_bytes += task.payload_bytes
             if task.subtasks_open:
                 worker.is_lending = _has_waiting_task(worker)  # the next task may have begun to wait already
             if task.state is not SENT:
@@ -232,13 +214,16 @@ class Scheduler:
             else:
                 self._mark_done(task)
                 finished.append((task, outcome))
+        self._strike(worker, items, seconds, payload_bytes)
+        worker.tasks_done += items
         if finished:
             self._port.finish(worker, finished)
-        if head != next(iter(held), None):  # a frame without news of the running task leaves its clock alone
+        if is_news or head != next(iter(held), None):  # a frame without news of the running task leaves its clock alone
             worker.since = now
         self._place(worker)
-        self._fill(worker, now)
-        self._fill_idle(now)  # with what is to be repeated: this worker may be leaving, or take only its share
+        if self.queue.living:
+            self._fill(worker, now)
+            self._fill_idle(now)  # what is to be repeated: this worker may be leaving, or take only its share
         if not held and not worker.is_leaving:
             self._recall_for_idle(now)
 
@@ -262,9 +247,8 @@ class Scheduler:
         worker.is_leaving = True
         self._place(worker)
         self._port.dismiss(worker)
-        if len(worker.held) > 1 and not worker.is_recalling:
-            worker.is_recalling = True
-            self._port.recall(worker)
+        if worker.held_items > 1 and not worker.is_recalling:
+            self._recall(worker)
 
     def leave_requested(self, worker: Worker) -> bool:
         """Answer a worker that asks to leave: True when it may. Not while a frame is on its way to it."""
@@ -300,13 +284,11 @@ class Scheduler:
         worker.is_ready = False
         self._place(worker)
         tasks = list(worker.held.values())
-        for task in reversed(tasks):
-            if started is not None and task.ordinal > started:
-                self._return(task, worker)
+        if started is not None:
+            self._return_above(started, worker)
         for task in tasks:
             if task.worker is worker:
-                del worker.held[task.task_id]
-                self._held -= 1
+                self._let_go(task, worker)
                 if is_last:
                     task.budget = None
                 self._judge(task, worker, is_timed_out=task.ordinal == timed_out, is_taken_away=is_taken_away)
@@ -343,10 +325,7 @@ class Scheduler:
         taken back, and run all the same.
         """
         worker.is_recalling = False
-        for task in reversed(list(worker.held.values())):
-            if task.ordinal <= kept:
-                break
-            self._return(task, worker)
+        self._return_above(kept, worker)
         if worker.name in self.workers:
             self._place(worker)
         self._fill_idle(now)
@@ -356,15 +335,13 @@ class Scheduler:
     def tick(self, now: float) -> None:
         """Recall from workers whose running task outlives the horizon, and use slots that leaving workers have left."""
         self._fill_idle(now)
-        for worker in [worker for worker in (*self._ahead, *self._closing) if not worker.is_recalling]:
-            if now >= self._overrun_at(worker):
-                worker.is_recalling = True
-                self._port.recall(worker)
+        while (worker := self._first_overrun(now)) is not None:
+            self._recall(worker)
 
     def next_tick(self) -> float | None:
         """Return when tick() has something to do at the earliest, or None."""
-        waiting = [self._overrun_at(worker) for worker in (*self._ahead, *self._closing) if not worker.is_recalling]
-        return min(waiting) if waiting else None
+        worker = self._roster.first_due()
+        return None if worker is None else self._overrun_at(worker)
 
     def observe_reaction(self, seconds: float) -> None:
         """Learn how long the client takes from an outcome's sending to its handling; it sets the horizon."""
@@ -375,41 +352,32 @@ class Scheduler:
     # ------------------------------------------------------------------ the rules
 
     def _overrun_at(self, worker: Worker) -> float:
-        head = next(iter(worker.held.values()))
-        return worker.since + 2 * self.horizon + min(head.estimate, AHEAD_ONE_SECONDS)
+        return due_at(worker) + 2 * self.horizon
+
+    def _first_overrun(self, now: float) -> Worker | None:
+        """Return a worker that has work ahead of a running task which has outlived the horizon, or None."""
+        worker = self._roster.first_due()
+        return worker if worker is not None and now >= self._overrun_at(worker) else None
 
     def _fill(self, worker: Worker, now: float) -> None:
         """Send the worker as much as it should hold. Cases: idle takes any task; busy takes known short ones."""
-        waiting = len(self.queue)
-        held = worker.held
-        if not waiting or not worker.is_open or not (held or self._has_free_slot):
+        queue, held = self.queue, worker.held
+        waiting, holds = queue.living, len(held)
+        if not waiting or worker.is_leaving or worker.is_recalling or worker.is_lending or not worker.is_ready:
             return
-        if len(held) > 1 and (len(held) > AHEAD_TASKS // 2 or worker.held_seconds > self.horizon / 2):
-            return
-        if held and now >= self._overrun_at(worker):  # it would be recalled at once, if the running task lets it
-            return
+        if not holds:
+            if not self._has_free_slot:
+                return
+        elif self._has_enough(worker, holds) or now >= self._overrun_at(worker):
+            return  # in the latter case it would be recalled at once, if the running task lets it
         # An equal share of what waits, so that the first worker to answer does not take all.
-        room = min(AHEAD_TASKS - len(held), -(-waiting // min(self.workers_ready, self._slots)))
+        room = -(-waiting // min(self.workers_ready, self._slots))
         if worker.tasks_left is not None:
             room = min(room, worker.tasks_left)
-        batch: list[Task] = []
-        was_empty = not held
-        key, estimate = _NO_KEY, None
-        while len(batch) < room:
-            task = self.queue.peek()
-            if task is None:
-                break
-            if task.key != key:
-                key = task.key
-                estimate = self.estimates.seconds(key)
-            if held and not self._fits_ahead(worker, task, estimate):
-                break
-            self.queue.pop()
-            self._hold(worker, task, estimate)
-            batch.append(task)
+        batch = self._take(worker, room)
         if not batch:
             return
-        if was_empty:
+        if not holds:
             worker.since = now
         self._place(worker)
         self._port.send(worker, batch)
@@ -418,6 +386,58 @@ class Scheduler:
             self._place(worker)
             self._port.dismiss(worker)
 
+    def _take(self, worker: Worker, room: int) -> list[Task]:
+        """Move tasks whose turn it is from the queue to the worker, as many as it should hold, at most `room`."""
+        queue, held = self.queue, worker.held
+        batch: list[Task] = []
+        key, estimate, seconds = _NO_KEY, None, UNKNOWN_SECONDS
+        taken, lane = 0, queue.front()
+        while lane is not None:
+            task = lane[0]
+            if task.key != key:
+                key = task.key
+                estimate = self.estimates.seconds(key)
+                seconds = UNKNOWN_SECONDS if estimate is None else estimate
+            task_seconds = seconds
+            if task.items > 1:
+                number = min(room - taken, self._items_that_fit(worker, task, estimate))
+                if number < 1:
+                    break
+                lane.popleft()
+                if number < task.items:
+                    lane.appendleft(self._cut(task, number))
+                if estimate is not None:
+                    task_seconds += (number - 1) * item_seconds(estimate)
+            elif held and not self._fits_ahead(worker, task, estimate):
+                break
+            else:
+                lane.popleft()
+            task.ordinal = worker.ordinal + 1
+            task.state = SENT
+            task.worker = worker
+            task.estimate = task_seconds
+            held[task.task_id] = task
+            worker.ordinal += task.items
+            worker.held_items += task.items
+            worker.held_seconds += task_seconds
+            worker.held_bytes += task.payload_bytes
+            taken += task.items
+            batch.append(task)
+            if taken >= room or len(held) >= AHEAD_TASKS:
+                break
+            if not lane or lane[0].state is not QUEUED:
+                lane = queue.front()
+        queue.living -= taken
+        self._held += taken
+        if worker.tasks_left is not None:
+            worker.tasks_left -= taken
+        return batch
+
+    def _has_enough(self, worker: Worker, holds: int) -> bool:
+        return worker.held_items > 1 and (
+            holds > AHEAD_TASKS // 2 or worker.held_seconds > self.horizon / 2 or worker.held_bytes > AHEAD_BYTES // 2
+        )
+
     def _fits_ahead(self, worker: Worker, task: Task, estimate: float | None) -> bool:
         if estimate is None or worker.held_bytes + task.payload_bytes > AHEAD_BYTES:
             return False
@@ -425,28 +445,64 @@ class Scheduler:
             return False
         if worker.held_seconds + estimate <= self.horizon:
             return True
-        return len(worker.held) == 1 and estimate <= AHEAD_ONE_SECONDS
+        return worker.held_items == 1 and estimate <= AHEAD_ONE_SECONDS
 
-    def _hold(self, worker: Worker, task: Task, estimate: float | None) -> None:
-        worker.ordinal += 1
-        task.ordinal = worker.ordinal
-        task.state = SENT
-        task.worker = worker
-        task.estimate = UNKNOWN_SECONDS if estimate is None else estimate
-        worker.held[task.task_id] = task
-        worker.held_seconds += task.estimate
-        worker.held_bytes += task.payload_bytes
-        if worker.tasks_left is not None:
-            worker.tasks_left -= 1
-        self._held += 1
+    def _items_that_fit(self, worker: Worker, task: Task, estimate: float | None) -> int:
+        """Return how many items of a task the worker may be given; 0: none."""
+        least = 0 if worker.held else 1
+        if estimate is None or worker.held_seconds >= UNKNOWN_SECONDS:
+            return least
+        if worker.held_items == 1 and estimate <= AHEAD_ONE_SECONDS:
+            least = 1
+        by_time = (self.horizon - worker.held_seconds) / item_seconds(estimate)
+        by_bytes = (AHEAD_BYTES - worker.held_bytes) * task.items / max(1, task.payload_bytes)
+        if by_bytes < 1 and worker.held:
+            return 0
+        return max(least, int(min(by_time, by_bytes, task.items)))
+
+    def _cut(self, task: Task, number: int) -> Task:
+        """Leave the task its first items, and return the rest; whether it is queued or held is the caller's to say."""
+        rest = self._port.cut(task, number)
+        task.give(rest, number)
+        return rest
+
+    def _let_go(self, task: Task, worker: Worker) -> None:
+        """Strike a task from what its worker holds."""
+        del worker.held[task.task_id]
+        self._strike(worker, task.items, task.estimate, task.payload_bytes)
+
+    def _strike(self, worker: Worker, items: int, seconds: float, payload_bytes: int) -> None:
+        self._held -= items
+        worker.held_items -= items
+        worker.held_seconds -= seconds
+        worker.held_bytes -= payload_bytes
+
+    def _advance(self, task: Task, worker: Worker, outcome: Outcome, finished: list[tuple[Task, Outcome]]) -> None:
+        """Note that some items of a held task are done, not all."""
+        if not outcome.items:
+            return  # they had been read from the outbox before this came
+        held_bytes = task.payload_bytes
+        seconds = task.advance(outcome.items)
+        self._strike(worker, outcome.items, seconds, held_bytes - task.payload_bytes)
+        worker.tasks_done += outcome.items
+        self.tasks_done += outcome.items
+        finished.append((task, outcome))
+
+    def _return_above(self, ordinal: int, worker: Worker) -> None:
+        """Put back into the queue what a worker has not started: all above this ordinal."""
+        for task in reversed(list(worker.held.values())):
+            if task.last_ordinal <= ordinal:
+                return
+            if task.ordinal <= ordinal:
+                # As if both had been held all the time, the rest behind the task.
+                task = self._cut(task, ordinal - task.ordinal + 1)  # noqa: PLW2901
+                worker.held[task.task_id] = task
+            self._return(task, worker)
 
     def _return(self, task: Task, worker: Worker) -> None:
-        del worker.held[task.task_id]
-        worker.held_seconds -= task.estimate
-        worker.held_bytes -= task.payload_bytes
+        self._let_go(task, worker)
         if worker.tasks_left is not None and not worker.is_leaving:
-            worker.tasks_left += 1
-        self._held -= 1
+            worker.tasks_left += task.items
         if task.state is not SENT:
             self._mark_done(task)  # stopped before it had started
             return
@@ -468,7 +524,7 @@ class Scheduler:
         task.state = DONE
         task.worker = None
         task.parts = ()
-        self.tasks_done += 1
+        self.tasks_done += task.items
         if task.parent is not None:
             self._remove_subtask(task)
 
@@ -483,9 +539,8 @@ class Scheduler:
             return
         worker.is_lending = True
         self._place(worker)
-        if len(worker.held) > 1 and not worker.is_recalling:
-            worker.is_recalling = True
-            self._port.recall(worker)
+        if worker.held_items > 1 and not worker.is_recalling:
+            self._recall(worker)
 
     def _remove_subtask(self, task: Task) -> None:
         """Let a task whose last subtask is done have its slot again, though all may be taken: for a moment."""
@@ -500,48 +555,25 @@ class Scheduler:
         self._place(worker)
 
     def _fill_idle(self, now: float) -> None:
-        if self._idle and len(self.queue) and self._has_free_slot:
-            for worker in list(reversed(self._idle)):
-                self._fill(worker, now)
+        """Give work to idle workers as long as there is some, and a slot is free."""
+        queue, idle, newest = self.queue, self._idle, self._roster.newest_idle
+        while idle and queue.living and self._has_free_slot:
+            worker = newest()
+            self._fill(worker, now)
+            if not worker.held:
+                return  # cannot be: who has nothing to do takes any task
 
-    def _place(self, worker: Worker) -> None:
-        """Keep the sets in step with what the worker holds."""
-        if not worker.held:
-            worker.held_seconds, worker.held_bytes = 0.0, 0  # float sums drift
-        self._idle.pop(worker, None)
-        self._thin.pop(worker, None)
-        self._ahead.pop(worker, None)
-        self._closing.pop(worker, None)
-        self._lending.pop(worker, None)
-        if not worker.is_ready:
-            return
-        # Whoever owes an answer to a recall can be given nothing before it: not idle, though it may hold nothing.
-        held = len(worker.held) or int(worker.is_recalling)
-        if worker.is_lending and not worker.is_leaving:
-            self._lending[worker] = None
-        if worker.is_leaving or worker.is_lending:
-            if held > 1:
-                self._closing[worker] = None
-            return
-        (self._idle if held == 0 else self._thin if held == 1 else self._ahead)[worker] = None
+    def _recall(self, worker: Worker) -> None:
+        self._roster.begin_recall(worker)
+        self._port.recall(worker)
 
     def _recall_for_idle(self, now: float) -> None:
-        """Nothing waits and a worker is idle: take work from the one that has most of it ahead."""
-        if len(self.queue) or not self._idle or not self._has_free_slot:
+        """Nothing waits and a worker is idle: take work from one that may be stuck, or has most of it ahead."""
+        if self.queue.living or not self._idle or not self._has_free_slot:
             return
-        best, most = None, RECALL_SECONDS
-        for worker in (*self._ahead, *self._closing):
-            if worker.is_recalling:
-                continue
-            head = next(iter(worker.held.values()))
-            seconds = worker.held_seconds - head.estimate
-            if now >= self._overrun_at(worker):
-                seconds += UNKNOWN_SECONDS
-            if seconds >= most:
-                best, most = worker, seconds
-        if best is not None:
-            best.is_recalling = True
-            self._port.recall(best)
+        worker = self._first_overrun(now) or self._roster.richest()
+        if worker is not None:
+            self._recall(worker)
 
 
 def _has_waiting_task(worker: Worker) -> bool:

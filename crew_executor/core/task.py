@@ -32,7 +32,9 @@ class Task:
         depth: how many tasks are above it.
         subtasks_open: how many tasks submitted by it, in this attempt, are queued or held.
         rank: the higher goes first: priority, then depth.
-        ordinal: its number on the link of the worker that holds it.
+        items: how many items of a map() it has still to do; 1 for an ordinary call. Each item has an ordinal.
+        first: which of its payload's items the next one is.
+        ordinal: its number on the link of the worker that holds it; of its first item.
     """
 
     __slots__ = (
@@ -40,9 +42,11 @@ class Task:
         "budget",
         "depth",
         "estimate",
+        "first",
         "flags",
         "handle",
         "is_dropped",
+        "items",
         "key",
         "ordinal",
         "parent",
@@ -68,11 +72,16 @@ class Task:
         budget: Budget | None = None,
         flags: int = 0,
         parent: Task | None = None,
+        items: int = 1,
+        first: int = 0,
+        payload_bytes: int | None = None,
     ) -> None:
         self.task_id = task_id
         self.key = key
         self.parts = parts
-        self.payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        if payload_bytes is None:
+            payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        self.payload_bytes = payload_bytes
         self.handle = handle
         self.priority = priority
         self.parent = parent
@@ -82,6 +91,8 @@ class Task:
         self.rank = priority * (DEPTH_MAX + 1) + self.depth
         self.budget = budget
         self.flags = flags
+        self.items = items
+        self.first = first
         self.attempt: int = 1
         self.state = NEW
         self.is_dropped = False
@@ -93,6 +104,36 @@ class Task:
     def is_queued(self) -> bool:
         """Whether the task waits in the queue."""
         return self.state is QUEUED
+
+    @property
+    def last_ordinal(self) -> int:
+        """The ordinal of its last item."""
+        return self.ordinal + self.items - 1
+
+    def advance(self, number: int) -> float:
+        """Count its first items as done; return the estimate of what these would take."""
+        share = number / self.items
+        seconds = 0.0 if self.estimate >= UNKNOWN_SECONDS else self.estimate * share
+        self.estimate -= seconds
+        self.payload_bytes -= int(self.payload_bytes * share)
+        self.first += number
+        self.ordinal += number
+        self.items -= number
+        return seconds
+
+    def give(self, rest: Task, number: int) -> None:
+        """Keep the first `number` items, and make `rest` stand for the others: it is where this one is."""
+        share = number / self.items
+        rest.state, rest.worker, rest.attempt = self.state, self.worker, self.attempt
+        rest.first, rest.items = self.first + number, self.items - number
+        rest.ordinal = self.ordinal + number
+        size, seconds = self.payload_bytes, self.estimate
+        self.items = number
+        self.payload_bytes = int(size * share)
+        if seconds < UNKNOWN_SECONDS:
+            self.estimate = seconds * share
+        rest.payload_bytes = size - self.payload_bytes
+        rest.estimate = seconds - self.estimate
 
     def __repr__(self) -> str:
         return f"<Task {self.task_id} {self.state} attempt={self.attempt}>"

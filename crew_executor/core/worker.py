@@ -13,20 +13,23 @@ class Worker:
 
     Attributes:
         held: tasks sent and not known to be done, by id, in the order of their ordinals.
+        held_items: how many calls these are: a task of a map() may be several.
         ordinal: of the last task sent over its link.
         since: when the oldest held task became the oldest, as far as is known here (seconds, monotonic).
         tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
         is_lending: its running task waits for subtasks, so another worker may be busy instead.
+        lane, rung, alarm: where the Roster has it.
     """
 
     __slots__ = (
-        "held", "held_bytes", "held_seconds", "is_leaving", "is_lending", "is_ready", "is_recalling", "name", "ordinal",
-        "since", "tasks_done", "tasks_left",
+        "alarm", "held", "held_bytes", "held_items", "held_seconds", "is_leaving", "is_lending", "is_ready",
+        "is_recalling", "lane", "name", "ordinal", "rung", "since", "tasks_done", "tasks_left",
     )  # fmt: skip
 
     def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
         self.name = name
         self.held: dict[int, Task] = {}
+        self.held_items = 0
         self.held_seconds = 0.0
         self.held_bytes = 0
         self.ordinal = 0
@@ -37,6 +40,9 @@ class Worker:
         self.is_leaving = False
         self.is_lending = False
         self.is_recalling = False
+        self.lane: dict[Worker, None] | None = None
+        self.rung: dict[Worker, None] | None = None
+        self.alarm: float | None = None
 
     @property
     def is_open(self) -> bool:

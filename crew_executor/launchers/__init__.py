@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 from .base import Invitation, Launcher, WorkerExit
 from .local import LocalLauncher
 
@@ -28,6 +26,8 @@ def make_launcher(launcher: str | Launcher) -> Launcher:
         raise TypeError(f"launcher must be a name or a Launcher, not {type(launcher).__name__}")
     if launcher == "local":
         return LocalLauncher()
+    from importlib.metadata import entry_points  # late: 20 ms
+
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if launcher not in found:
         names = ", ".join(sorted({"local", *found}))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from ..inheritance import tracker_fd
-from . import supervisor_handle
+from ..process_settings import current_settings
 from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, Invitation, Launcher, WorkerExit
 
 BYTES_MAX = 1 << 62
@@ -62,11 +61,24 @@ class LocalLauncher(Launcher):
         return twin
 
     def prepare(self) -> None:
-        """Start the supervisor: its imports go on beside the client's own."""
+        """Start the supervisor: its imports go on beside the client's own.
+
+        Raises:
+            ValueError: `python_args` without `python`: workers are forks of a process that has no such options.
+        """
+        if self.python_args is not None and self.python is None:
+            raise ValueError(
+                "python_args are options of the interpreter that LocalLauncher(python=...) names: name one"
+            )
+        from . import supervisor_handle  # late, as all imports of it here: with subprocess it takes 10 ms
+
         supervisor_handle.current()
+        import multiprocessing  # noqa: F401  beside the supervisor's imports; launch() needs it
 
     def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
         """Order a worker of the supervisor; see Launcher.launch()."""
+        from . import supervisor_handle
+
         handle = supervisor_handle.current()
         with contextlib.ExitStack() as stack:
             own = (_duplicate(fd, stack) for fd in (tracker_fd(), 1, 2))
@@ -75,12 +87,16 @@ class LocalLauncher(Launcher):
 
     def kill(self, invitation: Invitation, signal_number: int) -> None:
         """Send a signal to the worker's process group; see Launcher.kill()."""
+        from . import supervisor_handle
+
         handle = supervisor_handle.running()
         if handle is not None:
             handle.kill(_launch_id(invitation), signal_number)
 
     def stop(self, invitation: Invitation, ordinal: int) -> None:
         """Let the supervisor end a task's run; see Launcher.stop()."""
+        from . import supervisor_handle
+
         handle = supervisor_handle.running()
         if handle is not None:
             handle.stop(_launch_id(invitation), ordinal)
@@ -94,9 +110,13 @@ class LocalLauncher(Launcher):
     def _arguments(self) -> list[str]:
         if self.python_args is not None:
             return list(self.python_args)
+        from . import supervisor_handle
+
         return supervisor_handle.interpreter_arguments()
 
     def _message(self, invitation: Invitation) -> dict[str, Any]:
+        import multiprocessing
+
         message: dict[str, Any] = {
             "name": invitation.name,
             "run": invitation.run,
@@ -106,14 +126,26 @@ class LocalLauncher(Launcher):
             "authkey": bytes(multiprocessing.current_process().authkey).hex(),
             "cwd": _working_directory(),
             "sys_path": list(map(str, sys.path)),
+            "argv": list(map(str, getattr(sys, "argv", [""]))),
+            "main": _main_module(),
+            "settings": current_settings(),
             "python": self.python,
             "max_worker_memory": self.max_worker_memory,
             "max_task_memory": self.max_task_memory,
         }
         if self.python is not None:
             message["python_args"] = self._arguments()
+            from . import supervisor_handle
+
             message["boot"] = supervisor_handle.boot_arguments("worker.process", "start_after_exec", [])
         return message
+
+
+def _main_module() -> dict[str, str | None]:
+    """Return what multiprocessing, in a task, must know to import the client's main module in processes of its own."""
+    main = sys.modules.get("__main__")
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    return {"file": None if path is None else os.path.abspath(path), "name": getattr(spec, "name", None)}
 
 
 def _checked_bytes(name: str, number: int | None) -> int | None:

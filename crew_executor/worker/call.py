@@ -13,9 +13,7 @@ import _signal  # type: ignore[import-not-found]  # signal.getsignal() takes a m
 import contextlib
 import json
 import os
-import resource
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -29,7 +27,7 @@ from ..errors import TaskTimeoutError
 from ..futures import command_of
 from ..notes import add_note
 from .children import Children
-from .memory import MemoryLimits
+from .memory import MemoryLimits, max_rss
 from .output import Output
 
 WARNINGS_MAX = 100
@@ -38,13 +36,6 @@ WARNING_TEXT_MAX = 2000
 UNPICKLE_SECONDS = 30.0
 """What a task with a timeout has on top of it until its call is unpickled: a new worker imports what it needs then,
 which must not make a short timeout impossible to meet."""
-
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-def max_rss() -> int:
-    """Return this process's high-water mark of resident memory in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
 class TaskInterrupted(KeyboardInterrupt):
@@ -118,20 +109,52 @@ class CallRunner:
             self._max_rss = max_rss()  # what is shorter cannot have touched much
         if self._caught:
             flags |= OutcomeFlag.WARNINGS
-            parts = (parts[0], json.dumps(self._caught).encode(), *parts[1:])
-            self._caught = []
+            parts = (parts[0], self.take_warnings(), *parts[1:])
         return Outcome(task.task_id, task.attempt, flags, parts, started, seconds, cpu, self._max_rss)
+
+    def begin_chunk(self, task_id: int) -> None:
+        """Get ready for items that somebody else calls: these are never interrupted."""
+        if self._caught:
+            self._caught.clear()
+        self._is_interrupted = False
+        self.task_id = task_id
+
+    def end_chunk(self, seconds: float) -> None:
+        """Tidy up behind such items, which took so long."""
+        self._children.task_ended(seconds)
+        if self._output is not None:
+            self._output.flush()
+        if _signal.getsignal(signal.SIGINT) is not self._handler:
+            self.install_handler()
+
+    @property
+    def has_caught(self) -> bool:
+        """Whether something was warned of since take_warnings()."""
+        return bool(self._caught)
+
+    def take_warnings(self) -> bytes:
+        """Return the warnings that were caught, and forget them."""
+        caught, self._caught = self._caught, []
+        return json.dumps(caught).encode()
+
+    def describe_error(self, error: BaseException, doing: str) -> tuple[bytes, bytes]:
+        """Return the error of an item and its report; `doing` as in the note on the error."""
+        _flags, (part, report) = self._error(error, doing, None)
+        return part, report
 
     def install_handler(self) -> None:
         """Take SIGINT, at first and after a task that took it: asyncio does so, and leaves another handler behind."""
         signal.signal(signal.SIGINT, self._handler)
 
-    def interrupt(self, _signal_number: int, _frame: FrameType | None) -> None:
+    def interrupt(self, _signal_number: int, frame: FrameType | None) -> None:
         """Raise in the running task if the signal is meant for it; the handler of the signal."""
         ordinal = self._armed
         if ordinal and self._must_stop(ordinal):
             self._armed = 0
             self._is_interrupted = True
+            if _is_importing(frame):
+                # What is half imported stays so: of a package, Python forgets the package and keeps its modules.
+                self._limits.is_spent = True
             raise TaskInterrupted("the task was told to stop")
 
     @contextlib.contextmanager
@@ -249,6 +272,12 @@ class CallRunner:
                     "lineno": lineno,
                 }
             )
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def dump_initializer_error(error: BaseException, worker: str) -> tuple[bytes, bytes]:

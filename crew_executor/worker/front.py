@@ -197,12 +197,19 @@ class WorkerFront(TaskSubmitter):
     def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
         return self._submit(self._options, fn, args, kwargs)
 
+    def _make_map(self, *_arguments: Any) -> None:
+        """Each item is a subtask of its own."""
+
+    def _map_chunks(self, *_arguments: Any) -> None:
+        """As above."""
+
     def _submit(
         self, options: TaskOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> CrewFuture[T]:
         call = called(fn, args)
         exchange = self._exchange
         exchange.check()
+        pools.check_not_importing()
         future: CrewFuture[T] = CrewFuture(call, time.time(), exchange.cancel)
         future._name = options.name or ""
         future._cancels_running = bool(options.cancel_running)

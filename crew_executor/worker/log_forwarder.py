@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from ..channel import Channel
 from ..core.messages import Kind
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from .call import CallRunner
 
 _ORIGINAL = logging.lastResort
+_original_basic_config = logging.basicConfig
+
+
+def _basic_config(**options: Any) -> None:
+    """Do what basicConfig() does for users, and nothing for logging itself.
+
+    logging.info() and its like call it if the root logger has no handler; then that would have one, on stderr, and from
+    the second record on nobody would ask for a handler of last resort.
+    """
+    if options or sys._getframe(1).f_globals is not vars(logging):
+        _original_basic_config(**options)
 
 
 class LogForwarder(logging.Handler):
@@ -44,6 +56,7 @@ class LogForwarder(logging.Handler):
     def install(self) -> None:
         """Be the handler of last resort."""
         logging.lastResort = self
+        logging.basicConfig = _basic_config
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send the record; in a process that a task has forked, and without a client, show it on stderr."""

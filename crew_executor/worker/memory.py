@@ -7,10 +7,18 @@ To watch and kill would be too late for a task that takes 10 GB in a tenth of a 
 from __future__ import annotations
 
 import resource
+import sys
 import time
 
 LOOK_SECONDS = 0.01
 """Between two looks at the size: one takes about 20 us."""
+
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def max_rss() -> int:
+    """Return this process's high-water mark of resident memory in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
 class MemoryLimits:
@@ -25,8 +33,9 @@ class MemoryLimits:
         self.worker_max = worker_max
         self.task_max = task_max
         self.is_spent = False
-        """Set after a MemoryError: what the task has freed the C library may keep, in pieces too small for the next,
-        and the kernel counts it. The worker is of little use."""
+        """Set when it was too large, and after a MemoryError: what the task has freed the C library may keep, in pieces
+        too small for the next, and the kernel counts it. And when an import was interrupted. The worker is of little
+        use."""
         self._looked_at = 0.0
         self._outer = resource.getrlimit(resource.RLIMIT_DATA)  # what the worker itself has
 
@@ -54,7 +63,8 @@ class MemoryLimits:
         self._looked_at = now
         from ..processes import resident_memory  # late: it imports psutil
 
-        return resident_memory() > self.worker_max
+        self.is_spent = resident_memory() > self.worker_max
+        return self.is_spent
 
     def describe(self) -> str:
         """Return the limit of tasks in words."""

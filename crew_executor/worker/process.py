@@ -35,20 +35,20 @@ from ..core.messages import (
     TaskItem,
     decode_control,
     decode_tasks,
-    encode_clock,
     encode_outcome,
 )
 from ..errors import ProtocolError
 from ..log_records import adopt_levels
+from ..process_settings import adopt_settings
 from ..supervisor_wire import LOG_PLACE
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
+from .chunk import FLUSH_SECONDS, ChunkRunner
 from .front import Exchange, WorkerFront
 from .log_forwarder import LogForwarder
 from .memory import MemoryLimits
+from .outbox import Outbox
 from .output import Output
-
-FLUSH_SECONDS = 0.001
 
 
 class WorkerLoop:
@@ -66,8 +66,8 @@ class WorkerLoop:
         self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
         self._exchange = Exchange(channel, self.runner, name)
         pools.join(channel.run, partial(WorkerFront, self._exchange))
-        self._unsent = 0  # outcomes in the outbox
-        self._flushed_at = 0.0
+        self._outbox = Outbox(channel, cell)
+        self._chunks = ChunkRunner(cell, self.runner, self._outbox, limits)
         self._last_ordinal = 0
 
     def run(self) -> None:
@@ -92,54 +92,48 @@ class WorkerLoop:
                 raise ProtocolError(f"a worker has no use for a frame of kind {frame.kind}")
 
     def _work(self, frame: Frame) -> None:
-        self._flushed_at = time.perf_counter()
+        self._outbox.flushed_at = time.perf_counter()
         for item in decode_tasks(frame):
-            self._last_ordinal = item.ordinal
+            self._last_ordinal = item.ordinal + item.items - 1
             if not self._is_retiring:
-                self._work_on(item)
+                last = self._work_on(item)
                 if self._limits.is_exceeded():
-                    self._retire()
-        self._flush()
+                    self._retire(last)
+        self._outbox.flush()
 
-    def _retire(self) -> None:
-        """Ask for a successor: this process has grown too large. What was sent and not started goes back."""
-        self._flush()
+    def _retire(self, last: int) -> None:
+        """Ask for a successor: this process has grown too large. What was sent and not started goes back: all above."""
+        self._outbox.flush()
         self._is_retiring = True
-        self._channel.send_control(Kind.LEAVE, {"reason": "memory", "ordinal": self._last_ordinal})
+        self._channel.send_control(Kind.LEAVE, {"reason": "memory", "ordinal": last})
 
-    def _work_on(self, item: TaskItem) -> None:
-        if self._unsent and item.flags & TaskFlag.FLUSH_BEFORE:
-            self._flush()
+    def _work_on(self, item: TaskItem) -> int:
+        """Run a task; return the ordinal of what was looked at last."""
+        outbox = self._outbox
+        if not outbox.is_empty and item.flags & TaskFlag.FLUSH_BEFORE:
+            outbox.flush()
+        if item.flags & TaskFlag.ITEMS:
+            return self._chunks.run(item)
         cell = self._cell
         if not cell.claim(item.ordinal):
-            return
+            return item.ordinal
         outcome = self.runner.run(item)
         cell.end(item.ordinal)
         encoded = encode_outcome(outcome)
-        if not cell.put(encoded):
-            self._flush()
-            if not cell.put(encoded):
-                self._channel.send(Kind.OUTCOMES, [encode_clock(time.monotonic()), encoded], 1)
-                cell.finish(item.ordinal)
-                return
-        self._unsent += 1
+        if not outbox.put(encoded):
+            outbox.flush()
+            if not outbox.put(encoded):
+                outbox.send(encoded)
         cell.finish(item.ordinal)
-        if time.perf_counter() - self._flushed_at > FLUSH_SECONDS:
-            self._flush()
+        if time.perf_counter() - outbox.flushed_at > FLUSH_SECONDS:
+            outbox.flush()
+        return item.ordinal
 
     def _set_deadline(self, ordinal: int, seconds: float) -> None:
         """Give the running task so many seconds from now on; wake the supervisor if it would look too late."""
         is_too_late = self._cell.set_deadline(ordinal, time.monotonic() + seconds)
         if is_too_late and os.getppid() == self._supervisor_pid:  # else it is dead, and this process about to be
             os.kill(self._supervisor_pid, signal.SIGCHLD)
-
-    def _flush(self) -> None:
-        if not self._unsent:
-            return
-        self._channel.send(Kind.OUTCOMES, [encode_clock(time.monotonic()), self._cell.peek()], self._unsent)
-        self._cell.clear()
-        self._unsent = 0
-        self._flushed_at = time.perf_counter()
 
 
 def serve(channel: Channel, cell: Cell, settings: dict[str, Any], output: Output, on_joined: Callable[[], None]) -> int:
@@ -165,7 +159,7 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], output: Output
     forwarder = LogForwarder(channel, output)
     forwarder.install()
     try:
-        initializer, initargs = serialize.loads(parts[0])
+        _origin, initializer, initargs = serialize.loads(parts[0])
         if initializer is not None:
             initializer(*initargs)
     except BaseException as error:
@@ -225,12 +219,13 @@ def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int,
     sys.path[:] = message["sys_path"]
     with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble
         os.chdir(message["cwd"])
+    adopt_settings(message["settings"])
     signal.signal(signal.SIGINT, lambda *_: None)  # children that a task starts get the default back at exec
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     process = multiprocessing.current_process()
     process.name = message["name"]  # else it is "MainProcess", in the lines that tasks log, too
     process.authkey = bytes.fromhex(message["authkey"])  # manager proxies ask for it
-    _forget_main()
+    _forget_main(message["argv"], message["main"])
     output = Output(log_fd)
     output.install()
     if not sys.warnoptions:
@@ -298,10 +293,15 @@ def _move(source: int, target: int) -> None:
         os.set_inheritable(target, True)
 
 
-def _forget_main() -> None:
+def _forget_main(argv: list[str], client: dict[str, str | None]) -> None:
     """Give the worker an empty `__main__`: what a task finds there must not depend on how workers are started."""
+    import importlib.machinery
     import types
 
     # Under its second name, too, which multiprocessing gave to the supervisor's when it was imported.
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = types.ModuleType("__main__")
-    sys.argv = [""]
+    main = sys.modules["__main__"] = sys.modules["__mp_main__"] = types.ModuleType("__main__")
+    if client["file"] is not None:
+        main.__file__ = client["file"]
+    if client["name"] is not None:
+        main.__spec__ = importlib.machinery.ModuleSpec(client["name"], None)
+    sys.argv = argv  # of the client, as with multiprocessing

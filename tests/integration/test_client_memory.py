@@ -75,8 +75,8 @@ def test_submit_and_result_leave_the_client_as_it_was() -> None:
         run_cycles(executor, CYCLES)
         wait_until(lambda: objects() - objects_before < 200, "no more objects than before")
 
-        # One word kept for each task would be 8 bytes; the allocator's own fluctuation was below 0.5 MB.
-        assert kept_bytes() - bytes_before < 1_000_000 + 2 * CYCLES
+        # One word kept for each task would be 8 bytes; the allocator's own fluctuation was 1.5 MB once, 0.5 MB mostly.
+        assert kept_bytes() - bytes_before < 3_000_000 + 2 * CYCLES
 
 
 @pytest.mark.timeout(60 + CYCLES / 500)
@@ -89,7 +89,7 @@ def test_map_leaves_the_client_as_it_was() -> None:
             pass
         wait_until(lambda: objects() - objects_before < 200, "no more objects than before")
 
-        assert kept_bytes() - bytes_before < 1_000_000 + 2 * CYCLES
+        assert kept_bytes() - bytes_before < 3_000_000 + 2 * CYCLES
 
 
 def test_a_result_is_freed_with_its_future(one_worker: CrewExecutor) -> None:

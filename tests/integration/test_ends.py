@@ -182,11 +182,18 @@ def test_interpreter_options_do_not_matter(options: list[str]) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("ok\n", "", 0)
 
 
-def test_closed_standard_descriptors_do_not_matter() -> None:
+@pytest.mark.parametrize("closed", ["0", "1", "2", "01", "02", "12", "012"])
+def test_closed_standard_descriptors_do_not_matter(closed: str) -> None:
     read, write = os.pipe()
-    command = f'exec "{sys.executable}" -c "$1" <&- >&- 2>&-'
-    script = SIMPLE.format(descriptor=write)
-    subprocess.run(["/bin/sh", "-c", command, "sh", script], pass_fds=(write,), timeout=60, check=True)
+    command = f'exec "{sys.executable}" -c "$1" ' + " ".join({"0": "<&-", "1": ">&-", "2": "2>&-"}[fd] for fd in closed)
+    # A task writes to both, as C libraries do, and so does the client.
+    shout = "\nimport os\ndef shout():\n    for fd in (1, 2): os.write(fd, b'x' * 100)\n"
+    script = shout + SIMPLE.format(descriptor=write).replace(
+        "    try:", "    executor.submit(shout).result(); shout()\n    try:"
+    )
+    subprocess.run(
+        ["/bin/sh", "-c", command, "sh", script], pass_fds=(write,), timeout=60, check=True, capture_output=True
+    )
     os.close(write)
 
     assert os.read(read, 10) == b"ok\n"
@@ -195,7 +202,9 @@ def test_closed_standard_descriptors_do_not_matter() -> None:
 
 def test_an_empty_environment_and_a_deleted_directory_do_not_matter(tmp_path: Path) -> None:
     # Imported before: CPython 3.13.0 itself cannot import socket in a directory that is gone.
-    script = "import crew_executor, os; os.rmdir(os.getcwd())\n" + SIMPLE.format(descriptor=1)
+    script = "import crew_executor, multiprocessing.connection, os, socket; os.rmdir(os.getcwd())\n" + SIMPLE.format(
+        descriptor=1
+    )
     place = tmp_path / "place"
     place.mkdir()
     done = _run(script, cwd=place, env={})
@@ -273,3 +282,93 @@ with CrewExecutor(2, idle_timeout=0.5) as executor:
     out, _errors = client.communicate("\n", timeout=30)
 
     assert (out, client.returncode) == ("4950\n", 0)
+
+
+def test_a_shell_that_was_interrupted_once_finishes_what_was_submitted_later(tmp_path: Path) -> None:
+    lines = (
+        "from crew_executor import CrewExecutor; from pathlib import Path; import time",
+        "executor = CrewExecutor(1)",
+        "raise KeyboardInterrupt",
+        f"path = {str(tmp_path / 'written')!r}",
+        "futures = [executor.submit(time.sleep, 0.2), executor.submit(Path(path).write_text, 'done')]",
+        "exit()",
+    )
+    done = subprocess.run(
+        [sys.executable, "-q", "-i"], input="\n".join(lines), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert "KeyboardInterrupt" in done.stderr
+    assert (done.returncode, (tmp_path / "written").read_text()) == (0, "done")
+
+
+LEFT = """
+import asyncio, sys, time
+from pathlib import Path
+from crew_executor import CrewExecutor
+def save(path):
+    time.sleep(0.2)
+    Path(path).touch()
+def generate():
+    with CrewExecutor(2) as executor:
+        for number in range(4):
+            yield executor.submit(save, f"{sys.argv[1]}/{number}")
+def leave(how):
+    with CrewExecutor(2) as executor:
+        for number in range(4):
+            executor.submit(save, f"{sys.argv[1]}/{number}")
+        raise how
+"""
+
+
+@pytest.mark.parametrize("how", ["ValueError", "GeneratorExit", "closed"])
+def test_a_with_block_that_is_left_finishes_its_work(how: str, tmp_path: Path) -> None:
+    end = (
+        "generator = generate()\nfor _ in range(4): next(generator)\ngenerator.close()\n"
+        if how == "closed"
+        else f"try: leave({how})\nexcept BaseException: pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT + end, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_a_with_block_left_by_sys_exit_says_what_it_ends(tmp_path: Path) -> None:
+    done = _run(LEFT + "leave(SystemExit(3))\n", str(tmp_path))
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "running tasks are ended" in done.stderr
+    assert "call shutdown() before" in done.stderr
+
+
+SETTINGS = """
+import os, resource, sys
+from crew_executor import CrewExecutor
+def look():
+    mask = os.umask(0)
+    os.umask(mask)
+    return (
+        mask, resource.getrlimit(resource.RLIMIT_NOFILE)[0], os.nice(0), sorted(os.sched_getaffinity(0)),
+        sys.getrecursionlimit(), sys.get_int_max_str_digits(),
+    )
+before = look()
+with CrewExecutor(1) as executor:  # its supervisor has what is now
+    assert executor.submit(look).result() == before
+os.umask(0o77)
+resource.setrlimit(resource.RLIMIT_NOFILE, (500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+os.nice(3)
+os.sched_setaffinity(0, before[3][:1])
+sys.setrecursionlimit(5000)
+sys.set_int_max_str_digits(10000)
+with CrewExecutor(1) as executor:
+    found = executor.submit(look).result()
+assert found == look() == (0o77, 500, before[2] + 3, before[3][:1], 5000, 10000), found
+"""
+
+
+def test_workers_have_the_clients_settings() -> None:
+    done = _run(SETTINGS)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

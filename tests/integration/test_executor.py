@@ -447,3 +447,10 @@ def test_killing_the_workers_ends_what_was_sent_ahead() -> None:
 def test_wrong_constructor_values_are_named(arguments: dict[str, object], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         CrewExecutor(**arguments)  # type: ignore[arg-type]
+
+
+def test_options_of_an_interpreter_need_one_that_is_named() -> None:
+    with pytest.raises(ValueError, match="python_args are options of the interpreter"):
+        CrewExecutor(1, launcher=LocalLauncher(python_args=("-O",)))
+    with CrewExecutor(1, launcher=LocalLauncher(python=sys.executable, python_args=("-O",))) as executor:
+        assert executor.submit(eval, "__debug__").result() is False

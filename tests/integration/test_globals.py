@@ -142,8 +142,38 @@ with CrewExecutor(1) as executor:
     assert call(lambda: (os.path.basename(__file__), __name__)) == ("script.py", "__main__")
 """
 
+LOCAL = """
+import contextvars, queue, threading, weakref
+lock, event, local, lines = threading.Lock(), threading.Event(), threading.local(), queue.Queue()
+variable = contextvars.ContextVar("variable", default=4)
+known = weakref.WeakValueDictionary()
+class Counter:
+    _lock = threading.RLock()
+    count = 0
+    @classmethod
+    def up(cls):
+        with cls._lock:
+            cls.count += 1
+        return cls.count
+@functools.singledispatch
+def kind(x): return "something"
+@kind.register
+def _(x: int): return "a number"
+def use():
+    local.count = getattr(local, "count", 0) + 1
+    lines.put(1)
+    with lock: return local.count, lines.qsize(), event.is_set(), variable.get(), len(known), kind(1), kind("1")
+with CrewExecutor(1) as executor, lock:
+    call = lambda *args: executor.submit(*args).result()
+    assert [call(use)[:2], call(use)] == [(1, 1), (2, 2, False, 4, 0, "a number", "something")]
+    assert [call(Counter.up), call(Counter.up)] == [1, 2]
+    assert call(kind, 1) == "a number"
+    assert isinstance(executor.submit(print, lock).exception(), TypeError)
+    assert call(lambda: sys.argv) == sys.argv == [__file__]
+"""
 
-@pytest.mark.parametrize("body", [STATE, CLASSES], ids=["state", "classes"])
+
+@pytest.mark.parametrize("body", [STATE, CLASSES, LOCAL], ids=["state", "classes", "what belongs to a process"])
 def test_a_script(body: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + body)

@@ -25,12 +25,21 @@ def test_import_brings_in_none_of_the_dependencies() -> None:
     assert set() == imported & {"pynng", "cffi", "_cffi_backend", "cloudpickle", "psutil", "tblib"}
 
 
-@pytest.mark.parametrize("module", ["asyncio", "ssl", "multiprocessing"])
+@pytest.mark.parametrize("module", ["asyncio", "ssl", "multiprocessing", "subprocess", "email", "zipfile"])
 def test_import_brings_in_no_heavy_part_of_the_standard_library(module: str) -> None:
-    """Whatever `concurrent.futures` with its ProcessPoolExecutor brings anyway does not count."""
-    baseline = modules_after("from concurrent.futures import ProcessPoolExecutor")
+    """Whatever `concurrent.futures` brings anyway does not count."""
+    baseline = modules_after("from concurrent.futures import Executor")
 
     assert module not in modules_after("import crew_executor") - baseline
+
+
+@pytest.mark.parametrize("name", ["BrokenCrewError", "WorkerCrashError"])
+def test_errors_that_processpoolexecutor_has_are_there_when_asked_for(name: str) -> None:
+    program = f"from crew_executor import {name} as error; from crew_executor.errors import {name} as same; "
+    program += "from concurrent.futures.process import BrokenProcessPool; import pickle; assert error is same; "
+    program += "assert issubclass(error, BrokenProcessPool) and type(pickle.loads(pickle.dumps(error('x')))) is error"
+
+    assert "multiprocessing" in modules_after(program)
 
 
 def test_star_import_works() -> None:

@@ -168,3 +168,46 @@ with CrewExecutor(2) as executor:
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "look out\n")
+
+
+def log_by_module(text: str) -> None:
+    logging.warning("first %s", text)  # noqa: LOG015  what is tested
+    logging.getLogger("of.a.task").warning("second %s", text)
+
+
+def test_the_functions_of_the_logging_module_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """logging.warning() calls basicConfig() where the root logger has no handler, as in a worker."""
+    with CrewExecutor(1) as executor:
+        for number in range(2):
+            executor.submit(log_by_module, str(number)).result(timeout=SECONDS)
+
+    ours = [record.getMessage() for record in caplog.records if record.name in ("root", "of.a.task")]
+    assert ours == ["first 0", "second 0", "first 1", "second 1"]
+
+
+def configure_by_default() -> int:
+    logging.basicConfig()
+    return len(logging.root.handlers)
+
+
+def test_a_task_may_configure_its_workers_logging() -> None:
+    with CrewExecutor(1) as executor:
+        assert executor.submit(configure_by_default).result(timeout=SECONDS) == 1
+
+
+class Broken(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError(f"cannot handle {record.getMessage()}")
+
+
+def test_a_handler_that_raises_costs_no_task(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = Broken()
+    logging.root.addHandler(handler)
+    try:
+        with CrewExecutor(1) as executor:
+            pids = [executor.submit(log, logging.WARNING, "this").result(timeout=SECONDS) for _ in range(3)]
+    finally:
+        logging.root.removeHandler(handler)
+
+    assert len(set(pids)) == 1
+    assert capsys.readouterr().err.count("RuntimeError: cannot handle this") == 3

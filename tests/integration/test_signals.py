@@ -78,4 +78,5 @@ def test_a_handler_that_exits_ends_what_runs_within_with(how: str, tmp_path: Pat
 
         assert client.wait_over() == 3
         wait_until(lambda: not client.family(), "no process of the client is left", 10)
-        assert client.errors() == ""
+        assert "left by SystemExit: " in client.errors()
+        assert client.errors().count("\n") == 1

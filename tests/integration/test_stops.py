@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import random
 import signal
@@ -553,3 +554,32 @@ def test_kill_workers_runs_nothing_again(tmp_path: Path) -> None:
 
         assert isinstance(future.exception(timeout=30), WorkerCrashError)
     assert path.read_text() == "begun\n"
+
+
+PACKAGE = """
+import os, time
+from .part import *
+while not os.path.exists(__file__ + ".fast"):
+    time.sleep(0.01)
+__all__ = part.__all__
+"""
+
+
+def import_slowly(folder: str) -> str:
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module("slow_package").name
+
+
+def test_a_worker_whose_import_was_interrupted_is_replaced(tmp_path: Path) -> None:
+    """Python forgets the package and keeps its modules, so the next import of it fails."""
+    package = tmp_path / "slow_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(PACKAGE)
+    (package / "part.py").write_text("__all__ = ['name']\nname = 'imported'\n")
+    with CrewExecutor(1) as executor:
+        assert isinstance(
+            executor.options(timeout=0.3).submit(import_slowly, str(tmp_path)).exception(timeout=30), TaskTimeoutError
+        )
+        (package / "__init__.py.fast").touch()
+        assert executor.submit(import_slowly, str(tmp_path)).result(timeout=30) == "imported"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -72,11 +73,11 @@ class GuardedQueue(TaskQueue):
         super().__init__()
         self.asked = 0
 
-    def __len__(self) -> int:
+    def front(self) -> deque[Task] | None:
         self.asked += 1
         if self.asked > 20_000:
             raise AssertionError("the scheduler turns in circles")
-        return super().__len__()
+        return super().front()
 
 
 class Bench:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crew_executor.core import messages
-from crew_executor.core.messages import HEADER, PREFIX_BYTES, VERSION, Frame, Kind, Outcome, OutcomeFlag
+from crew_executor.core.messages import HEADER, PREFIX_BYTES, VERSION, Frame, Kind, Outcome, OutcomeFlag, TaskFlag
 from crew_executor.errors import CrewError, ProtocolError
 
 from .fakes import hypothesis_settings, make_outcome
@@ -21,7 +21,10 @@ U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 SECONDS = st.floats(allow_nan=False)
 PARTS = st.lists(st.binary(max_size=20), min_size=1, max_size=4).map(tuple)
-OUTCOMES = st.builds(Outcome, U64, U16, U16, PARTS, SECONDS, SECONDS, SECONDS, U64)
+TASK_FLAGS = U16.map(lambda flags: flags & ~TaskFlag.ITEMS)
+OUTCOME_FLAGS = U16.map(lambda flags: flags & ~OutcomeFlag.ITEMS)
+NONE = st.just(0)
+OUTCOMES = st.builds(Outcome, U64, U16, OUTCOME_FLAGS, PARTS, SECONDS, SECONDS, SECONDS, U64, NONE, NONE)
 JSON = st.none() | st.booleans() | st.integers() | st.sampled_from(["", "w1", "\u00e9\u4e2d\0", [1, [None]], {"a": {}}])
 
 
@@ -63,12 +66,12 @@ def test_the_length_counts_everything_behind_itself() -> None:
 
 
 def test_the_wire_looks_the_same_for_ever() -> None:
-    """Another layout needs another VERSION: this frame was written down when version 3 was."""
+    """Another layout needs another VERSION: this frame was written down when version 4 was."""
     frame = tasks_frame([(0x0102, 1, 1, (b"ab", b"c"))], first=9)
 
-    assert 3 == VERSION
+    assert 4 == VERSION
     assert (
-        "5300000000000000" "03" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
+        "5300000000000000" "04" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
         "0900000000000000" "0201000000000000" "0100" "0100" "01000000" "0200000000000000" "0000000000000000"
         "0100000000000000" "6162" "63"
     ) == frame.hex()  # fmt: skip
@@ -92,7 +95,9 @@ def test_a_frame_shorter_than_its_header_is_refused(size: int) -> None:
 def test_another_version_is_refused_by_name_with_the_cure(version: int) -> None:
     data = bytearray(make_frame(Kind.READY, b""))
     data[PREFIX_BYTES] = version
-    with pytest.raises(ProtocolError, match=f"version {version} of the wire, this side 3: install the same") as caught:
+    with pytest.raises(
+        ProtocolError, match=f"version {version} of the wire, this side {VERSION}: install the same"
+    ) as caught:
         open_frame(bytes(data))
 
     assert isinstance(caught.value, CrewError)
@@ -109,7 +114,7 @@ def test_the_body_is_a_view_and_not_a_copy() -> None:
 # ---------------------------------------------------------------------- tasks
 
 
-@given(st.lists(st.tuples(U64, U16, U16, PARTS), max_size=5), st.integers(0, 2**63))
+@given(st.lists(st.tuples(U64, U16, TASK_FLAGS, PARTS), max_size=5), st.integers(0, 2**63))
 @hypothesis_settings(examples=60)
 def test_tasks_come_back_as_they_were(tasks: list[tuple[int, int, int, tuple[bytes, ...]]], first: int) -> None:
     decoded = messages.decode_tasks(open_frame(tasks_frame(tasks, first)))
@@ -133,6 +138,16 @@ def test_parts_of_a_task_are_views_into_the_frame() -> None:
     assert all(part.obj is frame.body.obj for part in item.parts)
 
 
+def test_items_count_as_so_many_ordinals() -> None:
+    table = messages.pack_table(5, [0, 1, 2, 3])
+    chunk = (1, 1, TaskFlag.ITEMS, (b"call", table, b"abc"))
+    first, second = messages.decode_tasks(open_frame(tasks_frame([chunk, (2, 1, 0, (b"x",))], first=10)))
+
+    assert (10, 3) == (first.ordinal, first.items)
+    assert (5, (0, 1, 2, 3)) == messages.unpack_table(first.parts[1])
+    assert (13, 1) == (second.ordinal, second.items)
+
+
 # ---------------------------------------------------------------------- outcomes
 
 
@@ -148,6 +163,63 @@ def test_an_outbox_is_read_like_a_frame(outcomes: list[Outcome]) -> None:
     outbox = b"".join(map(messages.encode_outcome, outcomes))
 
     assert outcomes == messages.decode_outcome_items(memoryview(outbox))
+
+
+def items_outcome(first: int, *records: bytes, end: bytes = b"") -> bytes:
+    return messages.encode_items_head(1, 1, first) + b"".join(records) + end
+
+
+RECORDS = (
+    messages.encode_item(b"abc"), messages.encode_item_warnings(b"[]"), messages.encode_item(b""),
+    messages.encode_item_error(b"error", b"{}"),
+)  # fmt: skip
+
+
+def test_items_come_back_as_they_were() -> None:
+    end = messages.encode_items_end(1.5, 2.5, 3.5, 4)
+    before, after = make_outcome(8), make_outcome(9)
+    data = b"".join(
+        (messages.encode_outcome(before), items_outcome(7, *RECORDS, end=end), messages.encode_outcome(after))
+    )
+    outcomes = messages.decode_outcome_items(data)
+
+    assert [before, after] == outcomes[::2]
+    (part,) = outcomes[1].parts
+    flags = OutcomeFlag.ITEMS | OutcomeFlag.WARNINGS
+    assert Outcome(1, 1, flags, (part,), 1.5, 2.5, 3.5, 4, first=7, items=3) == outcomes[1]
+    kinds = [0, messages.IS_WARNINGS, 0, messages.IS_ERROR]
+    records = list(messages.decode_items(part))
+    assert (7, kinds) == (messages.first_place(part), [kind for kind, _ in records])
+    assert [b"abc", b"[]", b""] == [data for _, data in records[:3]]
+    assert (b"error", b"{}") == messages.decode_item_error(records[3][1])
+
+
+def test_items_of_a_worker_that_died_among_them_are_read_without_their_end() -> None:
+    (outcome,) = messages.decode_outcome_items(items_outcome(0, *RECORDS))
+
+    assert (0, 3) == (outcome.first, outcome.items)
+
+
+@pytest.mark.parametrize("missing", range(1, 130))
+def test_damaged_items_are_refused(missing: int) -> None:
+    whole = items_outcome(0, *RECORDS, end=messages.encode_items_end(1.5, 2.5, 3.5, 4))
+    data = whole[: len(whole) - missing]
+    try:
+        outcomes = messages.decode_outcome_items(data)
+    except ProtocolError:
+        return
+    records = [len(data) for _, data in messages.decode_items(outcomes[0].parts[0])]
+    assert records == [3, 2, 0, 15][: len(records)], "what remains is whole records"
+
+
+@pytest.mark.parametrize(
+    ("first", "items", "expected"),
+    [(0, 10, (4, 3)), (4, 3, (4, 3)), (4, 1, (4, 1)), (2, 3, (4, 1)), (0, 4, (4, 0)), (0, 2, (4, 0)), (5, 1, (4, 0))],
+)
+def test_an_outcome_is_narrowed_to_what_is_not_known(first: int, items: int, expected: tuple[int, int]) -> None:
+    outcome = make_outcome(1)._replace(first=first, items=items).of_items(4, 3)
+
+    assert expected == (outcome.first, outcome.items)
 
 
 def test_parts_of_an_outcome_are_copies_that_outlive_the_frame() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -91,7 +90,13 @@ alias = read
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A module that travels by value, and a worker that has nothing of it."""
-    for name, empty in (("_namespaces", {}), ("_received", {}), ("_mentioned", set()), ("_looked_at", set())):
+    for name, empty in (
+        ("_namespaces", {}),
+        ("_received", {}),
+        ("_opened", {}),
+        ("_mentioned", set()),
+        ("_looked_at", set()),
+    ):
         monkeypatch.setattr(namespace, name, empty)
     monkeypatch.setattr(namespace, "_classes", weakref.WeakValueDictionary())
     module = ModuleType("home")
@@ -104,8 +109,13 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def call(function: Callable[..., Any], *args: Any) -> Any:
     """Do what a submit() and a worker do."""
-    there, arguments = serialize.loads(namespace.dumps_call((function, args)))
-    return there(*arguments)
+    there, arguments, keywords = serialize.loads(namespace.dumps_call((function, args, {})))
+    return there(*arguments, **keywords)
+
+
+def is_constant(function: Callable[..., Any]) -> bool:
+    """Answer whether the short way was taken for it."""
+    return b"open_constant" in namespace.dumps_call((function, (), {}))[:100]
 
 
 def test_a_function_has_its_globals(home: Any) -> None:
@@ -248,7 +258,7 @@ def test_what_is_wrapped_by_a_library_travels(home: Any) -> None:
 
 
 def test_a_global_that_cannot_be_pickled_is_named(home: Any) -> None:
-    home.value = threading.Lock()
+    home.value = (number for number in ())
 
     with pytest.raises(TypeError, match="cannot pickle") as caught:
         namespace.dumps_call(home.read)
@@ -311,3 +321,74 @@ def test_what_needs_no_globals_is_a_plain_pickle() -> None:
     import pickle
 
     assert namespace.dumps_call((len, "abc")) == pickle.dumps((len, "abc"), serialize.PROTOCOL)
+
+
+# ---------------------------------------------------------------------- functions that use constants only
+
+
+def test_functions_that_use_functions_modules_and_numbers_take_the_short_way(home: Any) -> None:
+    taken = {name for name, value in vars(home).items() if callable(value) and is_constant(value)}
+
+    assert taken >= {"read", "set_value", "factorial", "is_even", "is_odd", "lines", "define"}
+    assert taken.isdisjoint({"remember", "count", "slow", "call_slow", "Outer"}), "what these use may change inside"
+
+
+def test_on_the_short_way_what_the_client_changes_is_used(home: Any) -> None:
+    assert [is_constant(home.read), call(home.read)] == [True, 1]
+    for value in (2, 1, 2.5, "text"):
+        home.value = value
+        assert call(home.read) == value
+        assert call(home.lines) == f"[{value!r}]".replace("'", '"')
+
+
+def test_on_the_short_way_what_a_task_has_set_stays(home: Any) -> None:
+    call(home.set_value, 5)
+
+    assert call(home.read) == 5
+    home.value = 6
+    assert call(home.read) == 6
+
+
+def test_on_the_short_way_a_redefined_function_is_used_also_by_others(home: Any) -> None:
+    assert call(home.is_even, 7) is False
+    exec("def is_odd(number): return 'asked'", home.__dict__)
+    assert call(home.is_even, 7) == "asked"
+    home.is_odd.__defaults__ = (1,)
+    assert not is_constant(home.is_even)
+    assert call(home.is_even, 7) == "asked"
+
+
+def test_a_value_that_can_change_inside_leaves_the_short_way(home: Any) -> None:
+    call(home.read)
+    home.value = [1]
+    assert not is_constant(home.read)
+    assert call(home.read) == [1]
+    home.value.append(2)
+    assert call(home.read) == [1, 2]
+    home.value = [].append
+    assert not is_constant(home.read)
+    home.value = 3
+    assert is_constant(home.read)
+    assert call(home.read) == 3
+
+
+def test_a_name_that_is_there_later_is_sent_then(home: Any) -> None:
+    with pytest.raises(NameError):
+        call(home.only_there)
+    home.unknown_here = 7
+    assert call(home.only_there) == 7
+
+
+def test_arguments_that_travel_by_value_leave_the_short_way(home: Any) -> None:
+    exec("def apply(function): return function()", home.__dict__)
+
+    assert call(home.apply, home.read) == 1
+    assert type(call(home.apply, home.Outer)).__name__ == "Outer"
+
+
+def test_a_worker_forgets_functions_when_there_are_many(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespace, "CONSTANTS_MAX", 3)
+    for number in range(10):
+        home.value = number
+        assert call(home.read) == number
+    assert len(namespace._opened) <= 3

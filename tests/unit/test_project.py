@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = sorted((ROOT / "crew_executor").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 LINES_IN_A_FILE = 600
 LINES_IN_A_FUNCTION = 60  # without its docstring and blank lines
@@ -97,14 +98,14 @@ def test_the_package_was_found() -> None:
 
 
 def test_no_file_is_too_long() -> None:
-    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in [*PACKAGE, *TESTS]}
+    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in [*PACKAGE, *TESTS, *BENCHMARKS]}
 
     assert {} == {name: length for name, length in lengths.items() if length > LINES_IN_A_FILE}
 
 
 def test_no_function_is_too_long() -> None:
     too_long = {}
-    for path in PACKAGE:
+    for path in [*PACKAGE, *BENCHMARKS]:
         lines = path.read_text("utf-8").splitlines()
         for function in functions_in(path):
             if (length := length_of(function, lines)) > LINES_IN_A_FUNCTION:
@@ -115,7 +116,7 @@ def test_no_function_is_too_long() -> None:
 
 def test_every_function_is_annotated() -> None:
     unannotated = {}
-    for path in PACKAGE:
+    for path in [*PACKAGE, *BENCHMARKS]:
         methods = {method.lineno for method in methods_in(path)}
         for function in functions_in(path):
             if missing := unannotated_arguments(function, is_method=function.lineno in methods):
@@ -125,7 +126,7 @@ def test_every_function_is_annotated() -> None:
 
 
 def test_every_module_has_a_docstring() -> None:
-    assert [] == [name_of(path) for path in PACKAGE if not ast.get_docstring(tree_of(path))]
+    assert [] == [name_of(path) for path in [*PACKAGE, *BENCHMARKS] if not ast.get_docstring(tree_of(path))]
 
 
 def test_every_directory_of_tests_is_a_package() -> None:

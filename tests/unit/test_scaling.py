@@ -65,15 +65,15 @@ def test_a_leaving_worker_is_no_supply() -> None:
 
 @pytest.mark.parametrize(("mode", "ready", "may_leave"), [("demand", 2, False), ("demand", 3, True), ("none", 3, True)])
 def test_a_worker_may_leave_when_enough_stay(mode: str, ready: int, may_leave: bool) -> None:
-    assert may_leave is make(4, min_workers=2, mode=mode).may_leave(ready=ready)
+    assert may_leave is make(4, min_workers=2, mode=mode).may_leave(ready=ready, now=0.0)
 
 
 def test_the_last_idle_worker_may_leave_a_pool_without_floor() -> None:
-    assert make(4).may_leave(ready=1)
+    assert make(4).may_leave(ready=1, now=0.0)
 
 
 def test_a_pool_of_fixed_size_lets_nobody_leave() -> None:
-    assert not make(4, mode="none").may_leave(ready=4)
+    assert not make(4, mode="none").may_leave(ready=4, now=0.0)
 
 
 # ---------------------------------------------------------------------- failures
@@ -240,7 +240,7 @@ class PoolWorld(RuleBasedStateMachine):
 
     @rule()
     def idle_worker_asks_to_leave(self) -> None:
-        if self.ready and self.scaler.may_leave(ready=self.ready):
+        if self.ready and self.scaler.may_leave(ready=self.ready, now=self.now):
             self.ready -= 1
             self.leaving += 1
 

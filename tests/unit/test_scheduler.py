@@ -6,13 +6,12 @@ import math
 
 import pytest
 
+from crew_executor.core.roster import AHEAD_ONE_SECONDS, RECALL_SECONDS
 from crew_executor.core.scheduler import (
     AHEAD_BYTES,
-    AHEAD_ONE_SECONDS,
     AHEAD_TASKS,
     HORIZON_MAX,
     HORIZON_MIN,
-    RECALL_SECONDS,
     Scheduler,
 )
 from crew_executor.core.task import Task
@@ -20,7 +19,7 @@ from crew_executor.core.worker import Worker
 
 from .fakes import Bench, make_outcome
 
-SHORT = HORIZON_MIN / 10
+SHORT = 0.0002
 LONG_AGO = 1000.0
 """A moment at which every task sent at 0 has outlived any horizon."""
 
@@ -138,7 +137,7 @@ def test_a_worker_holds_no_more_work_than_the_horizon(bench: Bench) -> None:
     bench.submit(100, key="short")
     worker = bench.join("w1")
 
-    assert 2 < len(worker.held) < 10
+    assert 20 < len(worker.held) < 50
     assert worker.held_seconds <= HORIZON_MIN
 
 
@@ -524,3 +523,20 @@ def test_a_recall_for_less_than_it_gains_is_not_sent(bench: Bench) -> None:
 
     assert 0 < ahead < RECALL_SECONDS
     assert [] == bench.take()
+
+
+def test_a_worker_that_holds_half_the_bytes_it_may_is_not_filled_up_by_each_outcome() -> None:
+    """Else each frame would carry the few tasks whose bytes the last outcomes had made room for."""
+    bench = Bench()
+    bench.teach("f", 1e-6)
+    worker = bench.join("w1")
+    bench.submit(400, size=AHEAD_BYTES // 50)
+    bench.answer(worker, *worker.held)
+    held = len(worker.held)
+    assert held == 50
+    bench.take()
+    bench.answer(worker, *list(worker.held)[:5])
+    assert [effect for effect in bench.take() if effect[0] == "send"] == []
+    bench.answer(worker, *list(worker.held)[:25])
+    assert [effect[0] for effect in bench.take() if effect[0] == "send"] == ["send"]
+    assert len(worker.held) == held

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from crew_executor.core.scheduler import AHEAD_ONE_SECONDS, HORIZON_MIN, RECALL_SECONDS
+from crew_executor.core.roster import AHEAD_ONE_SECONDS, RECALL_SECONDS
+from crew_executor.core.scheduler import HORIZON_MIN
 from crew_executor.core.worker import Worker
 
 from .fakes import Bench
 
-SHORT = HORIZON_MIN / 5
+SHORT = 0.0004
 """Two of these ahead are worth a recall."""
 LONG_AGO = 1000.0
 """A moment at which every task sent at 0 has outlived any horizon."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crew_executor.core.budget import LOSSES_MAX, Budget
-from crew_executor.core.scheduler import HORIZON_MIN, Scheduler
+from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.worker import Worker
 
 from .fakes import RETRYABLE, Bench, make_outcome
@@ -14,7 +14,7 @@ from .fakes import RETRYABLE, Bench, make_outcome
 @pytest.fixture
 def bench() -> Bench:
     bench = Bench()
-    bench.teach("short", HORIZON_MIN / 10)
+    bench.teach("short", 0.0002)
     return bench
 
 

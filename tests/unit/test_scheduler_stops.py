@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from crew_executor.core.budget import Budget
-from crew_executor.core.scheduler import HORIZON_MIN, Scheduler
+from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.worker import Worker
 
 from .fakes import Bench
 
-SHORT = HORIZON_MIN / 5
+SHORT = 0.0004
 """Two of these ahead are worth a recall."""
 LONG_AGO = 1000.0
 """A moment at which every task sent at 0 has outlived any horizon."""

@@ -221,3 +221,16 @@ def test_the_end_of_an_endless_chain_is_told_as_text() -> None:
     assert numbers == list(range(2999, 2999 - tracebacks.CHAIN_MAX, -1))
     assert isinstance(loaded, RemoteTaskError)
     assert loaded.text == str(2999 - tracebacks.CHAIN_MAX)
+
+
+class Quitter(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_an_exception_whose_text_ends_the_interpreter_is_described_without() -> None:
+    report = tracebacks.describe(Quitter())
+
+    assert report["text"] == "<no text: str() raised SystemExit>"
+    assert report["type_name"].endswith("Quitter")
+    assert report["traceback_text"]

@@ -1,0 +1,122 @@
+"""Cancels tasks on behalf of users' threads. Decides nothing: the scheduler says what of a task can still be dropped.
+
+cancel() may come in a signal handler or a finaliser that has interrupted the holder of the dispatcher's lock, and a
+Ctrl-C may come in the middle of it. In both cases the dispatcher's thread, which has no signals, does the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .announcer import Announcer
+from .callbacks import CallbackThread
+from .chunks import MapRun
+from .connection import Connection
+from .core.messages import TaskFlag
+from .core.scheduler import Scheduler
+from .core.task import STOPPING, Task
+from .futures import CrewFuture
+from .inbox import Inbox
+from .mailbox import Mailbox
+from .obituary import run_times
+from .workforce import Workforce
+
+
+class Shell(Protocol):
+    """What is asked of the dispatcher."""
+
+    mailbox: Mailbox
+    is_closing: bool
+
+    def is_interrupting(self) -> bool:
+        """Answer whether the caller has interrupted the holder of the lock."""
+
+    def recall_now(self, connection: Connection) -> None:
+        """Take back what a worker has not started."""
+
+
+class Canceller:
+    """Cancel futures, and what is left of a map().
+
+    Args:
+        shell: the dispatcher.
+        lock: its lock.
+        scheduler: decides; called under the lock.
+        workforce: knows the workers, and ends runs.
+        inbox: has the tasks that the scheduler has not seen.
+        announcer: tells what has become of tasks.
+    """
+
+    def __init__(
+        self, shell: Shell, lock: Any, scheduler: Scheduler, workforce: Workforce, inbox: Inbox,
+        announcer: Announcer,
+    ) -> None:  # fmt: skip
+        self._shell = shell
+        self._lock = lock
+        self._scheduler = scheduler
+        self._workforce = workforce
+        self._inbox = inbox
+        self._announcer = announcer
+
+    def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> None:
+        """Cancel the future if its task is queued; `is_running_included`: also at a worker, and end its run."""
+        if future._task is None:
+            return
+        if self._shell.is_interrupting():
+            self._shell.mailbox.put(self._cancel_late, future, is_running_included)
+            return
+        try:
+            self._cancel(future, is_running_included, None)
+        except BaseException:  # a Ctrl-C: what was begun is finished by a thread without signals
+            self._shell.mailbox.put(self._cancel_late, future, is_running_included)
+            raise
+
+    def drop_map(self, run: MapRun) -> None:
+        """Cancel the items of a map() that no worker has; does not wait."""
+        self._shell.mailbox.put(self._drop_map, run)
+
+    def _drop_map(self, run: MapRun) -> None:
+        with self._lock:
+            tasks = [*self._inbox.tasks, *self._scheduler.queue]
+            mine = [task for task in tasks if task.flags & TaskFlag.ITEMS and task.handle.run is run]
+            dropped = [task for task in mine if self._scheduler.cancel(task)]
+        self._announcer.dropped(dropped)
+
+    def _cancel(self, future: CrewFuture[Any], is_running_included: bool, callbacks: CallbackThread | None) -> None:
+        task: Task = future._task
+        with self._lock:
+            if task.is_dropped:
+                return
+            if is_running_included and task.worker is not None:  # its record says where and since when it ran
+                connection = self._workforce.connections[task.worker.name]
+                future._worker, future._times = connection.facts, run_times(connection)
+            if not (self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)):
+                return
+        self._after_drop(future, callbacks)
+
+    def _after_drop(self, future: CrewFuture[Any], callbacks: CallbackThread | None) -> None:
+        """Do what follows from dropping a task; may be done again."""
+        future._task.handle = None
+        if future._task.state is STOPPING:
+            self._shell.mailbox.put(self._stop_running, future._task)
+        elif self._shell.is_closing:
+            self._shell.mailbox.put(self._nothing)
+        self._inbox.wake_waiting()
+        future._finish_cancelled(callbacks)
+
+    def _nothing(self) -> None: ...  # only to wake the dispatcher's thread, which may wait for the last task
+
+    def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
+        """Cancel, or finish a cancelling that was interrupted; in the dispatcher's thread."""
+        self._cancel(future, is_running_included, self._announcer.callbacks)
+        if future._task.is_dropped:
+            self._after_drop(future, self._announcer.callbacks)
+
+    def _stop_running(self, task: Task) -> None:
+        """Take back a task that nobody wants any more if it has not started, else end its run."""
+        with self._lock:
+            connection = None if task.worker is None else self._workforce.connections.get(task.worker.name)
+        if connection is not None:
+            self._shell.recall_now(connection)
+            if task.state is STOPPING:
+                self._workforce.stop(connection, task.ordinal)

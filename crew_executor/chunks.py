@@ -1,0 +1,336 @@
+"""map() over many items: one task for several of them, and no future for any.
+
+    items --> Chunk: each pickled by itself --> a task, which the scheduler cuts where it likes --> workers
+    results <-- in order, or as they come <-- records of single items <-- whatever part of it a worker has done
+
+A chunk is compression on the wire only (RULES 12): items are claimed, taken back and lost one by one, and what two of
+them have in common is not common in the worker. How many go to a worker at a time is the scheduler's to say, by time;
+how many are put together here depends on their size alone, and on how fast they can be read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import TimeoutError as FuturesTimeoutError
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+from . import namespace, serialize, tracebacks
+from .condition import FutureCondition, may_hold
+from .core.messages import (
+    IS_ERROR,
+    IS_WARNINGS,
+    Outcome,
+    OutcomeFlag,
+    TaskFlag,
+    decode_item_error,
+    decode_items,
+    first_place,
+    pack_table,
+)
+from .futures import command_of, show_warnings
+from .notes import add_note
+from .submitter import pickling_error
+
+may_hold(__file__)
+
+ITEMS_MAX = 1024
+BYTES_MAX = 32 * 1024
+"""Bounds of a chunk: enough to spread what a task costs; what is cut off of it travels alone."""
+READ_SECONDS = 0.0005
+"""Items that take longer to be read than this, together, are not waited for: the first could run meanwhile."""
+ROOMY = 100
+"""A buffersize from which on items are read several at a time."""
+
+
+class Chunk:
+    """Some items on their way: what stands for a future of theirs.
+
+    Args:
+        run: the map() that they belong to.
+        place: of the first among all items.
+        call: the pickled function.
+        blob: the items' pickles, one behind the other.
+        bounds: where each begins, and the end.
+    """
+
+    __slots__ = ("_blob", "_bounds", "_call", "_place", "run")
+
+    def __init__(self, run: MapRun, place: int, call: bytes, blob: bytes, bounds: list[int]) -> None:
+        self.run = run
+        self._place = place
+        self._call = call
+        self._blob = blob
+        self._bounds = bounds
+
+    def name(self) -> str:
+        """Return what the tasks are called."""
+        return self.run.name
+
+    def parts(self, first: int, count: int) -> tuple[bytes, bytes, bytes]:
+        """Return the payload of some of the items."""
+        bounds = self._bounds
+        start, end = bounds[first], bounds[first + count]
+        ends = bounds[first : first + count + 1]
+        if start:
+            ends = [bound - start for bound in ends]
+        return self._call, pack_table(first, ends), self._blob[start:end]
+
+    def finish(self, outcome: Outcome) -> None:
+        """Take the results of some of the items."""
+        (part,) = outcome.parts
+        if outcome.flags & OutcomeFlag.WARNINGS:
+            for kind, data in decode_items(part):
+                if kind == IS_WARNINGS:
+                    show_warnings(data)
+        skip = outcome.first - first_place(part)  # items that were delivered before, from the cell
+        self.run.take(_Block(self._place + outcome.first, outcome.items, part, None, skip))
+
+    def fail(self, first: int, count: int, error: BaseException) -> None:
+        """Let some of the items have an error of ours."""
+        self.run.take(_Block(self._place + first, count, b"", error, 0))
+
+    def _sent(self) -> None: ...
+
+    def _unsent(self) -> None: ...
+
+
+class _Block:
+    """Consecutive items that are done."""
+
+    __slots__ = ("_error", "_part", "_skip", "items", "place")
+
+    def __init__(self, place: int, items: int, part: bytes, error: BaseException | None, skip: int) -> None:
+        self.place = place
+        self.items = items
+        self._part = part
+        self._error = error
+        self._skip = skip
+
+    def results(self, name: str) -> Iterator[Any]:
+        """Yield the results; raise what the item raised whose turn it is."""
+        if self._error is not None:
+            raise self._error
+        skip = self._skip
+        for kind, data in decode_items(self._part):
+            if kind == IS_WARNINGS:
+                continue
+            if skip:
+                skip -= 1
+                continue
+            if kind == IS_ERROR:
+                error, report = decode_item_error(data)
+                raise tracebacks.loads_error(error, json.loads(report))
+            yield _load(data, name)
+
+
+def _is_stateless(fn: Any) -> bool:
+    """Answer whether nobody can tell if two items are given the same object of this function, or each its own."""
+    if isinstance(fn, FunctionType):
+        state = fn.__closure__ or fn.__defaults__ or fn.__kwdefaults__ or fn.__dict__
+        return not state or serialize.dumps_by_name(fn) is not None
+    return isinstance(fn, type) or (isinstance(fn, BuiltinFunctionType) and isinstance(fn.__self__, ModuleType))
+
+
+def _load(data: bytes, name: str) -> Any:
+    try:
+        return serialize.loads(data)
+    except Exception as error:
+        add_note(error, f"raised while unpickling the result of {name} in the client")
+        raise
+
+
+class MapRun:
+    """One call of map().
+
+    Args:
+        submit: takes a chunk, its key, how many items and bytes it has, its priority and flags.
+        drop: cancels what no worker has, without waiting.
+        fn: the function.
+        items: tuples of arguments.
+        attach: adds to a pickled call what workers must know of the client.
+        name: of the tasks; None: the function's.
+        priority: of the tasks.
+        deadline: monotonic seconds until which results may be waited for, or None.
+        buffersize: items read ahead of the consumer at most, or None.
+        is_ordered: whether the results come in the order of the items.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[Chunk, str, int, int, int, int], None],
+        drop: Callable[[MapRun], None],
+        fn: Callable[..., Any],
+        items: Iterator[tuple[Any, ...]],
+        *,
+        attach: Callable[[bytes], bytes],
+        name: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+        buffersize: int | None = None,
+        is_ordered: bool = True,
+    ) -> None:
+        self.name = command_of(fn) if name is None else name
+        self._submit_chunk = submit
+        self._drop = drop
+        self._fn = fn
+        self._items = items
+        self._attach = attach
+        self._flags = TaskFlag.ITEMS | (TaskFlag.SHARED if _is_stateless(fn) else 0)
+        self._priority = priority
+        self._deadline = deadline
+        self._buffersize = buffersize
+        self._is_ordered = is_ordered
+        self._pid = os.getpid()
+        self._size = 1  # of the next chunk
+        self._read = 0  # items submitted
+        self._taken = 0  # items that the consumer has had
+        self._arrived = 0  # items whose results are here
+        self._is_exhausted = False
+        self._changed = FutureCondition()  # a Ctrl-C in the consumer must not leave it locked: readers come here
+        self._blocks: dict[int, _Block] = {}  # by the place of the first item
+        self._order: deque[int] = deque()  # the places, as they came
+        self._wanted: int | None = -1  # what the consumer waits for: a place, or None for any
+
+    # ------------------------------------------------------------------ submitting
+
+    def submit(self) -> None:
+        """Read items and submit them, all or as many as may be read ahead."""
+        try:
+            while not self._is_exhausted:
+                room = None if self._buffersize is None else self._buffersize - (self._read - self._taken)
+                if room is not None and room < 1:
+                    return
+                self._submit_some(self._size if room is None else min(self._size, room))
+        except BaseException:  # of an iterable, or a Ctrl-C: nobody will ask for the results
+            self.drop()
+            raise
+
+    def _submit_some(self, number: int) -> None:
+        began = time.perf_counter()
+        items = list(itertools.islice(self._items, number))
+        is_slow = time.perf_counter() - began > READ_SECONDS
+        if len(items) < number:
+            self._is_exhausted = True
+        if not items:
+            return
+        size = self._submit_items(items)
+        # What was small was read and pickled in a moment: more of it at a time.
+        if is_slow or size > BYTES_MAX:
+            self._size = max(1, self._size // 2)
+        elif size <= BYTES_MAX // 2:
+            self._size = min(2 * self._size, ITEMS_MAX)
+
+    def _submit_items(self, items: list[tuple[Any, ...]]) -> int:
+        """Submit the items as one chunk, but for those that cannot be pickled; return its size in bytes."""
+        try:
+            call = self._attach(namespace.dumps_call(self._fn))
+        except Exception as error:
+            return self._fail(len(items), error, (), is_all=True)
+        pickles = serialize.dumps_each_by_name(items)
+        if pickles is None:
+            return sum(self._submit_one(call, item) for item in items)
+        self._put(call, pickles)
+        return sum(map(len, pickles))
+
+    def _submit_one(self, call: bytes, item: tuple[Any, ...]) -> int:
+        try:
+            data = namespace.dumps_call(item)
+        except BaseException as error:
+            if not isinstance(error, (Exception, SystemExit)):
+                raise
+            return self._fail(1, error, item)
+        self._put(call, [data])
+        return len(data)
+
+    def _put(self, call: bytes, pickles: list[bytes]) -> None:
+        bounds = [0, *itertools.accumulate(map(len, pickles))]
+        chunk = Chunk(self, self._read, call, b"".join(pickles), bounds)
+        self._submit_chunk(chunk, self.name, len(pickles), bounds[-1], self._priority, self._flags)
+        self._read += len(pickles)
+
+    def _fail(self, count: int, error: BaseException, item: tuple[Any, ...], *, is_all: bool = False) -> int:
+        for _ in range(count):
+            failure = error if is_all else pickling_error(error, self._fn, item, {})
+            self.take(_Block(self._read, 1, b"", failure, 0))
+            self._read += 1
+        return 0
+
+    # ------------------------------------------------------------------ results
+
+    def take(self, block: _Block) -> None:
+        """Have results; called by threads of ours."""
+        with self._changed:
+            self._arrived += block.items
+            self._blocks[block.place] = block
+            if not self._is_ordered:
+                self._order.append(block.place)
+            if self._wanted is None or self._wanted == block.place or self._arrived >= self._read:
+                self._changed.notify_all()
+
+    def drop(self) -> None:
+        """Cancel what no worker has; does not wait."""
+        self._drop(self)
+
+    def wait(self) -> None:
+        """Wait until the results of all items that were submitted are here."""
+        with self._changed:
+            while self._arrived < self._read:
+                self._changed.wait()
+
+    def results(self) -> Iterator[Any]:
+        """Yield the results, and submit more items where the consumer has made room."""
+        try:
+            while self._taken < self._read:
+                # No name here may hold a result while it is yielded: it lives as long as the consumer wants.
+                block = self._next()
+                if self._buffersize is None:
+                    self._taken += block.items
+                    yield from block.results(self.name)
+                    continue
+                results = block.results(self.name)
+                for _ in range(block.items):
+                    box = [next(results)]
+                    self._taken += 1
+                    if self._has_room():
+                        self.submit()
+                    yield box.pop()
+        finally:
+            if self._taken < self._read:
+                self.drop()
+
+    def _has_room(self) -> bool:
+        """Answer whether it is time to read more: small buffers are kept full, large ones are filled now and then."""
+        assert self._buffersize is not None
+        room = self._buffersize - (self._read - self._taken)
+        return room > (self._buffersize // 8 if self._buffersize >= ROOMY else 0)
+
+    def _next(self) -> _Block:
+        """Wait for the block whose turn it is."""
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"this map() belongs to process {self._pid}, of which this one, {os.getpid()}, is a forked child: its "
+                "results do not arrive here"
+            )
+        with self._changed:
+            place = self._taken if self._is_ordered else None
+            self._wanted = place
+            try:
+                while (found := self._found(place)) is None:
+                    left = None if self._deadline is None else self._deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise FuturesTimeoutError
+                    self._changed.wait(left)
+                return found
+            finally:
+                self._wanted = -1
+
+    def _found(self, place: int | None) -> _Block | None:
+        if place is None:
+            return self._blocks.pop(self._order.popleft()) if self._order else None
+        return self._blocks.pop(place, None)

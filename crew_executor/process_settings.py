@@ -1,0 +1,67 @@
+"""Settings of a process that its children have by fork: workers have those that the client had when they were launched.
+
+Workers are forks of the supervisor, which has what the client had when its first pool was made, or nothing of it. A
+script that sets its umask or recursion limit at the top means its tasks, too. What only makes sense in one process,
+such as signal handlers, stays where it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from typing import Any
+
+_LIMITS = tuple(name for name in dir(resource) if name.startswith("RLIMIT_"))
+
+
+def current_settings() -> dict[str, Any]:
+    """Return this process's settings, as JSON can say them."""
+    settings: dict[str, Any] = {
+        "recursion_limit": sys.getrecursionlimit(),
+        "umask": _umask(),
+        "limits": {name: resource.getrlimit(getattr(resource, name))[0] for name in _LIMITS},
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+    }
+    if hasattr(sys, "get_int_max_str_digits"):  # not in the first releases of 3.10
+        settings["int_max_str_digits"] = sys.get_int_max_str_digits()
+    if hasattr(os, "sched_getaffinity"):
+        settings["cpus"] = sorted(os.sched_getaffinity(0))
+    return settings
+
+
+def adopt_settings(settings: dict[str, Any]) -> None:
+    """Set what another process has; what may not be set here stays."""
+    sys.setrecursionlimit(settings["recursion_limit"])
+    if settings["umask"] is not None:
+        os.umask(settings["umask"])
+    for name, soft in settings["limits"].items():
+        _set_limit(getattr(resource, name, None), soft)
+    with contextlib.suppress(OSError):  # to be nicer is allowed, not the reverse
+        os.setpriority(os.PRIO_PROCESS, 0, settings["nice"])
+    if "int_max_str_digits" in settings and hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(settings["int_max_str_digits"])
+    if "cpus" in settings and hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):  # CPUs that have been taken away meanwhile
+            os.sched_setaffinity(0, settings["cpus"])
+
+
+def _set_limit(number: int | None, soft: int) -> None:
+    if number is None:
+        return
+    old, hard = resource.getrlimit(number)
+    if hard != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > hard):
+        soft = hard
+    if soft != old:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(number, (soft, hard))
+
+
+def _umask() -> int | None:
+    """Return the umask, or None where it cannot be read without being changed for a moment, in all threads."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return None

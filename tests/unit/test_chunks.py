@@ -1,0 +1,55 @@
+"""Checks chunks.py without workers: who waits for results of a map() is woken, and a Ctrl-C locks nobody out."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from crew_executor.chunks import Chunk, MapRun, _Block
+
+SECONDS = 10.0
+
+
+def make_run(items: int) -> MapRun:
+    """Return a map() whose items have been submitted, to nobody."""
+
+    def submit(_chunk: Chunk, _key: str, _count: int, _size: int, _priority: int, _flags: int) -> None: ...
+
+    run = MapRun(submit, lambda _run: None, abs, iter([(number,) for number in range(items)]), attach=lambda data: data)
+    run.submit()
+    return run
+
+
+def finish(run: MapRun, place: int, items: int) -> None:
+    run.take(_Block(place, items, b"", ZeroDivisionError(), 0))
+
+
+def in_thread(function: object, *args: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=args, daemon=True)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def test_results_arrive_though_a_ctrl_c_has_left_the_consumers_lock_locked() -> None:
+    run = make_run(1)
+    in_thread(run._changed.acquire).join(SECONDS)
+    reader = in_thread(finish, run, 0, 1)
+    reader.join(SECONDS)
+
+    assert not reader.is_alive()
+    with pytest.raises(ZeroDivisionError):
+        next(run.results())
+
+
+def test_who_waits_for_all_items_is_woken_when_more_have_arrived_than_it_knew_of() -> None:
+    """A thread that still submits counts its items after they are out, and they may be done before it does."""
+    run = make_run(5)
+    waiter = in_thread(run.wait)
+    while not run._changed._waiters:  # type: ignore[attr-defined]
+        pass
+    finish(run, 0, 3)
+    finish(run, 3, 4)  # five were known of
+    waiter.join(SECONDS)
+
+    assert not waiter.is_alive()
