@@ -63,14 +63,17 @@ class ChunkRunner:
         group.begin()
         call = bytes(task.parts[0])
         is_shared = bool(task.flags & TaskFlag.SHARED)
-        fn, failure = self._load_function(call, is_shared)
+        is_loaded = False
         clock = time.perf_counter
         for end in bounds[1:]:
             if not cell.claim(ordinal):
                 break
-            record = failure or self._run_item(fn, blob[start:end])
-            if not is_shared:
+            if not is_loaded:
+                # Only now: unpickling may take long, or kill the process, and then it is this item's. What nobody has
+                # claimed is taken back and given to the next worker, who would fare the same, for ever.
                 fn, failure = self._load_function(call, is_shared)
+                is_loaded = is_shared
+            record = failure or self._run_item(fn, blob[start:end])
             if os.getpid() != self._pid:
                 os._exit(0)  # the item forked and its child came back: there is only one worker here
             cell.end(ordinal)

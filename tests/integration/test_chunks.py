@@ -138,6 +138,48 @@ def _pid(_number: int) -> int:
     return os.getpid()
 
 
+class UnpickledBy:
+    """A function for map() that takes its time, or its process's life, where it is unpickled."""
+
+    def __init__(self, action: Callable[[float], object], seconds: float) -> None:
+        self.how = action, seconds
+
+    def __call__(self, number: int) -> int:
+        """Return the number."""
+        return number
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _made_by, self.how
+
+
+def _made_by(action: Callable[[float], object], seconds: float) -> UnpickledBy:
+    action(seconds)
+    return UnpickledBy(action, seconds)
+
+
+def test_a_function_slow_to_unpickle_does_not_end_workers_before_their_first_item() -> None:
+    # 1. A worker that may run 7 more tasks is given 7 items, and told to leave after them. 2. It unpickles the function,
+    # for longer than the horizon. 3. The client takes back what has not been started: all 7, if unpickling came before
+    # the first claim. 4. The worker leaves, the next one comes, and fares the same.
+    with CrewExecutor(2, max_tasks_per_child=7) as executor:
+        # The first worker learns that the items are short, so that the others are given 7 at once.
+        assert list(executor.map(UnpickledBy(time.sleep, 0.2), range(20))) == list(range(20))
+        assert executor.stats().launched <= 30
+
+
+def _die_after(seconds: float) -> None:
+    time.sleep(seconds)
+    die()
+
+
+def test_an_item_whose_function_ends_the_worker_when_unpickled_is_lost(executor: CrewExecutor) -> None:
+    results = executor.map(UnpickledBy(_die_after, 0), range(10))
+
+    with pytest.raises(WorkerCrashError):
+        next(results)
+    assert executor.submit(abs, -1).result() == 1
+
+
 # ---------------------------------------------------------------------- failures
 
 
