@@ -63,7 +63,7 @@ class ChunkRunner:
         group.begin()
         call = bytes(task.parts[0])
         is_shared = bool(task.flags & TaskFlag.SHARED)
-        is_loaded = False
+        fn, failure, is_loaded = None, None, False
         clock = time.perf_counter
         for end in bounds[1:]:
             if not cell.claim(ordinal):
