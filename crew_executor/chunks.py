@@ -21,6 +21,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from . import namespace, serialize, tracebacks
+from .buffers import Buffers, incoming
 from .condition import FutureCondition, may_hold
 from .core.messages import (
     IS_ERROR,
@@ -35,6 +36,7 @@ from .core.messages import (
 )
 from .futures import command_of, show_warnings
 from .notes import add_note
+from .shares import Beside, Share, Shares
 from .submitter import pickling_error
 
 may_hold(__file__)
@@ -83,13 +85,13 @@ class Chunk:
 
     def finish(self, outcome: Outcome) -> None:
         """Take the results of some of the items."""
-        (part,) = outcome.parts
+        part = outcome.parts[0]
         if outcome.flags & OutcomeFlag.WARNINGS:
             for kind, data in decode_items(part):
                 if kind == IS_WARNINGS:
                     show_warnings(data)
         skip = outcome.first - first_place(part)  # items that were delivered before, from the cell
-        self.run.take(_Block(self._place + outcome.first, outcome.items, part, None, skip))
+        self.run.take(_Block(self._place + outcome.first, outcome.items, part, None, skip, outcome.beside))
 
     def fail(self, first: int, count: int, error: BaseException) -> None:
         """Let some of the items have an error of ours."""
@@ -103,14 +105,17 @@ class Chunk:
 class _Block:
     """Consecutive items that are done."""
 
-    __slots__ = ("_error", "_part", "_skip", "items", "place")
+    __slots__ = ("_beside", "_error", "_part", "_skip", "items", "place")
 
-    def __init__(self, place: int, items: int, part: bytes, error: BaseException | None, skip: int) -> None:
+    def __init__(
+        self, place: int, items: int, part: bytes, error: BaseException | None, skip: int, beside: Any = None
+    ) -> None:
         self.place = place
         self.items = items
         self._part = part
         self._error = error
         self._skip = skip
+        self._beside = beside
 
     def results(self, name: str) -> Iterator[Any]:
         """Yield the results; raise what the item raised whose turn it is."""
@@ -126,7 +131,7 @@ class _Block:
             if kind == IS_ERROR:
                 error, report = decode_item_error(data)
                 raise tracebacks.loads_error(error, json.loads(report))
-            yield _load(data, name)
+            yield _load(data, name, self._beside)
 
 
 def _is_stateless(fn: Any) -> bool:
@@ -137,9 +142,12 @@ def _is_stateless(fn: Any) -> bool:
     return isinstance(fn, type) or (isinstance(fn, BuiltinFunctionType) and isinstance(fn.__self__, ModuleType))
 
 
-def _load(data: bytes, name: str) -> Any:
+def _load(data: bytes, name: str, beside: Any) -> Any:
     try:
-        return serialize.loads(data)
+        if beside is None:
+            return serialize.loads(data)
+        with incoming(beside):
+            return serialize.loads(data)
     except Exception as error:
         add_note(error, f"raised while unpickling the result of {name} in the client")
         raise
@@ -154,6 +162,8 @@ class MapRun:
         fn: the function.
         items: tuples of arguments.
         attach: adds to a pickled call what workers must know of the client.
+        dumps: pickles one item; returns what must go beside it, or None.
+        shares: the constants of the executor.
         name: of the tasks; None: the function's.
         priority: of the tasks.
         deadline: monotonic seconds until which results may be waited for, or None.
@@ -163,12 +173,14 @@ class MapRun:
 
     def __init__(
         self,
-        submit: Callable[[Chunk, str, int, int, int, int], None],
+        submit: Callable[[Chunk, str, int, int, int, int, Beside | None], None],
         drop: Callable[[MapRun], None],
         fn: Callable[..., Any],
         items: Iterator[tuple[Any, ...]],
         *,
         attach: Callable[[bytes], bytes],
+        dumps: Callable[[Any], tuple[bytes, Beside | None]],
+        shares: Shares,
         name: str | None = None,
         priority: int = 0,
         deadline: float | None = None,
@@ -181,6 +193,8 @@ class MapRun:
         self._fn = fn
         self._items = items
         self._attach = attach
+        self._dumps = dumps
+        self._shares = shares
         self._flags = TaskFlag.ITEMS | (TaskFlag.SHARED if _is_stateless(fn) else 0)
         self._priority = priority
         self._deadline = deadline
@@ -228,30 +242,42 @@ class MapRun:
 
     def _submit_items(self, items: list[tuple[Any, ...]]) -> int:
         """Submit the items as one chunk, but for those that cannot be pickled; return its size in bytes."""
+        if self._shares.is_empty:
+            return self._submit_with(items, {})
+        with self._shares.collecting() as shares:
+            return self._submit_with(items, shares)
+
+    def _submit_with(self, items: list[tuple[Any, ...]], shares: dict[int, Share]) -> int:
+        """Submit the items; `shares` has the constants that were met while they were pickled."""
         try:
             call = self._attach(namespace.dumps_call(self._fn))
         except Exception as error:
             return self._fail(len(items), error, (), is_all=True)
-        pickles = serialize.dumps_each_by_name(items)
-        if pickles is None:
-            return sum(self._submit_one(call, item) for item in items)
-        self._put(call, pickles)
+        of_function = tuple(shares.values())
+        buffers = Buffers()
+        pickles = serialize.dumps_each_by_name(items, buffers)
+        if pickles is None or buffers.views:
+            del buffers
+            return sum(self._submit_one(call, item, of_function) for item in items)
+        self._put(call, pickles, Beside(None, tuple(shares.values())) if shares else None)
         return sum(map(len, pickles))
 
-    def _submit_one(self, call: bytes, item: tuple[Any, ...]) -> int:
+    def _submit_one(self, call: bytes, item: tuple[Any, ...], shares: tuple[Share, ...]) -> int:
         try:
-            data = namespace.dumps_call(item)
+            data, beside = self._dumps(item)
         except BaseException as error:
             if not isinstance(error, (Exception, SystemExit)):
                 raise
             return self._fail(1, error, item)
-        self._put(call, [data])
-        return len(data)
+        if shares:
+            beside = Beside(None, shares) if beside is None else Beside(beside.segment, shares + beside.shares)
+        self._put(call, [data], beside)
+        return len(data) if beside is None or beside.segment is None else beside.segment.size
 
-    def _put(self, call: bytes, pickles: list[bytes]) -> None:
+    def _put(self, call: bytes, pickles: list[bytes], beside: Beside | None = None) -> None:
         bounds = [0, *itertools.accumulate(map(len, pickles))]
         chunk = Chunk(self, self._read, call, b"".join(pickles), bounds)
-        self._submit_chunk(chunk, self.name, len(pickles), bounds[-1], self._priority, self._flags)
+        self._submit_chunk(chunk, self.name, len(pickles), bounds[-1], self._priority, self._flags, beside)
         self._read += len(pickles)
 
     def _fail(self, count: int, error: BaseException, item: tuple[Any, ...], *, is_all: bool = False) -> int:

@@ -26,6 +26,7 @@ from .core.messages import (
     Frame,
     Kind,
     Outcome,
+    OutcomeFlag,
     TaskFlag,
     decode_control,
     decode_outcome_items,
@@ -41,6 +42,9 @@ from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
 from .log import logger
 from .log_records import current_levels, show_record
+from .segment_port import SegmentPort, is_number, pack_number, socket_pair, unpack_number
+from .segments import Segment
+from .shares import Beside, Share
 from .stats import WorkerStats
 from .transport import FRAME_BYTES_MAX, LinkClosed, LinkTimeout
 
@@ -57,8 +61,9 @@ class _Entry(NamedTuple):
 
     kind: Kind
     ordinal: int = 0
-    tasks: Sequence[tuple[int, int, int, Any, float]] = ()
+    tasks: Sequence[tuple[int, int, int, Any, float, Beside | None]] = ()
     body: bytes = b""
+    share: int = 0  # that is to be forgotten
 
 
 class Connection:
@@ -97,6 +102,10 @@ class Connection:
         ours, self._theirs = socket.socketpair()
         self.cell = cells.Cell(cells.create_file())
         self._log_fd = cells.create_file(0)
+        own, self._their_port = socket_pair()
+        self._port = SegmentPort(own)
+        self._lends = False  # it has lent something, at any time
+        self._shares: set[int] = set()  # that the worker has; for whoever holds the link's send_lock
         self._channel = Channel(transport.open_socket(ours), run)
         self.reader: threading.Thread | None = None
 
@@ -109,12 +118,18 @@ class Connection:
         inherited: tuple[int, ...] = (),
     ) -> Invitation:
         """Return what a launcher needs to bring the worker here, or to find it again."""
-        descriptors = (self._theirs.fileno(), self.cell.fd, self._log_fd, *inherited)
+        descriptors = (self._theirs.fileno(), self.cell.fd, self._log_fd, self._their_port, *inherited)
         return Invitation(self.worker.name, self._run, self._secret, idle_timeout, environment or {}, descriptors)
 
     def invited(self) -> None:
         """Close this process's copy of the worker's end, once the launcher has passed it on."""
         self._theirs.close()
+        self._close_their_port()
+
+    def _close_their_port(self) -> None:
+        fd, self._their_port = self._their_port, -1
+        if fd >= 0:
+            os.close(fd)
 
     # ------------------------------------------------------------------ sending
 
@@ -131,14 +146,27 @@ class Connection:
                 task.flags | TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS * task.items else task.flags,
                 task.handle.parts(task.first, task.items) if task.flags & TaskFlag.ITEMS else task.parts,
                 0.0 if task.budget is None else task.budget.timeout,
+                None if task.beside is None else self._lent(task.beside),
             )
             for task in tasks
         ]
         self._outgoing.append(_Entry(Kind.TASKS, first, entries))
 
+    def _lent(self, beside: Beside) -> Beside:
+        """Note that the worker may read a segment from now on."""
+        if beside.segment is not None:
+            self._lends = True
+            beside.segment.borrowers += 1
+        return beside
+
     def put_go(self, ordinal: int) -> None:
         """Queue the word to leave after a task; called under the dispatcher's lock."""
         self._outgoing.append(_Entry(Kind.GO, body=encode_control({"ordinal": ordinal})))
+
+    def forget_share(self, number: int) -> None:
+        """Let the worker forget a constant, if it has it."""
+        self._outgoing.append(_Entry(Kind.SHARE, share=number))
+        self.pump()
 
     def answer(self, fields: dict[str, Any], parts: tuple[bytes, ...] = ()) -> None:
         """Tell the worker what has become of a subtask."""
@@ -185,8 +213,12 @@ class Connection:
 
     @staticmethod
     def _is_big(entry: _Entry) -> bool:
-        parts_bytes = sum(len(part) for _id, _attempt, _flags, parts, _timeout in entry.tasks for part in parts)
-        return parts_bytes + len(entry.body) > INLINE_BYTES
+        size = len(entry.body)
+        for _id, _attempt, _flags, parts, _timeout, beside in entry.tasks:
+            if beside is not None:
+                return True  # its content, perhaps: see _write()
+            size += sum(map(len, parts))
+        return size > INLINE_BYTES
 
     def _wake_sender(self) -> bool:
         """Leave the big frame to the sender thread; False when there can be none any more."""
@@ -206,13 +238,39 @@ class Connection:
             self.pump(may_block=True)
 
     def _write(self, entry: _Entry) -> None:
+        if entry.share:
+            if entry.share in self._shares:
+                self._shares.remove(entry.share)
+                self._channel.send_locked(Kind.SHARE, [encode_control({"share": entry.share})])
+            return
         if entry.kind is not Kind.TASKS:
             self._channel.send_locked(entry.kind, [entry.body])
             return
         pieces: list[Buffer] = [encode_first_ordinal(entry.ordinal)]
-        for task_id, attempt, flags, parts, timeout in entry.tasks:
+        for task_id, attempt, flags, parts, timeout, beside in entry.tasks:
+            if beside is not None:
+                for share in beside.shares:
+                    self._write_share(share)
+                if beside.segment is not None:
+                    flags, parts = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
             pieces += encode_task(task_id, attempt, flags, parts, timeout)
         self._channel.send_locked(Kind.TASKS, pieces, len(entry.tasks))
+
+    def _write_share(self, share: Share) -> None:
+        """Send a constant, unless the worker has it."""
+        if share.number in self._shares:
+            return
+        parts: list[Buffer] = [share.data]
+        if share.content is not None:
+            content = share.content
+            parts.append(content if isinstance(content, bytes) else self._part_for(content, is_constant=True))
+        self._channel.send_locked(Kind.SHARE, [encode_control({"share": share.number}, parts)])
+        self._shares.add(share.number)
+
+    def _part_for(self, segment: Segment, *, is_constant: bool = False) -> Buffer:
+        """Hand a segment over and return its number; if that cannot be done, its content."""
+        number = self._port.lend(segment, is_constant=is_constant)
+        return segment.view() if number is None else pack_number(number)
 
     # ------------------------------------------------------------------ reading
 
@@ -281,10 +339,28 @@ class Connection:
         A task can write into the cell, too, by way of a child that it forked: what makes no sense is left out.
         """
         try:
-            return decode_outcome_items(self.cell.read_outbox())
+            return self.with_buffers(decode_outcome_items(self.cell.read_outbox()))
         except ProtocolError as error:
             logger.error("the outbox of worker %s is damaged and was left out: %s", self.worker.name, error)
             return []
+
+    def with_buffers(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Give outcomes the large buffers that the worker has handed over for them."""
+        for place, outcome in enumerate(outcomes):
+            if outcome.flags & OutcomeFlag.BESIDE and is_number(outcome.parts[-1]):
+                arrival = self._port.find(unpack_number(outcome.parts[-1]))
+                outcomes[place] = outcome._replace(parts=outcome.parts[:-1], beside=arrival)
+        return outcomes
+
+    def take_back_segments(self, outcomes: Iterable[Outcome]) -> None:
+        """Note which segments the worker has let go of; under the dispatcher's lock, before their tasks are done."""
+        if not self._lends:
+            return
+        for outcome in outcomes:
+            if outcome.flags & OutcomeFlag.RELEASED:
+                task = self.worker.held.get(outcome.task_id)
+                if task is not None and task.attempt == outcome.attempt and task.beside is not None:
+                    task.beside.segment.borrowers -= 1
 
     def unstarted_seconds(self, now: float) -> float:
         """Return for how long the worker's next task has reached it and was not started, as far as was looked at."""
@@ -323,11 +399,13 @@ class Connection:
         """Free everything; for the dispatcher, after the reader is done. Joins the threads of this connection."""
         self._channel.link.close()
         self._theirs.close()
+        self._close_their_port()
         self._sender_wake.put(False)
         for thread in (self.reader, self._sender):
             if thread is not None:
                 thread.join()
         self._channel.link.free()
+        self._port.close()
         self.cell.close()
         if self._log_fd >= 0:
             os.close(self._log_fd)

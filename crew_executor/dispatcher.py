@@ -48,6 +48,8 @@ from .obituary import describe_loss
 from .options import TaskOptions
 from .reader import serve
 from .recruiter import Recruiter
+from .segments import SegmentPool
+from .shares import Beside, Shares
 from .stats import Stats
 from .subtasks import Subtasks
 from .thread import Thread
@@ -86,7 +88,9 @@ class Dispatcher:
         self._recruiter = Recruiter(rules, self._scheduler, self._connections)
         self._scaler = self._recruiter.scaler
         self._task_ids = itertools.count(1)
-        self.mailbox = Mailbox()
+        self.mailbox: Mailbox = Mailbox()
+        self.segments = SegmentPool()
+        self.shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
         self._inbox = Inbox(self.mailbox)
         self._is_poked = False
         self.is_closing = False
@@ -103,7 +107,9 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ for users' threads
 
-    def submit(self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], options: TaskOptions) -> None:
+    def submit(
+        self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], options: TaskOptions, beside: Beside | None
+    ) -> None:
         """Take a task; block while max_pending are open, except in threads of ours (RULES 14).
 
         Raises:
@@ -112,17 +118,19 @@ class Dispatcher:
         """
         task = Task(
             next(self._task_ids), key, parts, future, priority=options.priority or 0, budget=options.make_budget(),
-            flags=options.task_flags,
+            flags=options.task_flags, beside=beside,
         )  # fmt: skip
         future._task = task
         self._put(task)
 
-    def submit_chunk(self, chunk: Chunk, key: Any, count: int, size: int, priority: int, flags: int) -> None:
+    def submit_chunk(
+        self, chunk: Chunk, key: Any, count: int, size: int, priority: int, flags: int, beside: Beside | None
+    ) -> None:
         """Take several items of a map(), of so many bytes; raises as submit() does."""
         self._put(
             Task(
                 next(self._task_ids), key, (), chunk, priority=priority, flags=flags, items=count,
-                payload_bytes=size,
+                payload_bytes=size, beside=beside,
             )
         )  # fmt: skip
 
@@ -240,10 +248,15 @@ class Dispatcher:
 
     def cut(self, task: Task, number: int) -> Task:  # noqa: ARG002  the scheduler says who has how many
         """Make a task of a part of a task's items; they have the payload in common."""
-        return Task(next(self._task_ids), task.key, (), task.handle, priority=task.priority, flags=task.flags)
+        return Task(
+            next(self._task_ids), task.key, (), task.handle, priority=task.priority, flags=task.flags,
+            beside=task.beside,
+        )  # fmt: skip
 
     def unsend(self, task: Task) -> None:
         """Make the future pending again."""
+        if task.beside is not None and task.beside.segment is not None:
+            task.beside.segment.borrowers -= 1  # who is told that a task is withdrawn reads nothing of it
         task.handle._unsent()
 
     def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
@@ -309,7 +322,9 @@ class Dispatcher:
             kept = connection.cell.withdraw(connection.worker.ordinal)
             now = time.monotonic()
             self._scheduler.recalled(connection.worker, kept, now)
-            self._scheduler.outcomes(connection.worker, connection.unsent_outcomes(), now)
+            outcomes = connection.unsent_outcomes()
+            connection.take_back_segments(outcomes)
+            self._scheduler.outcomes(connection.worker, outcomes, now)
             effects = self._settle()
         self._act(effects)
 
@@ -348,6 +363,7 @@ class Dispatcher:
             self._scheduler.observe_reaction(now - sent_at)
             if self._scaler.failures:
                 self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
+            connection.take_back_segments(outcomes)
             self._scheduler.outcomes(connection.worker, outcomes, now)
             if self._must_tick_earlier() or self.is_closing:
                 self._poke()
@@ -440,6 +456,7 @@ class Dispatcher:
             self._is_ended = True
             self._refuse(self._inbox.take())
             self._announcer.callbacks.close()
+            self.segments.close()
 
     def _turn(self, wake_at: float | None) -> float | None:
         """Wait for an event or the time, handle both; return when to wake next."""
@@ -476,6 +493,8 @@ class Dispatcher:
 
     def _next_wake(self, now: float) -> float | None:
         times = self._workforce.next_wake()
+        if (keep_seconds := self.segments.trim()) is not None:
+            times.append(now + keep_seconds)
         tick = self._scheduler.next_tick()
         self._is_tick_planned = tick is not None
         if tick is not None:
@@ -513,7 +532,9 @@ class Dispatcher:
         with self._lock:
             now = time.monotonic()
             if worker.is_ready:
-                self._scheduler.outcomes(worker, connection.unsent_outcomes(), now)
+                outcomes = connection.unsent_outcomes()
+                connection.take_back_segments(outcomes)
+                self._scheduler.outcomes(worker, outcomes, now)
                 is_taken_away = connection.exit is not None and connection.exit.is_taken_away
                 self._scheduler.worker_lost(
                     worker, cell.started, now, timed_out=connection.timed_out or None, is_taken_away=is_taken_away,

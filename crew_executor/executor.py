@@ -11,9 +11,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import inheritance, namespace, pools
+from .buffers import Buffers
 from .chunks import MapRun
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
@@ -21,12 +22,17 @@ from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
 from .log import logger
 from .options import TaskOptions
+from .shares import Beside
 from .stats import Stats
 from .submitter import TaskSubmitter, called, pickling_error
 from .surroundings import Surroundings
 
+SHARED_BYTES_MIN = 4096
+"""Buffers of constants from this size on cannot be written to, and are the same memory for all workers."""
+
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
+    from .segments import Segment
 
 T = TypeVar("T")
 
@@ -125,6 +131,36 @@ class CrewExecutor(TaskSubmitter):
         self._check_process()
         return self._dispatcher.stats()
 
+    def share(self, obj: T) -> T:
+        """Send a constant to each worker once, instead of with every call; return what stands for it in calls.
+
+        Tasks that are given the returned handle, as an argument or inside one, get the object: the same one for all
+        tasks of a worker, its large buffers (numpy arrays and the like) in memory that all workers of this machine
+        have in common and nobody can write to. The object is pickled now; later changes to it do not matter. When the
+        handle is dropped, and the tasks that were given it are done, workers forget the object.
+
+        Args:
+            obj: anything that can be pickled.
+
+        Returns:
+            The handle. Its type is declared as that of the object, as which it arrives.
+
+        Raises:
+            whatever pickling raises; RuntimeError, BrokenCrewError: as submit() does.
+        """
+        self._check_submit()
+        self._dispatcher.check_open()
+        buffers = Buffers(SHARED_BYTES_MIN)
+        data = namespace.dumps_call(obj, None, buffers)
+        content: Segment | bytes | None = None
+        if buffers.views:
+            content = segment = self._dispatcher.segments.fill(buffers.views)
+            if segment is None:
+                content = buffers.join()
+            else:
+                segment.borrowers += 1  # for good: tasks may keep the object, and nobody hears of it
+        return cast("T", self._dispatcher.shares.add(obj, data, content))
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, finish those submitted, then let the workers go.
 
@@ -208,6 +244,7 @@ class CrewExecutor(TaskSubmitter):
         self._check_submit()
         return MapRun(
             dispatcher.submit_chunk, dispatcher.canceller.drop_map, fn, items, attach=self._surroundings.attach,
+            dumps=self._dumps_call, shares=dispatcher.shares,
             name=options.name, priority=options.priority or 0, deadline=deadline, buffersize=buffersize,
             is_ordered=options.is_ordered,
         )  # fmt: skip
@@ -253,8 +290,8 @@ class CrewExecutor(TaskSubmitter):
         if options.cancel_running:
             future._cancels_running = True
         try:
-            data = self._surroundings.attach(namespace.dumps_call((fn, args, kwargs), reduce))
-            parts: tuple[bytes, ...] = (data,)
+            data, beside = self._dumps_call((fn, args, kwargs), reduce)
+            parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
             if options.retry_part is not None:
                 parts = (*parts, options.retry_part)
         except BaseException as error:
@@ -263,8 +300,27 @@ class CrewExecutor(TaskSubmitter):
             self._dispatcher.check_open()
             future._finish_lost(pickling_error(error, fn, args, kwargs))
             return future
-        self._dispatcher.submit(future, command_of(call), parts, options)
+        self._dispatcher.submit(future, command_of(call), parts, options, beside)
         return future
+
+    def _dumps_call(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
+        """Pickle a call; return what must go beside it, if there is anything."""
+        dispatcher = self._dispatcher
+        if dispatcher.shares.is_empty:
+            data, segment = self._dumps_parted(call, reduce)
+            return data, None if segment is None else Beside(segment)
+        with dispatcher.shares.collecting() as shares:
+            data, segment = self._dumps_parted(call, reduce)
+        return data, Beside(segment, tuple(shares.values())) if shares or segment is not None else None
+
+    def _dumps_parted(self, call: Any, reduce: Callable[[Any], Any] | None) -> tuple[bytes, Segment | None]:
+        """Pickle a call; return its large buffers in a segment, if there are any and they have room in one."""
+        buffers = Buffers()
+        data = namespace.dumps_call(call, reduce, buffers)
+        if not buffers.views:
+            return data, None
+        segment = self._dispatcher.segments.fill(buffers.views)
+        return (namespace.dumps_call(call, reduce), None) if segment is None else (data, segment)
 
 
 # ---------------------------------------------------------------------- checks

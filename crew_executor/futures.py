@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import serialize, tracebacks
+from .buffers import incoming
 from .condition import FutureCondition, may_hold
 from .core.messages import Outcome, OutcomeFlag
 from .errors import TaskTimeoutError
@@ -459,7 +460,8 @@ class CrewFuture(Future[T]):
             self._note_attempts(error)
         else:
             try:
-                result = serialize.loads(outcome.parts[0])
+                with incoming(outcome.beside):
+                    result = serialize.loads(outcome.parts[0])
             except KeyboardInterrupt:  # meant for the asker
                 raise
             except BaseException as failure:

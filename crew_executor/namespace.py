@@ -28,6 +28,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from . import process_local, serialize
+from .buffers import Buffers
 from .log import logger
 from .notes import add_note
 
@@ -45,12 +46,15 @@ _Entry = tuple[tuple[int, int], str, str, bytes]  # place in the order, module, 
 Reducer = Callable[[Any], Any]
 
 
-def dumps_call(value: Any, reduce: Reducer | None = None, *, is_relayed: bool = False) -> bytes:
+def dumps_call(
+    value: Any, reduce: Reducer | None = None, buffers: Buffers | None = None, *, is_relayed: bool = False
+) -> bytes:
     """Pickle what goes to workers: with the globals of what travels by value.
 
     Args:
         value: anything.
         reduce: asked first for each object, as pickle's reducer_override; NotImplemented leaves it to pickle.
+        buffers: takes large buffers, which the pickle then is without; those of globals stay in it.
         is_relayed: this is a worker, and the call goes to others of its pool: their globals are to be as the client
             has them, whatever has become of them here.
 
@@ -60,20 +64,20 @@ def dumps_call(value: Any, reduce: Reducer | None = None, *, is_relayed: bool = 
     if reduce is None and not is_relayed and type(value) is tuple and len(value) == 3:
         function, args, kwargs = value
         if type(function) is FunctionType and (constant := _constant_of(function)) is not None:
-            arguments = serialize.dumps_by_name((args, kwargs))
+            arguments = serialize.dumps_by_name((args, kwargs), None, buffers)
             if arguments is not None:
                 return constant.join(arguments)
-    data = serialize.dumps_by_name(value, reduce)
-    return _Table(reduce, is_relayed).dumps(value) if data is None else data
+    data = serialize.dumps_by_name(value, reduce, buffers)
+    return _Table(reduce, is_relayed, buffers).dumps(value) if data is None else data
 
 
-def dumps_answer(value: Any, reduce: Reducer | None = None) -> bytes:
+def dumps_answer(value: Any, reduce: Reducer | None = None, buffers: Buffers | None = None) -> bytes:
     """Pickle what goes back to the client: what came from its `__main__` is named, the rest as in serialize.dumps().
 
     Args:
-        value, reduce: as in dumps_call().
+        value, reduce, buffers: as in dumps_call().
     """
-    return serialize.dumps(value, reduce, _name_in_client)
+    return serialize.dumps(value, reduce, _name_in_client, buffers)
 
 
 # ---------------------------------------------------------------------- in the client
@@ -82,9 +86,10 @@ def dumps_answer(value: Any, reduce: Reducer | None = None) -> bytes:
 class _Table:
     """The globals that go with one call."""
 
-    def __init__(self, reduce: Reducer | None, is_relayed: bool) -> None:
+    def __init__(self, reduce: Reducer | None, is_relayed: bool, buffers: Buffers | None = None) -> None:
         self._reduce = reduce
         self._is_relayed = is_relayed
+        self._buffers = buffers
         self._values: dict[_Key, Any] = {}
         self._todo: list[_Key] = []
         self._entries: list[_Entry] = []
@@ -172,9 +177,10 @@ class _Table:
             return (_make_once, (make, args), *more)
 
         reducer = serialize.chained(self._reduce, reduce)
+        buffers = self._buffers if rank == _CALL else None
         # Plain pickle is several times as fast, and enough unless something is named that `reduce` has not replaced.
-        data = serialize.dumps_by_name(value, reducer)
-        return serialize.dumps_by_value(value, reducer, adapt) if data is None else data
+        data = serialize.dumps_by_name(value, reducer, buffers)
+        return serialize.dumps_by_value(value, reducer, adapt, buffers) if data is None else data
 
     def _dumps_function(self, function: FunctionType) -> bytes:
         """Pickle a global function, or take its pickle of last time if nothing that is in it can have changed."""

@@ -91,7 +91,7 @@ def _let_join(connection: Connection, initializer: bytes, listener: Listener) ->
 def _handle(connection: Connection, frame: Frame, listener: Listener) -> None:
     if frame.kind == Kind.OUTCOMES:
         sent_at, outcomes = decode_outcomes(frame)
-        listener.outcomes_arrived(connection, sent_at, outcomes)
+        listener.outcomes_arrived(connection, sent_at, connection.with_buffers(outcomes))
     elif frame.kind == Kind.LEAVE:
         fields, _parts = decode_control(frame.body)
         if fields["reason"] == "memory":

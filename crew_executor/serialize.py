@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .buffers import Buffers
+
 PROTOCOL = 5
 MAIN_MODULES = ("__main__", "__mp_main__")
 """A program's main module, and its name in multiprocessing's children."""
@@ -23,7 +25,10 @@ _MAIN = b"_main__"  # what both end in
 
 
 def dumps(
-    value: Any, reduce: Callable[[Any], Any] | None = None, reduce_by_value: Callable[[Any], Any] | None = None
+    value: Any,
+    reduce: Callable[[Any], Any] | None = None,
+    reduce_by_value: Callable[[Any], Any] | None = None,
+    buffers: Buffers | None = None,
 ) -> bytes:
     """Pickle anything a user may hand over, functions of `__main__` and lambdas by value.
 
@@ -31,31 +36,51 @@ def dumps(
         value: anything.
         reduce: asked first for each object, as pickle's reducer_override; NotImplemented leaves it to pickle.
         reduce_by_value: asked next, if something must travel by value.
+        buffers: takes large buffers, which the pickle then is without.
 
     Raises:
         whatever cloudpickle raised.
     """
-    data = dumps_by_name(value, reduce)
+    data = dumps_by_name(value, reduce, buffers)
     if data is not None:
         return data
-    return dumps_by_value(value, chained(reduce, reduce_by_value))
+    return dumps_by_value(value, chained(reduce, reduce_by_value), buffers=buffers)
 
 
-def dumps_by_name(value: Any, reduce: Callable[[Any], Any] | None = None) -> bytes | None:
+def dumps_by_name(
+    value: Any, reduce: Callable[[Any], Any] | None = None, buffers: Buffers | None = None
+) -> bytes | None:
     """Pickle with plain pickle, or return None if that fails or would name what a worker does not have."""
     watch = None if reduce is None else _Watch(reduce)
+    take = _begin(buffers)
     try:
-        data = pickle.dumps(value, PROTOCOL) if watch is None else _dumps_with(value, watch.reduce)
+        if watch is None:
+            data = pickle.dumps(value, PROTOCOL, buffer_callback=take)
+        else:
+            data = _dumps_with(value, watch.reduce, take)
     except Exception:  # a lambda, a local class: cloudpickle may know better, or raises the error to report
         return None
-    is_named = is_by_value(data) and (watch is None or watch.has_seen_by_value)
-    return None if is_named else data
+    if is_by_value(data) and (watch is None or watch.has_seen_by_value):
+        return None
+    return data if take is None else buffers.wrap(data)  # type: ignore[union-attr]
 
 
-def dumps_each_by_name(values: Iterable[Any]) -> list[bytes] | None:
-    """Pickle each of several values by itself, or return None if dumps_by_name() would for any of them."""
+def _begin(buffers: Buffers | None) -> Callable[[pickle.PickleBuffer], bool] | None:
+    """Return what pickle asks about each buffer, for a pickle that begins now."""
+    if buffers is None:
+        return None
+    buffers.begin()
+    return buffers.take
+
+
+def dumps_each_by_name(values: Iterable[Any], buffers: Buffers) -> list[bytes] | None:
+    """Pickle each of several values by itself, or return None if dumps_by_name() would for any of them.
+
+    If large buffers were left out, the pickles are of no use: each must have its own.
+    """
+    take = _begin(buffers)
     try:
-        pickles = [pickle.dumps(value, PROTOCOL) for value in values]
+        pickles = [pickle.dumps(value, PROTOCOL, buffer_callback=take) for value in values]
     except Exception:
         return None
     return None if is_by_value(b"".join(pickles)) else pickles
@@ -110,9 +135,9 @@ def chained(*reducers: Callable[[Any], Any] | None) -> Callable[[Any], Any] | No
     return reduce
 
 
-def _dumps_with(value: Any, reduce: Callable[[Any], Any]) -> bytes:
+def _dumps_with(value: Any, reduce: Callable[[Any], Any], take: Callable[[pickle.PickleBuffer], bool] | None) -> bytes:
     buffer = io.BytesIO()
-    pickler = _OpenPickler(buffer, PROTOCOL)
+    pickler = _OpenPickler(buffer, PROTOCOL, buffer_callback=take)
     # The C pickler looks the method up on the instance when dump() begins.
     pickler.reducer_override = reduce  # type: ignore[method-assign]
     pickler.dump(value)
@@ -162,6 +187,7 @@ def dumps_by_value(
     value: Any,
     reduce: Callable[[Any], Any] | None = None,
     adapt: Callable[[Any, Any], Any] | None = None,
+    buffers: Buffers | None = None,
 ) -> bytes:
     """Pickle with cloudpickle.
 
@@ -169,6 +195,7 @@ def dumps_by_value(
         value: anything.
         reduce: asked first for each object, as pickle's reducer_override; NotImplemented leaves it to cloudpickle.
         adapt: called with each object and what cloudpickle has reduced it to; returns what to take instead.
+        buffers: as in dumps().
     """
     import cloudpickle  # late: 15 ms that most programs need not pay
 
@@ -176,7 +203,7 @@ def dumps_by_value(
     if main is not None and main.__name__ not in cloudpickle.list_registry_pickle_by_value():
         cloudpickle.register_pickle_by_value(main)
     buffer = io.BytesIO()
-    pickler = cloudpickle.Pickler(buffer, PROTOCOL)
+    pickler = cloudpickle.Pickler(buffer, PROTOCOL, buffer_callback=_begin(buffers))
     by_value = pickler.reducer_override
 
     def reducer_override(obj: Any) -> Any:
@@ -189,4 +216,4 @@ def dumps_by_value(
     # The C pickler looks the method up on the instance when dump() begins.
     pickler.reducer_override = reducer_override
     pickler.dump(value)
-    return buffer.getvalue()
+    return buffer.getvalue() if buffers is None else buffers.wrap(buffer.getvalue())

@@ -61,6 +61,12 @@ class Subtask:
 
     def _finish(self, outcome: Outcome, worker: WorkerFacts, _callbacks: Any = None) -> None:
         self._worker = worker
+        if outcome.beside is not None:  # the asker has no port to another worker
+            try:
+                outcome = outcome._replace(parts=(*outcome.parts, outcome.beside.view()))
+            except OSError as error:
+                self._finish_lost(error, worker)
+                return
         self._answer("outcome", (encode_outcome(outcome),))
 
     def _finish_lost(

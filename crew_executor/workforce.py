@@ -124,6 +124,11 @@ class Workforce:
         finally:
             connection.invited()
 
+    def forget_share(self, number: int) -> None:
+        """Let the workers forget a constant that nobody refers to any more."""
+        for connection in list(self.connections.values()):
+            connection.forget_share(number)
+
     # ------------------------------------------------------------------ watching
 
     def watch(self, now: float, *, is_idle_end: bool, spare: int = 0) -> list[Worker]:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
 
-VERSION = 4
+VERSION = 5
 
 HEADER = struct.Struct("<QBBHQQQI")
 PREFIX_BYTES = 8
@@ -67,6 +67,7 @@ class Kind(IntEnum):
     SUBMIT = 10  # w>c the running task submits a task: a subtask
     CANCEL = 11  # w>c cancel a subtask if that is possible
     SUBTASK = 12  # c>w what has become of a subtask
+    SHARE = 13  # c>w a constant that later tasks name by its number, or that none will name any more
 
 
 class TaskFlag(IntEnum):
@@ -77,6 +78,7 @@ class TaskFlag(IntEnum):
     CATCH_OUTPUT = 4  # send what the task writes with its outcome, instead of showing it
     ITEMS = 8  # several items of a map(): the parts are the function, a table (see pack_table) and the items' pickles
     SHARED = 16  # all of these items may have the same function object
+    BESIDE = 32  # the last part is the number (8 bytes) of a segment with large buffers, or these themselves
 
 
 class OutcomeFlag(IntEnum):
@@ -87,7 +89,9 @@ class OutcomeFlag(IntEnum):
     REPORT = 4  # the last part is JSON: the error as text, for a client that cannot unpickle it
     RETRYABLE = 8  # the error is one of those that the task's RETRY_ON names
     OUTPUT = 16  # the part after the first, or after the warnings, is what the task has written
-    ITEMS = 32  # some items of a map(): the only part is that of encode_item()s, see decode_items
+    ITEMS = 32  # some items of a map(): the first part is that of encode_item()s, see decode_items
+    BESIDE = 64  # the last part is as that of a task; of an outcome of ITEMS it is the only other one
+    RELEASED = 128  # nothing refers any more to the buffers that came beside the task
 
 
 class Frame(NamedTuple):
@@ -126,6 +130,7 @@ class Outcome(NamedTuple):
     max_rss: int  # bytes
     first: int = 0  # of several items: the place of the first
     items: int = 0  # and how many; 0: an ordinary task
+    beside: Any = None  # the large buffers of its pickle, once they are at hand; opaque
 
     @property
     def is_error(self) -> bool:
@@ -244,7 +249,7 @@ def decode_outcome_items(items: memoryview | bytes) -> list[Outcome]:
             task_id, attempt, flags, extras, length, started, seconds, cpu, max_rss = unpack(items, offset)
             offset += size
             if flags & OutcomeFlag.ITEMS:
-                outcome, offset = _take_items(items, offset, task_id, attempt, flags)
+                outcome, offset = _take_items(items, offset, task_id, attempt, flags, length)
                 outcomes.append(outcome)
                 continue
             if extras:
@@ -292,9 +297,18 @@ def unpack_table(table: Buffer) -> tuple[int, tuple[int, ...]]:
     return first, tuple(ends)
 
 
-def encode_items_head(task_id: int, attempt: int, first: int) -> bytes:
-    """Return what opens an outcome of items, of which `first` is the place of the first; records follow."""
-    return OUTCOME_ITEM.pack(task_id, attempt, OutcomeFlag.ITEMS, 0, 0, 0.0, 0.0, 0.0, 0) + _U64.pack(first)
+def encode_items_head(task_id: int, attempt: int, first: int, flags: int = 0, number: bytes = b"") -> bytes:
+    """Return what opens an outcome of items; records follow.
+
+    Args:
+        task_id, attempt: of the task.
+        first: the place of the first item.
+        flags: as OutcomeFlag, besides ITEMS.
+        number: of the segment with their buffers, if the flags say BESIDE: a part of 8 bytes.
+    """
+    place = int.from_bytes(number, "little")  # where other outcomes have a length
+    head = OUTCOME_ITEM.pack(task_id, attempt, OutcomeFlag.ITEMS | flags, 0, place, 0.0, 0.0, 0.0, 0)
+    return head + _U64.pack(first)
 
 
 def encode_items_end(started: float, seconds: float, cpu_seconds: float, max_rss: int) -> bytes:
@@ -341,7 +355,7 @@ def decode_item_error(data: bytes) -> tuple[bytes, bytes]:
     return data[_U64.size : _U64.size + length], data[_U64.size + length :]
 
 
-def _take_items(items: Any, offset: int, task_id: int, attempt: int, flags: int) -> tuple[Outcome, int]:
+def _take_items(items: Any, offset: int, task_id: int, attempt: int, flags: int, number: int) -> tuple[Outcome, int]:
     """Take an outcome of items that begins behind its head, at the offset; return it and the offset behind it."""
     begin, end, count = offset, len(items), 0
     (first,) = _U64.unpack_from(items, offset)
@@ -363,7 +377,8 @@ def _take_items(items: Any, offset: int, task_id: int, attempt: int, flags: int)
         offset += _ITEMS_END.size
     if offset > end or not count:
         raise ProtocolError(f"an outcome of {count} items ends {offset - end} bytes behind its frame")
-    return Outcome(task_id, attempt, flags, (part,), *times, first, count), offset
+    parts = (part, _U64.pack(number)) if flags & OutcomeFlag.BESIDE else (part,)
+    return Outcome(task_id, attempt, flags, parts, *times, first, count), offset
 
 
 # ---------------------------------------------------------------------- control frames

@@ -147,6 +147,7 @@ class Scheduler:
         task.state = DONE
         task.is_dropped = True
         task.parts = ()
+        task.beside = None
         self.tasks_done += task.items
         if is_subtask:  # then no user's thread is here: subtasks are cancelled by threads of ours
             self._remove_subtask(task)
@@ -524,6 +525,7 @@ class Scheduler:
         task.state = DONE
         task.worker = None
         task.parts = ()
+        task.beside = None
         self.tasks_done += task.items
         if task.parent is not None:
             self._remove_subtask(task)

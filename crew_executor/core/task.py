@@ -23,6 +23,7 @@ class Task:
         task_id: unique within the executor.
         key: what tells functions apart when their durations are learned.
         parts: the payload, opaque; emptied when the task is done.
+        beside: what travels beside it, opaque; forgotten when the task is done.
         handle: whatever the shell wants to find again (its Future); opaque.
         is_dropped: cancelled by its user; its run may have to be ended yet.
         attempt: 1 for the first run. An outcome of another attempt is dropped.
@@ -39,6 +40,7 @@ class Task:
 
     __slots__ = (
         "attempt",
+        "beside",
         "budget",
         "depth",
         "estimate",
@@ -75,10 +77,12 @@ class Task:
         items: int = 1,
         first: int = 0,
         payload_bytes: int | None = None,
+        beside: Any = None,
     ) -> None:
         self.task_id = task_id
         self.key = key
         self.parts = parts
+        self.beside = beside
         if payload_bytes is None:
             payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         self.payload_bytes = payload_bytes

@@ -26,8 +26,8 @@ class Invitation:
         secret: proves that the worker was invited; never on a command line.
         idle_timeout: seconds without work after which the worker asks to leave, or None.
         environment: variables to set unless the user has set them (thread limits).
-        descriptors: link, cell, log, and what the initializer's arguments need, for launchers that start processes on
-            this machine. They belong to the dispatcher; a launcher duplicates what it keeps.
+        descriptors: link, cell, log, port for segments, and what the initializer's arguments need, for launchers that
+            start processes on this machine. They belong to the dispatcher; a launcher duplicates what it keeps.
     """
 
     name: str

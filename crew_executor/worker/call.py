@@ -21,11 +21,13 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
-from .. import namespace, serialize, tracebacks
+from .. import serialize, tracebacks
 from ..core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
 from ..errors import TaskTimeoutError
 from ..futures import command_of
 from ..notes import add_note
+from ..segment_port import SegmentPort
+from .carrier import Carrier
 from .children import Children
 from .memory import MemoryLimits, max_rss
 from .output import Output
@@ -54,6 +56,7 @@ class CallRunner:
 
     Attributes:
         task_id: of the task that runs, or ran last.
+        carrier: has its large buffers.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class CallRunner:
         self._max_rss = max_rss()
         self._children = Children()
         self._started = self._seconds = 0.0  # of the running task
+        self.carrier = Carrier(SegmentPort(-1), self.undisturbed)
         warnings.showwarning = self._catch_warning
 
     def run(self, task: TaskItem) -> Outcome:
@@ -181,7 +185,7 @@ class CallRunner:
                 if task.timeout:
                     self._set_deadline(task.ordinal, task.timeout + UNPICKLE_SECONDS)
                 self._limits.impose()
-                fn, args, kwargs = serialize.loads(task.parts[0])
+                fn, args, kwargs = self.carrier.loads(task.parts[0])
                 self._fn = fn
                 doing = ""
                 if task.timeout:
@@ -194,7 +198,7 @@ class CallRunner:
                 if self._is_stopped(task):
                     raise TaskInterrupted("the task went on after it was told to stop")
                 doing = "pickling the result"
-                return 0, (namespace.dumps_answer(value),)
+                return self.carrier.pickle(value)
             finally:
                 self._armed = 0
                 self._limits.lift()

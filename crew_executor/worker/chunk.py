@@ -7,11 +7,10 @@ What an ordinary task costs besides its call is paid once for all of them. A tas
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
-from .. import namespace, serialize
+from .. import serialize
 from ..core.messages import (
     TaskFlag,
     TaskItem,
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from .outbox import Outbox
 
 FLUSH_SECONDS = 0.004
-PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
-"""Results of these types name no module."""
 
 
 class ChunkRunner:
@@ -73,13 +70,24 @@ class ChunkRunner:
                 # claimed is taken back and given to the next worker, who would fare the same, for ever.
                 fn, failure = self._load_function(call, is_shared)
                 is_loaded = is_shared
-            record = failure or self._run_item(fn, blob[start:end])
+            flags, number = 0, b""
+            if failure is None:
+                flags, record, number = self._run_item(fn, blob[start:end])
+            else:
+                record = failure
+            flags |= runner.carrier.forget()
             if os.getpid() != self._pid:
                 os._exit(0)  # the item forked and its child came back: there is only one worker here
             cell.end(ordinal)
             if runner.has_caught:
                 record = encode_item_warnings(runner.take_warnings()) + record
-            group.add(place, record)
+            if flags:
+                runner.end_chunk(group.close())  # what is said of the buffers is said of one item
+                group.begin()
+            group.add(place, record, flags, number)
+            if flags:
+                group.close()
+                group.begin()
             cell.finish(ordinal)
             if clock() - outbox.flushed_at > FLUSH_SECONDS:
                 runner.end_chunk(group.close())
@@ -90,6 +98,7 @@ class ChunkRunner:
             place += 1
             if limits.is_exceeded():
                 break
+        runner.carrier.forget()  # of an item that was not claimed
         runner.end_chunk(group.close())
         return ordinal - 1
 
@@ -104,22 +113,26 @@ class ChunkRunner:
         except BaseException as error:
             return None, self._record_error(error, "unpickling the call")
 
-    def _run_item(self, fn: Any, data: memoryview) -> bytes:
-        """Return the record of an item's result or error; nothing that the item raises leaves this."""
+    def _run_item(self, fn: Any, data: memoryview) -> tuple[int, bytes, bytes]:
+        """Return the record of an item's result or error; nothing that the item raises leaves this.
+
+        Returns:
+            The flags of its outcome, the record, and the part that says where its large buffers are.
+        """
+        carrier = self._runner.carrier
         doing = "unpickling the call"
         try:
             self._limits.impose()
-            args = serialize.loads(data)
+            args = carrier.loads(data)
             doing = ""
             value = fn(*args)
             self._limits.lift()
             doing = "pickling the result"
-            if type(value) in PLAIN:
-                return encode_item(pickle.dumps(value, serialize.PROTOCOL))
-            return encode_item(namespace.dumps_answer(value))
+            flags, (part, *rest) = carrier.pickle(value)
+            return flags, encode_item(part), rest[0] if rest else b""
         except BaseException as error:
             self._limits.lift()
-            return self._record_error(error, doing)
+            return 0, self._record_error(error, doing), b""
 
     def _record_error(self, error: BaseException, doing: str) -> bytes:
         parts = self._runner.describe_error(error, doing)
@@ -139,12 +152,18 @@ class _Group:
         """Start the clocks."""
         self._started, self._began, self._cpu = time.time(), time.perf_counter(), time.process_time()
 
-    def add(self, place: int, record: bytes) -> None:
-        """Add the record of the item at a place; what has no room in the outbox is sent, after what is there."""
+    def add(self, place: int, record: bytes, flags: int = 0, number: bytes = b"") -> None:
+        """Add the record of the item at a place; what has no room in the outbox is sent, after what is there.
+
+        Args:
+            place, record: of the item.
+            flags, number: of the outcome that is opened with it.
+        """
         outbox = self._outbox
         if self._is_open and outbox.put(record, 0):
             return
-        data = encode_items_head(self._task.task_id, self._task.attempt, place) + record
+        head = encode_items_head(self._task.task_id, self._task.attempt, place, flags, number)
+        data = head + record
         if self._is_open or not outbox.put(data):
             self.close()
             outbox.flush()

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 from .. import namespace, pools, tracebacks
 from ..callbacks import CallbackThread
 from ..channel import Channel
-from ..core.messages import Frame, Kind, decode_control, decode_outcome_items
+from ..core.messages import Frame, Kind, OutcomeFlag, decode_control, decode_outcome_items
 from ..errors import BrokenCrewError
 from ..futures import CrewFuture, WorkerFacts, command_of
 from ..options import TaskOptions
@@ -170,6 +170,8 @@ class Exchange:
         worker = WorkerFacts(*fields["worker"])
         if how == "outcome":
             (outcome,) = decode_outcome_items(parts[0])
+            if outcome.flags & OutcomeFlag.BESIDE:
+                outcome = outcome._replace(parts=outcome.parts[:-1], beside=bytearray(outcome.parts[-1]))
             future._finish(outcome, worker, self._callbacks)
         elif how == "lost":
             error = tracebacks.loads_error(bytes(parts[0]), json.loads(bytes(parts[1])))

@@ -40,9 +40,11 @@ from ..core.messages import (
 from ..errors import ProtocolError
 from ..log_records import adopt_levels
 from ..process_settings import adopt_settings
+from ..segment_port import SegmentPort
 from ..supervisor_wire import LOG_PLACE
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
+from .carrier import Carrier
 from .chunk import FLUSH_SECONDS, ChunkRunner
 from .front import Exchange, WorkerFront
 from .log_forwarder import LogForwarder
@@ -55,8 +57,9 @@ class WorkerLoop:
     """Take frames, run tasks, answer."""
 
     def __init__(
-        self, channel: Channel, cell: Cell, name: str, idle_timeout: float | None, limits: MemoryLimits, output: Output
-    ) -> None:
+        self, channel: Channel, cell: Cell, port: SegmentPort, name: str, idle_timeout: float | None,
+        limits: MemoryLimits, output: Output,
+    ) -> None:  # fmt: skip
         self._channel = channel
         self._cell = cell
         self._idle_timeout = idle_timeout
@@ -64,6 +67,7 @@ class WorkerLoop:
         self._is_retiring = False  # it has said that it starts nothing more
         self._supervisor_pid = os.getppid()
         self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
+        self._carrier = self.runner.carrier = Carrier(port, self.runner.undisturbed)
         self._exchange = Exchange(channel, self.runner, name)
         pools.join(channel.run, partial(WorkerFront, self._exchange))
         self._outbox = Outbox(channel, cell)
@@ -76,12 +80,14 @@ class WorkerLoop:
         self.runner.install_handler()
         while True:
             try:
-                frame = self._exchange.recv(None if self._is_retiring else self._idle_timeout)
+                frame = self._wait_for_frame()
             except LinkTimeout:
                 self._channel.send_control(Kind.LEAVE, {"reason": "idle"})
                 continue
             if frame.kind == Kind.TASKS:
                 self._work(frame)
+            elif frame.kind == Kind.SHARE:
+                self._carrier.receive_share(frame)
             elif frame.kind == Kind.GO:
                 fields, _ = decode_control(frame.body)
                 if fields["ordinal"] != self._last_ordinal:
@@ -90,6 +96,16 @@ class WorkerLoop:
                 return
             else:
                 raise ProtocolError(f"a worker has no use for a frame of kind {frame.kind}")
+
+    def _wait_for_frame(self) -> Frame:
+        """Return the next frame; raise LinkTimeout when the worker has been idle for long enough to ask to leave."""
+        left = None if self._is_retiring else self._idle_timeout
+        while (keep := self._carrier.trim()) is not None and (left is None or keep < left):
+            try:
+                return self._exchange.recv(keep)
+            except LinkTimeout:
+                left = None if left is None else left - keep
+        return self._exchange.recv(left)
 
     def _work(self, frame: Frame) -> None:
         self._outbox.flushed_at = time.perf_counter()
@@ -112,12 +128,19 @@ class WorkerLoop:
         outbox = self._outbox
         if not outbox.is_empty and item.flags & TaskFlag.FLUSH_BEFORE:
             outbox.flush()
+        is_parted = item.flags & TaskFlag.BESIDE
+        if is_parted:
+            item = self._carrier.receive(item)
         if item.flags & TaskFlag.ITEMS:
             return self._chunks.run(item)
         cell = self._cell
         if not cell.claim(item.ordinal):
+            if is_parted:
+                self._carrier.forget()
             return item.ordinal
         outcome = self.runner.run(item)
+        if is_parted:
+            outcome = outcome._replace(flags=outcome.flags | self._carrier.forget())
         cell.end(item.ordinal)
         encoded = encode_outcome(outcome)
         if not outbox.put(encoded):
@@ -136,10 +159,18 @@ class WorkerLoop:
             os.kill(self._supervisor_pid, signal.SIGCHLD)
 
 
-def serve(channel: Channel, cell: Cell, settings: dict[str, Any], output: Output, on_joined: Callable[[], None]) -> int:
+def serve(
+    channel: Channel,
+    cell: Cell,
+    port: SegmentPort,
+    settings: dict[str, Any],
+    output: Output,
+    on_joined: Callable[[], None],
+) -> int:
     """Join the client behind the channel and work for it; return the exit code.
 
     Args:
+        channel, cell, port: to the client.
         settings: name, secret, idle_timeout, max_worker_memory, max_task_memory: what the invitation and its launcher
             said.
         output: this process's streams.
@@ -169,7 +200,7 @@ def serve(channel: Channel, cell: Cell, settings: dict[str, Any], output: Output
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
-    loop = WorkerLoop(channel, cell, name, settings["idle_timeout"], limits, output)
+    loop = WorkerLoop(channel, cell, port, name, settings["idle_timeout"], limits, output)
     forwarder.runner = loop.runner
     loop.run()
     return 0
@@ -185,7 +216,7 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     """
     if message["python"] is not None:
         _exec(message, descriptors)
-    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
+    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, port_fd, *inherited = descriptors
     inheritance.take_tracker(tracker_fd)
     null = os.open(os.devnull, os.O_RDONLY)
     _move(null, 0)
@@ -194,7 +225,7 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     os.environ.clear()
     os.environ.update(message["env"])
     inheritance.received[:] = inherited
-    return run_worker(message, link_fd, cell_fd, log_fd, lambda: None)
+    return run_worker(message, link_fd, cell_fd, log_fd, port_fd, lambda: None)
 
 
 def start_after_exec(settings_fd: int, *descriptors: int) -> None:
@@ -203,7 +234,7 @@ def start_after_exec(settings_fd: int, *descriptors: int) -> None:
         message = json.load(file)
     for fd in descriptors:
         os.set_inheritable(fd, False)
-    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, *inherited = descriptors
+    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, port_fd, *inherited = descriptors
     inheritance.take_tracker(tracker_fd)
     inheritance.received[:] = inherited
 
@@ -211,10 +242,12 @@ def start_after_exec(settings_fd: int, *descriptors: int) -> None:
         _move(out_fd, 1)
         _move(err_fd, 2)
 
-    os._exit(run_worker(message, link_fd, cell_fd, log_fd, on_joined))
+    os._exit(run_worker(message, link_fd, cell_fd, log_fd, port_fd, on_joined))
 
 
-def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, on_joined: Callable[[], None]) -> int:
+def run_worker(
+    message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, port_fd: int, on_joined: Callable[[], None]
+) -> int:
     """Set this process up, serve, and end as an ordinary Python process would."""
     sys.path[:] = message["sys_path"]
     with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble
@@ -234,7 +267,7 @@ def run_worker(message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int,
     link = transport.open_socket(socket.socket(fileno=link_fd))
     channel = Channel(link, message["run"])
     try:
-        code = serve(channel, cell, message, output, on_joined)
+        code = serve(channel, cell, SegmentPort(port_fd), message, output, on_joined)
     except LinkClosed:
         code = 1  # the client is gone; the supervisor is about to say so too
     if channel.has_own_reader:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 
 import pytest
 
 from crew_executor.chunks import Chunk, MapRun, _Block
+from crew_executor.shares import Shares
 
 SECONDS = 10.0
 
@@ -14,11 +16,17 @@ SECONDS = 10.0
 def make_run(items: int) -> MapRun:
     """Return a map() whose items have been submitted, to nobody."""
 
-    def submit(_chunk: Chunk, _key: str, _count: int, _size: int, _priority: int, _flags: int) -> None: ...
+    def submit(_chunk: Chunk, _key: str, *_more: object) -> None: ...
 
-    run = MapRun(submit, lambda _run: None, abs, iter([(number,) for number in range(items)]), attach=lambda data: data)
+    shares = Shares("crew", lambda _number: None)
+    pairs = iter([(number,) for number in range(items)])
+    run = MapRun(submit, lambda _run: None, abs, pairs, attach=lambda data: data, dumps=_dumps, shares=shares)
     run.submit()
     return run
+
+
+def _dumps(item: object) -> tuple[bytes, None]:
+    return pickle.dumps(item), None
 
 
 def finish(run: MapRun, place: int, items: int) -> None:
