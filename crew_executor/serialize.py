@@ -215,5 +215,10 @@ def dumps_by_value(
 
     # The C pickler looks the method up on the instance when dump() begins.
     pickler.reducer_override = reducer_override
-    pickler.dump(value)
+    try:
+        pickler.dump(value)
+    finally:
+        # It refers to the pickler, which remembers all that it has pickled: memory that would wait for the collector.
+        # And that collector crashes on views of memory in a circle, up to Python 3.12.3 (CPython's issue 77894).
+        del pickler.reducer_override
     return buffer.getvalue() if buffers is None else buffers.wrap(buffer.getvalue())

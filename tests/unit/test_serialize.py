@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import gc
 import pickle
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -126,3 +128,19 @@ def test_what_the_reducer_replaces_is_not_named(there: Any) -> None:
 
     assert data is not None
     assert [there.__name__, "in its place"] == pickle.loads(data)
+
+
+class _Thing:
+    """Something to be pickled by value, and watched."""
+
+
+def test_what_was_pickled_by_value_is_not_kept_until_the_collector_comes() -> None:
+    thing = _Thing()
+    gone = weakref.ref(thing)
+    gc.disable()
+    try:
+        serialize.dumps_by_value((lambda: 1, thing))
+        del thing
+        assert gone() is None
+    finally:
+        gc.enable()
