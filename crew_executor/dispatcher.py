@@ -484,16 +484,17 @@ class Dispatcher:
         self._announcer.dropped(cancelled)
         self._workforce.kill_noted()
         self._workforce.launch(launches, now)
+        keep_seconds = self.segments.trim()
         with self._lock:
-            return self._next_wake(time.monotonic())
+            return self._next_wake(time.monotonic(), keep_seconds)
 
     def _must_tick_earlier(self) -> bool:
         """Whether a tick is due before the thread wakes by itself. Under the lock."""
         return self._scheduler.has_work_ahead and not self._is_tick_planned
 
-    def _next_wake(self, now: float) -> float | None:
+    def _next_wake(self, now: float, keep_seconds: float | None) -> float | None:
         times = self._workforce.next_wake()
-        if (keep_seconds := self.segments.trim()) is not None:
+        if keep_seconds is not None:
             times.append(now + keep_seconds)
         tick = self._scheduler.next_tick()
         self._is_tick_planned = tick is not None

@@ -17,6 +17,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 import weakref
 from collections.abc import Callable
 
@@ -65,7 +66,7 @@ class SegmentPort:
             self._socket.setblocking(False)  # send_fds() and recv_fds() ignore MSG_DONTWAIT
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._lent: dict[int, Segment] = {}
+        self._lent: dict[int, tuple[Segment, float]] = {}  # and when
         self._waiting: dict[int, Arrival] = {}
         # A worker's last outcomes may be read twice, from its cell and from its link: both find the same arrival.
         self._found: weakref.WeakValueDictionary[int, Arrival] = weakref.WeakValueDictionary()
@@ -87,7 +88,7 @@ class SegmentPort:
         except OSError:
             return None
         if is_kept:
-            self._lent[number] = segment
+            self._lent[number] = segment, time.monotonic()
         return number
 
     def find(self, number: int) -> Arrival | None:
@@ -112,6 +113,17 @@ class SegmentPort:
         """Take what has come, so that segments are free again that the other side has done with."""
         with self._lock:
             self._receive()
+
+    def leave(self, seconds: float) -> float | None:
+        """Leave segments to the other side that it has had for so long; return when to come again, in seconds."""
+        self.look()
+        now = time.monotonic()
+        for number, (segment, since) in list(self._lent.items()):
+            if since + seconds > now:
+                return since + seconds - now
+            segment.borrowers += 1  # for good: it is not filled again
+            del self._lent[number]
+        return None
 
     def close(self) -> None:
         """Give everything up."""

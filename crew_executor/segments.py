@@ -28,7 +28,8 @@ SEGMENTS_MAX = 32
 the link."""
 FREE_BYTES_MAX = 512 * 1024 * 1024
 FREE_SECONDS = 10.0
-"""How much of what is not in use is kept for the next buffers, beside the last segment; and for how long."""
+"""How much of what is not in use is kept for the next buffers, beside the last segment; and for how long. So long, too,
+a worker waits for a client that reads what it has lent; then it leaves it to the client."""
 MAPPINGS_MAX = 64
 """Mappings of others' segments that a process has; each takes a descriptor. What comes on top is copied."""
 COPY_BYTES = 8 * 1024 * 1024
@@ -48,8 +49,10 @@ class _Memory:
     def __init__(self, size: int) -> None:
         self._fd = os.memfd_create("crew_executor-segment")
         try:
-            # Here, where it can fail, not by a SIGBUS where it is filled; and zeroed by the kernel in one go.
-            os.posix_fallocate(self._fd, 0, size)
+            # Here, where it can fail, not by a SIGBUS where it is filled; and zeroed by the kernel in one go. A signal
+            # undoes a step and has it begun again: in small ones, a timer's signals cannot keep it from its end.
+            for start in range(0, size, COPY_BYTES):
+                os.posix_fallocate(self._fd, start, min(COPY_BYTES, size - start))
             self.map = mmap.mmap(self._fd, size)
         except BaseException:
             os.close(self._fd)

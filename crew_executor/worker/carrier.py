@@ -15,7 +15,7 @@ from .. import namespace, serialize, shares
 from ..buffers import Buffers, incoming
 from ..core.messages import Frame, OutcomeFlag, TaskFlag, TaskItem, decode_control
 from ..segment_port import SegmentPort, is_number, pack_number, unpack_number
-from ..segments import Arrival, LostArrival, SegmentPool
+from ..segments import FREE_SECONDS, Arrival, LostArrival, SegmentPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,5 +102,5 @@ class Carrier:
         """Give up memory that has not been used for a while; return in how many seconds to come again, or None."""
         if self._pool.is_empty:
             return None
-        self._port.look()
-        return self._pool.trim()
+        times = [seconds for seconds in (self._port.leave(FREE_SECONDS), self._pool.trim()) if seconds is not None]
+        return min(times, default=None)

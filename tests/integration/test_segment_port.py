@@ -119,6 +119,19 @@ def test_without_a_free_descriptor_the_reader_says_so(
         arrival.view()
 
 
+def test_what_is_read_for_long_is_left_to_its_reader(ends: tuple[SegmentPort, SegmentPort], pool: SegmentPool) -> None:
+    lender, reader = ends
+    numbers = [lender.lend(fill(pool), is_kept=True) for _ in range(2)]
+    arrival = reader.find(numbers[0] or 0)
+    assert arrival is not None
+
+    assert 0 < (lender.leave(10.0) or 0) <= 10
+    assert len(pool._all) == 2
+    assert lender.leave(0.0) is None
+    assert not pool._all, "it is not filled again"
+    assert bytes(arrival.view()[:3]) == b"abc"
+
+
 def test_numbers_are_known_by_their_size() -> None:
     assert unpack_number(pack_number(2**40)) == 2**40
     assert is_number(pack_number(1))
