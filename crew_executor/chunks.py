@@ -36,7 +36,8 @@ from .core.messages import (
 )
 from .futures import command_of, show_warnings
 from .notes import add_note
-from .shares import Beside, Share, Shares
+from .packer import Packer
+from .shares import Beside, Share
 from .submitter import pickling_error
 
 may_hold(__file__)
@@ -162,8 +163,7 @@ class MapRun:
         fn: the function.
         items: tuples of arguments.
         attach: adds to a pickled call what workers must know of the client.
-        dumps: pickles one item; returns what must go beside it, or None.
-        shares: the constants of the executor.
+        packer: pickles what cannot travel in a chunk.
         name: of the tasks; None: the function's.
         priority: of the tasks.
         deadline: monotonic seconds until which results may be waited for, or None.
@@ -179,8 +179,7 @@ class MapRun:
         items: Iterator[tuple[Any, ...]],
         *,
         attach: Callable[[bytes], bytes],
-        dumps: Callable[[Any], tuple[bytes, Beside | None]],
-        shares: Shares,
+        packer: Packer,
         name: str | None = None,
         priority: int = 0,
         deadline: float | None = None,
@@ -193,8 +192,7 @@ class MapRun:
         self._fn = fn
         self._items = items
         self._attach = attach
-        self._dumps = dumps
-        self._shares = shares
+        self._packer = packer
         self._flags = TaskFlag.ITEMS | (TaskFlag.SHARED if _is_stateless(fn) else 0)
         self._priority = priority
         self._deadline = deadline
@@ -242,9 +240,9 @@ class MapRun:
 
     def _submit_items(self, items: list[tuple[Any, ...]]) -> int:
         """Submit the items as one chunk, but for those that cannot be pickled; return its size in bytes."""
-        if self._shares.is_empty:
+        if self._packer.shares.is_empty:
             return self._submit_with(items, {})
-        with self._shares.collecting() as shares:
+        with self._packer.shares.collecting() as shares:
             return self._submit_with(items, shares)
 
     def _submit_with(self, items: list[tuple[Any, ...]], shares: dict[int, Share]) -> int:
@@ -264,7 +262,7 @@ class MapRun:
 
     def _submit_one(self, call: bytes, item: tuple[Any, ...], shares: tuple[Share, ...]) -> int:
         try:
-            data, beside = self._dumps(item)
+            data, beside = self._packer.pack(item)
         except BaseException as error:
             if not isinstance(error, (Exception, SystemExit)):
                 raise
@@ -309,8 +307,12 @@ class MapRun:
             while self._arrived < self._read:
                 self._changed.wait()
 
-    def results(self) -> Iterator[Any]:
-        """Yield the results, and submit more items where the consumer has made room."""
+    def results(self, executor: object) -> Iterator[Any]:  # noqa: ARG002  the frame holds it
+        """Yield the results, and submit more items where the consumer has made room.
+
+        `executor` lives as long as the iterator: forgotten, it would take no more items. The run itself must not refer
+        to it, for the run is kept by tasks, thus by the dispatcher, which lives until the executor is forgotten.
+        """
         try:
             while self._taken < self._read:
                 # No name here may hold a result while it is yielded: it lives as long as the consumer wants.

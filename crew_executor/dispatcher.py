@@ -89,8 +89,8 @@ class Dispatcher:
         self._scaler = self._recruiter.scaler
         self._task_ids = itertools.count(1)
         self.mailbox: Mailbox = Mailbox()
-        self.segments = SegmentPool()
-        self.shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
+        self.segments: SegmentPool = SegmentPool()
+        self.shares: Shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
         self._inbox = Inbox(self.mailbox)
         self._is_poked = False
         self.is_closing = False

@@ -22,7 +22,7 @@ from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
 from .log import logger
 from .options import TaskOptions
-from .shares import Beside
+from .packer import Packer
 from .stats import Stats
 from .submitter import TaskSubmitter, called, pickling_error
 from .surroundings import Surroundings
@@ -121,6 +121,7 @@ class CrewExecutor(TaskSubmitter):
             tasks_max=max_tasks_per_child, max_pending=max_pending, environment=_thread_limits(self._max_workers),
             initializer=inheritance.dumps((origin, initializer, tuple(initargs))),
         )  # fmt: skip
+        self._packer = Packer(self._dispatcher.shares, self._dispatcher.segments)
         pools.add(run_id, self)
         # A forgotten executor finishes its work, then its workers leave. The callback must not refer to the executor.
         weakref.finalize(self, self._dispatcher.shutdown).atexit = False
@@ -231,7 +232,7 @@ class CrewExecutor(TaskSubmitter):
         if run is None:
             return None
         run.submit()
-        return run.results()
+        return run.results(self)
 
     def _make_map(
         self, options: TaskOptions, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], deadline: float | None,
@@ -244,7 +245,7 @@ class CrewExecutor(TaskSubmitter):
         self._check_submit()
         return MapRun(
             dispatcher.submit_chunk, dispatcher.canceller.drop_map, fn, items, attach=self._surroundings.attach,
-            dumps=self._dumps_call, shares=dispatcher.shares,
+            packer=self._packer,
             name=options.name, priority=options.priority or 0, deadline=deadline, buffersize=buffersize,
             is_ordered=options.is_ordered,
         )  # fmt: skip
@@ -290,7 +291,7 @@ class CrewExecutor(TaskSubmitter):
         if options.cancel_running:
             future._cancels_running = True
         try:
-            data, beside = self._dumps_call((fn, args, kwargs), reduce)
+            data, beside = self._packer.pack((fn, args, kwargs), reduce)
             parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
             if options.retry_part is not None:
                 parts = (*parts, options.retry_part)
@@ -302,25 +303,6 @@ class CrewExecutor(TaskSubmitter):
             return future
         self._dispatcher.submit(future, command_of(call), parts, options, beside)
         return future
-
-    def _dumps_call(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
-        """Pickle a call; return what must go beside it, if there is anything."""
-        dispatcher = self._dispatcher
-        if dispatcher.shares.is_empty:
-            data, segment = self._dumps_parted(call, reduce)
-            return data, None if segment is None else Beside(segment)
-        with dispatcher.shares.collecting() as shares:
-            data, segment = self._dumps_parted(call, reduce)
-        return data, Beside(segment, tuple(shares.values())) if shares or segment is not None else None
-
-    def _dumps_parted(self, call: Any, reduce: Callable[[Any], Any] | None) -> tuple[bytes, Segment | None]:
-        """Pickle a call; return its large buffers in a segment, if there are any and they have room in one."""
-        buffers = Buffers()
-        data = namespace.dumps_call(call, reduce, buffers)
-        if not buffers.views:
-            return data, None
-        segment = self._dispatcher.segments.fill(buffers.views)
-        return (namespace.dumps_call(call, reduce), None) if segment is None else (data, segment)
 
 
 # ---------------------------------------------------------------------- checks

@@ -52,7 +52,7 @@ class ExecutorView(TaskSubmitter):
             return None
         self._maps.add(run)
         run.submit()
-        return run.results()
+        return run.results(self._executor)
 
     def _pool(self) -> Pool:
         return self._executor

@@ -291,6 +291,29 @@ def test_a_forgotten_executor_finishes_its_work() -> None:
     assert [future.result(timeout=30) for future in futures] == list(range(100))
 
 
+def test_an_executor_whose_map_is_read_is_not_forgotten() -> None:
+    executor = CrewExecutor(1)
+    results = executor.map(abs, range(-100, 0), buffersize=3)
+    del executor
+    gc.collect()
+
+    assert list(results) == list(range(100, 0, -1))
+
+
+@pytest.mark.parametrize("how", ["shutdown", "kill_workers", "terminate_workers"])
+def test_an_executor_that_has_ended_is_freed_whatever_it_had_queued(how: str) -> None:
+    executor = CrewExecutor(1)
+    executor.submit(abs, 1)
+    results = executor.map(abs, range(-5_000, 0))
+    getattr(executor, how)()
+    executor.shutdown()
+    gone = weakref.ref(executor), weakref.ref(executor._dispatcher)
+    del executor, results
+    gc.collect()
+
+    assert [reference() for reference in gone] == [None, None]
+
+
 @pytest.mark.parametrize("method", ["kill_workers", "terminate_workers"])
 def test_workers_can_be_ended_in_mid_task(method: str, tmp_path: Path) -> None:
     started, release = str(tmp_path / "started"), str(tmp_path / "release")

@@ -1,0 +1,46 @@
+"""Pickles calls of one executor, with what goes beside them: large buffers and shared constants. In the client.
+
+It must not refer to the executor: map() keeps the packer in tasks, which the dispatcher keeps, which lives until the
+executor is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import namespace
+from .buffers import Buffers
+from .segments import Segment, SegmentPool
+from .shares import Beside, Shares
+
+
+class Packer:
+    """Pickle the calls of one executor.
+
+    Args:
+        shares: its constants.
+        segments: where large buffers go.
+    """
+
+    def __init__(self, shares: Shares, segments: SegmentPool) -> None:
+        self.shares = shares
+        self._segments = segments
+
+    def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
+        """Return a pickled call and what must go beside it, if there is anything. `reduce` as pickle's."""
+        if self.shares.is_empty:
+            data, segment = self._pack_parted(call, reduce)
+            return data, None if segment is None else Beside(segment)
+        with self.shares.collecting() as shares:
+            data, segment = self._pack_parted(call, reduce)
+        return data, Beside(segment, tuple(shares.values())) if shares or segment is not None else None
+
+    def _pack_parted(self, call: Any, reduce: Callable[[Any], Any] | None) -> tuple[bytes, Segment | None]:
+        """Pickle a call; return its large buffers in a segment, if there are any and they have room in one."""
+        buffers = Buffers()
+        data = namespace.dumps_call(call, reduce, buffers)
+        if not buffers.views:
+            return data, None
+        segment = self._segments.fill(buffers.views)
+        return (namespace.dumps_call(call, reduce), None) if segment is None else (data, segment)
