@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 
 import pytest
 
 from crew_executor.chunks import Chunk, MapRun, _Block
+from crew_executor.packer import Packer
+from crew_executor.segments import SegmentPool
 from crew_executor.shares import Shares
 
 SECONDS = 10.0
@@ -18,15 +19,11 @@ def make_run(items: int) -> MapRun:
 
     def submit(_chunk: Chunk, _key: str, *_more: object) -> None: ...
 
-    shares = Shares("crew", lambda _number: None)
+    packer = Packer(Shares("crew", lambda _number: None), SegmentPool())
     pairs = iter([(number,) for number in range(items)])
-    run = MapRun(submit, lambda _run: None, abs, pairs, attach=lambda data: data, dumps=_dumps, shares=shares)
+    run = MapRun(submit, lambda _run: None, abs, pairs, attach=lambda data: data, packer=packer)
     run.submit()
     return run
-
-
-def _dumps(item: object) -> tuple[bytes, None]:
-    return pickle.dumps(item), None
 
 
 def finish(run: MapRun, place: int, items: int) -> None:
@@ -47,7 +44,7 @@ def test_results_arrive_though_a_ctrl_c_has_left_the_consumers_lock_locked() -> 
 
     assert not reader.is_alive()
     with pytest.raises(ZeroDivisionError):
-        next(run.results())
+        next(run.results(None))
 
 
 def test_who_waits_for_all_items_is_woken_when_more_have_arrived_than_it_knew_of() -> None:

@@ -1,0 +1,57 @@
+"""Checks packer.py: what goes beside a pickled call."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from crew_executor.buffers import incoming
+from crew_executor.packer import Packer
+from crew_executor.segments import Segment, SegmentPool
+from crew_executor.shares import Shares
+
+LARGE = 1 << 20
+
+
+@pytest.fixture
+def packer() -> Packer:
+    return Packer(Shares("crew", lambda _number: None), SegmentPool())
+
+
+def test_a_small_call_has_nothing_beside_it(packer: Packer) -> None:
+    data, beside = packer.pack((abs, (1,), {}))
+
+    assert beside is None
+    with incoming(None):
+        assert pickle.loads(data) == (abs, (1,), {})
+
+
+def test_a_large_buffer_goes_beside_the_call(packer: Packer) -> None:
+    data, beside = packer.pack(pickle.PickleBuffer(bytearray(LARGE)))
+
+    assert len(data) < 1_000
+    assert beside is not None
+    assert beside.segment is not None
+
+
+def test_a_large_buffer_without_room_travels_in_the_call(packer: Packer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_self: SegmentPool, _views: object) -> Segment | None:
+        return None
+
+    monkeypatch.setattr(SegmentPool, "fill", no_room)
+    data, beside = packer.pack(pickle.PickleBuffer(bytearray(LARGE)))
+
+    assert len(data) > LARGE
+    assert beside is None
+
+
+def test_a_shared_object_goes_beside_the_call_by_number(packer: Packer) -> None:
+    shared = packer.shares.add([1, 2], b"pickle", None)
+    data, beside = packer.pack((len, (shared,), {}))
+    _, beside_another = packer.pack((abs, (1,), {}))
+
+    assert beside is not None
+    assert [share.data for share in beside.shares] == [b"pickle"]
+    assert beside_another is None
+    assert len(data) < 1_000
