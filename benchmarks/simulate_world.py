@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from crew_executor.core.messages import Outcome
+from crew_executor.core.messages import FLUSH_SECONDS, Outcome
 from crew_executor.core.scaling import ScalingRules
-from crew_executor.core.scheduler import FLUSH_SECONDS, Scheduler
+from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 from crew_executor.recruiter import Recruiter

@@ -22,6 +22,7 @@ from . import cell as cells
 from . import transport
 from .channel import Channel
 from .core.messages import (
+    FLUSH_SECONDS,
     Buffer,
     Frame,
     Kind,
@@ -34,7 +35,6 @@ from .core.messages import (
     encode_first_ordinal,
     encode_task,
 )
-from .core.scheduler import FLUSH_SECONDS
 from .core.task import Task
 from .core.worker import Worker
 from .errors import ProtocolError

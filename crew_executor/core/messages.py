@@ -70,6 +70,11 @@ class Kind(IntEnum):
     SHARE = 13  # c>w a constant that later tasks name by its number, or that none will name any more
 
 
+FLUSH_SECONDS = 0.010
+"""A worker that has more to do sends what it has finished after this time, and before a task that is unknown or longer
+(docs/adr/0020)."""
+
+
 class TaskFlag(IntEnum):
     """Bits of a task item."""
 

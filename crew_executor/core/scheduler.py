@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 
 from .estimates import Estimates, item_seconds
-from .messages import Outcome, OutcomeFlag
+from .messages import FLUSH_SECONDS, Outcome, OutcomeFlag
 from .port import Port
 from .roster import AHEAD_ONE_SECONDS, Roster, due_at
 from .task import DONE, NEW, QUEUED, SENT, STOPPING, UNKNOWN_SECONDS, Task
@@ -36,11 +36,15 @@ AHEAD_TASKS = 256
 """Tasks a worker may hold, started or not. Above about 100 the frames' fixed cost is spread thin enough."""
 AHEAD_BYTES = 48 * 1024
 """Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds about 200 kB."""
-FLUSH_SECONDS = 0.004
-"""Before a task longer than this, or unknown, the worker sends what it has finished."""
-HORIZON_MIN = 0.010
-HORIZON_MAX = 0.030
-"""Bounds of the horizon in seconds: two scheduler quanta, and a few times the 5.7 ms that a busy client costs."""
+HORIZON_MIN = 3 * FLUSH_SECONDS
+HORIZON_MAX = 0.060
+"""Bounds of the horizon in seconds. A worker reports after FLUSH_SECONDS and the task it is in, which is no longer:
+from one report to the next refill it may need twice that and the client's reaction. The upper bound is a few times the 13 ms
+that a client takes whose other threads compute."""
+REACTIONS = 4
+"""The horizon in reactions of the client: a report is one old when it is handled, and the next refill another."""
+ENOUGH = 0.75
+"""The part of the horizon above which a worker is not refilled: a frame for each task would cost more than it gains."""
 THIN_TRIES = 16
 """When all are busy, so many workers are asked whether a new task fits behind their only one; else it waits for the
 first outcome. Asking 10,000 would take milliseconds."""
@@ -346,7 +350,7 @@ class Scheduler:
 
     def observe_reaction(self, seconds: float) -> None:
         """Learn how long the client takes from an outcome's sending to its handling; it sets the horizon."""
-        target = min(max(HORIZON_MIN, 2 * seconds), HORIZON_MAX)  # in this order NaN becomes HORIZON_MIN
+        target = min(max(HORIZON_MIN, REACTIONS * seconds), HORIZON_MAX)  # in this order NaN becomes HORIZON_MIN
         # Rise at once, come down slowly: a client thread that computes stays for a while.
         self.horizon = target if target > self.horizon else self.horizon + (target - self.horizon) / 16
 
@@ -436,7 +440,9 @@ class Scheduler:
 
     def _has_enough(self, worker: Worker, holds: int) -> bool:
         return worker.held_items > 1 and (
-            holds > AHEAD_TASKS // 2 or worker.held_seconds > self.horizon / 2 or worker.held_bytes > AHEAD_BYTES // 2
+            holds > AHEAD_TASKS // 2
+            or worker.held_seconds > ENOUGH * self.horizon
+            or worker.held_bytes > AHEAD_BYTES // 2
         )
 
     def _fits_ahead(self, worker: Worker, task: Task, estimate: float | None) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import serialize
 from ..core.messages import (
+    FLUSH_SECONDS,
     TaskFlag,
     TaskItem,
     encode_item,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ..cell import Cell
     from .call import CallRunner
     from .outbox import Outbox
-
-FLUSH_SECONDS = 0.004
 
 
 class ChunkRunner:

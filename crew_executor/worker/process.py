@@ -29,6 +29,7 @@ from .. import inheritance, pools, serialize, transport
 from ..cell import Cell
 from ..channel import Channel
 from ..core.messages import (
+    FLUSH_SECONDS,
     Frame,
     Kind,
     TaskFlag,
@@ -45,7 +46,7 @@ from ..supervisor_wire import LOG_PLACE
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
 from .carrier import Carrier
-from .chunk import FLUSH_SECONDS, ChunkRunner
+from .chunk import ChunkRunner
 from .front import Exchange, WorkerFront
 from .log_forwarder import LogForwarder
 from .memory import MemoryLimits
