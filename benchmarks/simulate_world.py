@@ -178,8 +178,9 @@ class Simulation:
         """Never: nothing fails here."""
         raise AssertionError(f"{task} of {worker}: nothing fails in this world ({outcome})")
 
-    def unsend(self, task: Task) -> None:
+    def unsend(self, task: Task) -> bool:
         """Nothing to do: the plan was cut already."""
+        return True
 
     def cut(self, task: Task, number: int) -> Task:
         """Never called: no task here has several items."""

@@ -72,15 +72,22 @@ class Canceller:
             raise
 
     def drop_map(self, run: MapRun) -> None:
-        """Cancel the items of a map() that no worker has; does not wait."""
+        """Let no item of a map() begin that has not; does not wait."""
         self._shell.mailbox.put(self._drop_map, run)
 
     def _drop_map(self, run: MapRun) -> None:
+        def is_mine(task: Task) -> bool:
+            return bool(task.flags & TaskFlag.ITEMS) and task.handle.run is run
+
         with self._lock:
-            tasks = [*self._inbox.tasks, *self._scheduler.queue]
-            mine = [task for task in tasks if task.flags & TaskFlag.ITEMS and task.handle.run is run]
-            dropped = [task for task in mine if self._scheduler.cancel(task)]
+            queued = filter(is_mine, [*self._inbox.tasks, *self._scheduler.queue])
+            dropped = [task for task in queued if self._scheduler.cancel(task)]
+            workers = self._scheduler.workers.values()
+            holders = [worker.name for worker in workers if any(map(is_mine, worker.held.values()))]
+            connections = [self._workforce.connections[name] for name in holders]
         self._announcer.dropped(dropped)
+        for connection in connections:
+            self._shell.recall_now(connection)  # what comes back is not queued again, for the run is dropped
 
     def _cancel(self, future: CrewFuture[Any], is_running_included: bool, callbacks: CallbackThread | None) -> None:
         task: Task = future._task

@@ -100,7 +100,8 @@ class Chunk:
 
     def _sent(self) -> None: ...
 
-    def _unsent(self) -> None: ...
+    def _unsent(self) -> bool:
+        return not self.run.is_dropped
 
 
 class _Block:
@@ -159,7 +160,7 @@ class MapRun:
 
     Args:
         submit: takes a chunk, its key, how many items and bytes it has, its priority and flags.
-        drop: cancels what no worker has, without waiting.
+        drop: takes back what workers have not begun and cancels what is queued, without waiting.
         fn: the function.
         items: tuples of arguments.
         attach: adds to a pickled call what workers must know of the client.
@@ -169,6 +170,9 @@ class MapRun:
         deadline: monotonic seconds until which results may be waited for, or None.
         buffersize: items read ahead of the consumer at most, or None.
         is_ordered: whether the results come in the order of the items.
+
+    Attributes:
+        is_dropped: nobody wants the items any more that have not begun.
     """
 
     def __init__(
@@ -204,6 +208,7 @@ class MapRun:
         self._taken = 0  # items that the consumer has had
         self._arrived = 0  # items whose results are here
         self._is_exhausted = False
+        self.is_dropped = False
         self._changed = FutureCondition()  # a Ctrl-C in the consumer must not leave it locked: readers come here
         self._blocks: dict[int, _Block] = {}  # by the place of the first item
         self._order: deque[int] = deque()  # the places, as they came
@@ -298,7 +303,8 @@ class MapRun:
                 self._changed.notify_all()
 
     def drop(self) -> None:
-        """Cancel what no worker has; does not wait."""
+        """Let no item begin that has not; does not wait."""
+        self.is_dropped = True
         self._drop(self)
 
     def wait(self) -> None:

@@ -253,11 +253,14 @@ class Dispatcher:
             beside=task.beside,
         )  # fmt: skip
 
-    def unsend(self, task: Task) -> None:
-        """Make the future pending again."""
+    def unsend(self, task: Task) -> bool:
+        """Make the future pending again; answer whether the task is to run at all."""
         if task.beside is not None and task.beside.segment is not None:
             task.beside.segment.borrowers -= 1  # who is told that a task is withdrawn reads nothing of it
-        task.handle._unsent()
+        is_wanted: bool = task.handle._unsent()
+        if not is_wanted:
+            self._effects.append((self._announcer.dropped, ([task],)))
+        return is_wanted
 
     def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """Make the future pending again, and let it remember how this attempt failed."""

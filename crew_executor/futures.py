@@ -298,8 +298,9 @@ class CrewFuture(Future[T]):
     def _sent(self) -> None:
         self._state = RUNNING  # a plain write: nobody waits for this state
 
-    def _unsent(self) -> None:
+    def _unsent(self) -> bool:
         self._state = PENDING
+        return True
 
     def _failed_once(self, how: Outcome | str) -> None:
         """Remember how an attempt ended that is not the last; called under the dispatcher's lock."""
@@ -460,8 +461,11 @@ class CrewFuture(Future[T]):
             self._note_attempts(error)
         else:
             try:
-                with incoming(outcome.beside):
+                if outcome.beside is None:
                     result = serialize.loads(outcome.parts[0])
+                else:
+                    with incoming(outcome.beside):
+                        result = serialize.loads(outcome.parts[0])
             except KeyboardInterrupt:  # meant for the asker
                 raise
             except BaseException as failure:

@@ -14,6 +14,9 @@ from .buffers import Buffers
 from .segments import Segment, SegmentPool
 from .shares import Beside, Shares
 
+_PLAIN = frozenset((int, float, bool, complex, str, type(None)))
+"""Types without a large buffer that could travel beside the pickle, nor a shared constant."""
+
 
 class Packer:
     """Pickle the calls of one executor.
@@ -30,6 +33,8 @@ class Packer:
     def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
         """Return a pickled call and what must go beside it, if there is anything. `reduce` as pickle's."""
         if self.shares.is_empty:
+            if reduce is None and _is_plain(call):
+                return namespace.dumps_call(call), None
             data, segment = self._pack_parted(call, reduce)
             return data, None if segment is None else Beside(segment)
         with self.shares.collecting() as shares:
@@ -44,3 +49,10 @@ class Packer:
             return data, None
         segment = self._segments.fill(buffers.views)
         return (namespace.dumps_call(call, reduce), None) if segment is None else (data, segment)
+
+
+def _is_plain(call: Any) -> bool:
+    """Answer whether a call has nothing that could go beside it: with most it is so, and they are pickled sooner."""
+    if type(call) is not tuple or len(call) != 3 or call[2]:
+        return False
+    return _PLAIN.issuperset(map(type, call[1]))

@@ -162,7 +162,8 @@ def is_by_value(data: bytes) -> bool:
     """Answer whether a pickle mentions a module that workers do not have."""
     if _MAIN in data:
         return True
-    return any(name.encode() in data for name in _registered())
+    registered = _registered()
+    return bool(registered) and any(name.encode() in data for name in registered)
 
 
 def is_module_by_value(name: str) -> bool:

@@ -30,8 +30,11 @@ class Port(Protocol):
     def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """The task is back in the queue for another attempt: it failed with this outcome, or its worker was lost."""
 
-    def unsend(self, task: Task) -> None:
-        """The task is back in the queue; it had certainly not started."""
+    def unsend(self, task: Task) -> bool:
+        """A worker has given the task back: it had certainly not started. Answer whether anybody still wants it.
+
+        If so, it goes back into the queue, else it is done.
+        """
 
     def cut(self, task: Task, number: int) -> Task:
         """Make a new task of all but the first `number` items of a task; `items` of both is set afterwards."""

@@ -39,8 +39,8 @@ AHEAD_BYTES = 48 * 1024
 HORIZON_MIN = 3 * FLUSH_SECONDS
 HORIZON_MAX = 0.060
 """Bounds of the horizon in seconds. A worker reports after FLUSH_SECONDS and the task it is in, which is no longer:
-from one report to the next refill it may need twice that and the client's reaction. The upper bound is a few times the 13 ms
-that a client takes whose other threads compute."""
+from one report to the next refill it may need twice that and the client's reaction. The upper bound is a few times the
+13 ms that a client takes whose other threads compute."""
 REACTIONS = 4
 """The horizon in reactions of the client: a report is one old when it is handled, and the next refill another."""
 ENOUGH = 0.75
@@ -510,13 +510,12 @@ class Scheduler:
         self._let_go(task, worker)
         if worker.tasks_left is not None and not worker.is_leaving:
             worker.tasks_left += task.items
-        if task.state is not SENT:
-            self._mark_done(task)  # stopped before it had started
+        if task.state is not SENT or not self._port.unsend(task):
+            self._mark_done(task)  # stopped before it had started, or wanted no more
             return
         task.worker = None
         task.state = QUEUED
         self.queue.put_back(task)
-        self._port.unsend(task)
 
     def _retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """Queue a task that is held by nobody for its next attempt, behind the others: they have waited as well."""

@@ -60,8 +60,9 @@ class FakePort:
         why = "lost" if outcome is None else "failed"
         self.effects.append(("retry", task.task_id, worker.name, why, task.attempt))
 
-    def unsend(self, task: Task) -> None:
+    def unsend(self, task: Task) -> bool:
         self.effects.append(("unsend", task.task_id))
+        return True
 
 
 class GuardedQueue(TaskQueue):

@@ -19,7 +19,7 @@ from .fakes import GuardedQueue, hypothesis_settings
 pytestmark = pytest.mark.timeout(300)
 
 FINISHED, CRASHED, CANCELLED = "finished", "crashed", "cancelled"
-TROUBLES = ("join", "join", "join_7", "die", "die_unread", "dismiss", "cancel")
+TROUBLES = ("join", "join", "join_7", "die", "die_unread", "dismiss", "cancel", "drop")
 Item = tuple[int, int]
 """A chunk's number and a place in it."""
 
@@ -81,6 +81,7 @@ class ItemWorld:
         self.done: dict[Item, str] = {}
         self.starts: Counter[Item] = Counter()
         self.recalls: list[Worker] = []
+        self.dropped: set[int] = set()  # chunks
 
     # ------------------------------------------------------------------ the port
 
@@ -122,12 +123,17 @@ class ItemWorld:
     def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         raise AssertionError("items have no budget")
 
-    def unsend(self, task: Task) -> None:
+    def unsend(self, task: Task) -> bool:
         items = self.items_of(task)
         for item in items:
             assert not self.starts[item], "what has started is not given back"
             del self.held[item]
+        if task.handle in self.dropped:
+            for item in items:
+                self.end(item, CANCELLED)
+            return False
         self.waiting[:0] = items
+        return True
 
     def cut(self, task: Task, number: int) -> Task:
         assert 0 < number < task.items, "both get something"
@@ -152,6 +158,18 @@ class ItemWorld:
         self.waiting += self.items_of(task)
         self.scheduler.submit([task], self.now)
         return task
+
+    def cancel(self, task: Task) -> None:
+        assert self.scheduler.cancel(task)
+        for item in self.items_of(task):
+            self.waiting.remove(item)
+            self.done[item] = CANCELLED
+
+    def drop(self, chunk: int) -> None:
+        """Cancel what is queued of a chunk, and want nothing back that is at workers."""
+        self.dropped.add(chunk)
+        for task in [task for task in self.scheduler.queue if task.handle == chunk]:
+            self.cancel(task)
 
     def join(self, tasks_max: int | None = None) -> ItemWorker:
         worker = Worker(f"w{len(self.workers) + len(self.graves) + 1}", tasks_max=tasks_max)
@@ -320,6 +338,21 @@ def test_an_item_that_ends_its_worker_is_lost_alone() -> None:
     world.check()
 
 
+def test_what_comes_back_and_is_wanted_no_more_is_done() -> None:
+    world = ItemWorld()
+    fake = run_some(world, 4)
+    world.drop(1)
+    world.now += 1.0
+    world.scheduler.tick(world.now)
+    world.carry_out()
+    assert not len(world.scheduler.queue)
+    assert [world.done[1, place] for place in range(4, 7)] == [CANCELLED] * 3
+    world.check()
+    world.lose(fake, is_outbox_read=True)
+    assert len(world.done) == 10
+    world.check()
+
+
 def test_what_comes_after_it_was_read_from_the_outbox_is_dropped() -> None:
     world = ItemWorld()
     fake = run_some(world, 4)
@@ -388,10 +421,10 @@ class NastyItems(RuleBasedStateMachine):
             self.world.scheduler.dismiss(fake.worker)
         elif kind == "cancel":
             for task in list(self.world.scheduler.queue)[who % 3 : who % 3 + 1]:
-                assert self.world.scheduler.cancel(task)
-                for item in self.world.items_of(task):
-                    self.world.waiting.remove(item)
-                    self.world.done[item] = CANCELLED
+                self.world.cancel(task)
+        elif kind == "drop":
+            if self.world.chunks:
+                self.world.drop(1 + who % self.world.chunks)
         else:
             self.world.lose(fake, is_outbox_read=kind == "die")
 

@@ -239,10 +239,10 @@ class World:
         assert self.where.pop(task) is worker
         self.lanes[task.rank].append(task)
 
-    def unsend(self, task: Task) -> None:
+    def unsend(self, task: Task) -> bool:
         assert task.task_id not in self.done
         assert (task.task_id, task.attempt) not in self.begun, "what has started is not given back"
-        assert task.state == "queued"
+        assert task.state == "sent"
         if self.unsent:
             assert self.unsent[-1].ordinal > task.ordinal, "the latest is put back first, so that the order is kept"
         self.unsent.append(task)
@@ -250,6 +250,7 @@ class World:
         self.returned.add(task.task_id)
         del self.where[task]
         self.lanes.setdefault(task.rank, []).insert(0, task)
+        return True
 
     # ------------------------------------------------------------------ what happens in it
 
