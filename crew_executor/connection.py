@@ -64,6 +64,7 @@ class _Entry(NamedTuple):
     tasks: Sequence[tuple[int, int, int, Any, float, Beside | None]] = ()
     body: bytes = b""
     share: int = 0  # that is to be forgotten
+    may_block: bool = False  # for as long as the worker does not read
 
 
 class Connection:
@@ -150,7 +151,9 @@ class Connection:
             )
             for task in tasks
         ]
-        self._outgoing.append(_Entry(Kind.TASKS, first, entries))
+        size = sum([task.payload_bytes for task in tasks])
+        may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
+        self._outgoing.append(_Entry(Kind.TASKS, first, entries, may_block=may_block))
 
     def _lent(self, beside: Beside) -> Beside:
         """Note that the worker may read a segment from now on."""
@@ -203,22 +206,15 @@ class Connection:
         while self._outgoing and send_lock.acquire(blocking=may_block):
             try:
                 while self._outgoing:
-                    if not may_block and self._is_big(self._outgoing[0]) and self._wake_sender():
+                    first = self._outgoing[0]
+                    is_big = first.may_block or len(first.body) > INLINE_BYTES
+                    if is_big and not may_block and self._wake_sender():
                         return
                     self._write(self._outgoing.popleft())
             except LinkClosed:
                 self._outgoing.clear()  # the loss is noticed and judged elsewhere
             finally:
                 send_lock.release()
-
-    @staticmethod
-    def _is_big(entry: _Entry) -> bool:
-        size = len(entry.body)
-        for _id, _attempt, _flags, parts, _timeout, beside in entry.tasks:
-            if beside is not None:
-                return True  # its content, perhaps: see _write()
-            size += sum(map(len, parts))
-        return size > INLINE_BYTES
 
     def _wake_sender(self) -> bool:
         """Leave the big frame to the sender thread; False when there can be none any more."""

@@ -9,7 +9,8 @@ Rules that NNG's own behaviour dictates (each measured; see docs/adr/0001):
 2. Only the thread that waits for an aio frees it. Others close the stream or shut the socket; the waiter then returns.
 3. A blocked wait holds no interpreter lock, but Python's signal handlers run only after it returned.
 4. A write begun on a closed stream may never end: closing must not come between the look and the call.
-5. What has arrived is read from the socket itself (docs/adr/0017); closing the stream shuts that: the reader wakes.
+5. What has arrived is read from the socket itself, and what fits is written to it (docs/adr/0017, 0021); closing the
+   stream shuts it: the reader wakes.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ _NEEDED = (
     "nng_stream_free", "nng_stream_listener_accept", "nng_stream_listener_alloc", "nng_stream_listener_free",
     "nng_stream_listener_listen", "nng_stream_listener_set_int", "nng_stream_send",
 )  # fmt: skip
+
+
+_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # the latter is not on macOS
 
 
 class LinkClosed(CrewError):
@@ -310,16 +314,20 @@ class Link:
     def _write(self, data: Buffer) -> None:
         """Hand all of `data` to the kernel.
 
-        NNG tries the write in nng_stream_send itself and reports its end through another thread. When the count
-        already says that all bytes are gone, waiting for that report is put off to the next write: it would cost a
-        thread switch (about 50 us) for nothing.
+        What the socket does not take at once is left to NNG. It reports the end of a write through another thread; when
+        the count already says that all bytes are gone, waiting for that report is put off to the next write: it would
+        cost a thread switch (about 50 us) for nothing.
         """
         if self._is_inert or self._is_closed:  # or even freed
             raise LinkClosed("sending: the link is closed")
+        if self._unsettled is not None:
+            self._settle()
+        sent = self._write_now(data)
+        if sent == len(data):
+            return
         nng = self._nng
         lib, aio, iov = nng.lib, self._send_aio, self._send_iov
-        self._settle()
-        start, sent, total = nng.ffi.from_buffer(data), 0, len(data)
+        start, total = nng.ffi.from_buffer(data), len(data)
         while sent < total:
             iov[0].iov_buf, iov[0].iov_len = start + sent, total - sent
             lib.nng_aio_set_iov(aio, 1, iov)
@@ -333,6 +341,22 @@ class Link:
             lib.nng_aio_wait(aio)
             nng.check(lib.nng_aio_result(aio), "sending")
             sent += lib.nng_aio_count(aio)
+
+    def _write_now(self, data: Buffer) -> int:
+        """Write what the socket takes at once; return how much that was.
+
+        Nothing of NNG's is under way here. It would do the same, by five calls that each give the interpreter's lock
+        away, and cost 5 ms each to get it back where another thread computes (docs/adr/0021).
+        """
+        with self._gate:
+            if self._is_closed:
+                raise LinkClosed("sending: the link is closed")
+            try:
+                return self._socket.send(data, _NOW)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                raise LinkClosed(f"sending: {error}") from None
 
     def _settle(self) -> None:
         if self._unsettled is None:

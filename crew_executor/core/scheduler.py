@@ -32,8 +32,8 @@ from .task import DONE, NEW, QUEUED, SENT, STOPPING, UNKNOWN_SECONDS, Task
 from .taskqueue import TaskQueue
 from .worker import Worker
 
-AHEAD_TASKS = 256
-"""Tasks a worker may hold, started or not. Above about 100 the frames' fixed cost is spread thin enough."""
+AHEAD_TASKS = 640
+"""Tasks a worker may hold, started or not: 5 ms of the shortest, which a client that submits takes to send more."""
 AHEAD_BYTES = 48 * 1024
 """Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds about 200 kB."""
 HORIZON_MIN = 3 * FLUSH_SECONDS
