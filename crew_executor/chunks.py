@@ -87,11 +87,14 @@ class Chunk:
     def finish(self, outcome: Outcome) -> None:
         """Take the results of some of the items."""
         part = outcome.parts[0]
-        if outcome.flags & OutcomeFlag.WARNINGS:
-            for kind, data in decode_items(part):
-                if kind == IS_WARNINGS:
-                    show_warnings(data)
         skip = outcome.first - first_place(part)  # items that were delivered before, from the cell
+        if outcome.flags & OutcomeFlag.WARNINGS:
+            number = 0
+            for kind, data in decode_items(part):
+                if kind != IS_WARNINGS:
+                    number += 1
+                elif skip <= number < skip + outcome.items:
+                    show_warnings(data)
         self.run.take(_Block(self._place + outcome.first, outcome.items, part, None, skip, outcome.beside))
 
     def fail(self, first: int, count: int, error: BaseException) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
 
 from crew_executor.chunks import Chunk, MapRun, _Block
+from crew_executor.core.messages import Outcome, OutcomeFlag, encode_item, encode_item_warnings
 from crew_executor.packer import Packer
 from crew_executor.segments import SegmentPool
 from crew_executor.shares import Shares
@@ -28,6 +30,24 @@ def make_run(items: int) -> MapRun:
 
 def finish(run: MapRun, place: int, items: int) -> None:
     run.take(_Block(place, items, b"", ZeroDivisionError(), 0))
+
+
+def test_warnings_of_items_that_were_delivered_before_are_not_shown_again() -> None:
+    run = make_run(2)
+    chunk = Chunk(run, 0, b"", b"", [0, 0, 0])
+    records = [encode_item_warnings(pack_warning(f"number {number}")) + encode_item(b"") for number in range(2)]
+    part = (0).to_bytes(8, "little") + b"".join(records)
+    flags = OutcomeFlag.WARNINGS
+    with pytest.warns(UserWarning) as caught:
+        chunk.finish(Outcome(1, 1, flags, (part,), 0.0, 0.0, 0.0, 0, first=0, items=1))
+        chunk.finish(Outcome(1, 1, flags, (part,), 0.0, 0.0, 0.0, 0, first=1, items=1))
+
+    assert [str(warning.message) for warning in caught] == ["number 0", "number 1"]
+
+
+def pack_warning(message: str) -> bytes:
+    entry = {"message": message, "module": "builtins", "category": "UserWarning", "filename": "<task>", "lineno": 1}
+    return json.dumps([entry]).encode()
 
 
 def in_thread(function: object, *args: object) -> threading.Thread:
