@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CrewError, LaunchError, RemoteTaskError, TaskTimeoutError
 from .executor import CrewExecutor
-from .futures import CrewFuture, TaskRecord, TaskWarning
-from .stats import Stats, WorkerStats
+from .futures import CrewFuture
 
 if TYPE_CHECKING:
     from .errors import BrokenCrewError, WorkerCrashError
+    from .records import TaskRecord, TaskWarning
+    from .stats import Stats, WorkerStats
 
 __all__ = [
     "BrokenCrewError",
@@ -31,9 +32,24 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in {"BrokenCrewError", "WorkerCrashError"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import errors
+_LATE = {
+    "BrokenCrewError": "errors",
+    "WorkerCrashError": "errors",
+    "Stats": "stats",
+    "TaskRecord": "records",
+    "TaskWarning": "records",
+    "WorkerStats": "stats",
+}
+"""Where names are whose modules import more than most programs need."""
 
-    return getattr(errors, name)
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from . import cell as cells
-from . import transport
 from .channel import Channel
 from .core.messages import (
     FLUSH_SECONDS,
@@ -46,7 +45,7 @@ from .segment_port import SegmentPort, is_number, pack_number, socket_pair, unpa
 from .segments import Segment
 from .shares import Beside, Share
 from .stats import WorkerStats
-from .transport import FRAME_BYTES_MAX, LinkClosed, LinkTimeout
+from .transport import FRAME_BYTES_MAX, UNTRUSTED_BYTES_MAX, Link, LinkClosed, LinkTimeout
 
 INLINE_BYTES = 64 * 1024
 """Frames up to this size are sent by whoever comes along: the socket's buffer takes them. Larger ones could block
@@ -107,7 +106,7 @@ class Connection:
         self._port = SegmentPort(own)
         self._lends = False  # it has lent something, at any time
         self._shares: set[int] = set()  # that the worker has; for whoever holds the link's send_lock
-        self._channel = Channel(transport.open_socket(ours), run)
+        self._channel = Channel(Link(ours), run)
         self.reader: threading.Thread | None = None
 
     # ------------------------------------------------------------------ the invitation
@@ -277,7 +276,7 @@ class Connection:
             ProtocolError: it is not the invited worker.
             LinkClosed: it did not come.
         """
-        frame = self._recv(transport.UNTRUSTED_BYTES_MAX)
+        frame = self._recv(UNTRUSTED_BYTES_MAX)
         if frame.kind != Kind.HELLO:
             raise ProtocolError(f"expected a hello from {self.worker.name}, got a frame of kind {frame.kind}")
         hello, _parts = decode_control(frame.body)

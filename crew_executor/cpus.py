@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
-_MEMBERSHIP = Path("/proc/self/cgroup")
-_ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIP = "/proc/self/cgroup"
+_ROOT = "/sys/fs/cgroup"
 
 
-def usable_cpus(membership: Path = _MEMBERSHIP, root: Path = _ROOT) -> int:
+def usable_cpus(membership: str = _MEMBERSHIP, root: str = _ROOT) -> int:
     """Return the number of CPUs that this process may use, at least 1.
 
     The least of: its affinity, else the machine's CPUs; the quota of its control groups (containers), rounded up; what
@@ -29,39 +28,34 @@ def usable_cpus(membership: Path = _MEMBERSHIP, root: Path = _ROOT) -> int:
     return max(1, min(limits))
 
 
-def _quotas(membership: Path, root: Path) -> Iterator[float]:
+def _quotas(membership: str, root: str) -> Iterator[float]:
     """Yield the quota, in CPUs, of each control group that this process is in and that has one."""
-    try:
-        lines = membership.read_text("utf-8").splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
+    for line in _read(membership).splitlines():
         _number, controllers, path = line.split(":", 2)
         if not controllers:
             for folder in _upward(root, path):
-                yield from _quota_of(_words(folder / "cpu.max"))
+                yield from _quota_of(_read(f"{folder}/cpu.max").split())
         elif "cpu" in controllers.split(","):
-            for mount in (root / "cpu", root / controllers):
+            for mount in (f"{root}/cpu", f"{root}/{controllers}"):
                 for folder in _upward(mount, path):
-                    quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-                    yield from _quota_of(quota + period)
+                    words = (_read(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period"))
+                    yield from _quota_of(" ".join(words).split())
 
 
-def _upward(mount: Path, path: str) -> Iterator[Path]:
+def _upward(mount: str, path: str) -> Iterator[str]:
     """Yield a group's folder and those above it. In a container the group itself is often mounted as the root."""
-    folder = mount / path.lstrip("/")
-    while True:
-        yield folder
-        if folder == mount:
-            return
-        folder = folder.parent
+    names = [name for name in path.split("/") if name]
+    for number in range(len(names), -1, -1):
+        yield "/".join([mount, *names[:number]])
 
 
-def _words(file: Path) -> list[str]:
+def _read(path: str) -> str:
+    """Return what is in a file; nothing if there is none, as on other systems than Linux."""
     try:
-        return file.read_text("utf-8").split()
+        with open(path, encoding="utf-8") as file:
+            return file.read()
     except OSError:
-        return []
+        return ""
 
 
 def _quota_of(words: list[str]) -> Iterator[float]:

@@ -30,7 +30,8 @@ from .report import Report
 
 if TYPE_CHECKING:
     from .executor import CrewExecutor
-    from .futures import CrewFuture, TaskRecord
+    from .futures import CrewFuture
+    from .records import TaskRecord
 
 __all__ = ["add_arguments", "run"]
 

@@ -17,9 +17,8 @@ from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as _FuturesTimeoutError  # another class than the built-in before 3.11
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from . import serialize, tracebacks
 from .buffers import incoming
@@ -31,70 +30,17 @@ from .notes import add_note
 
 if TYPE_CHECKING:
     from .callbacks import CallbackThread
+    from .records import TaskRecord, TaskWarning
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class TaskWarning:
-    """A warning that a task caused: its text, the name of its category, and where."""
-
-    message: str
-    category: str
-    filename: str
-    lineno: int
-
-
-@dataclass(frozen=True)
-class WorkerFacts:
+class WorkerFacts(NamedTuple):
     """Which worker ran a task."""
 
     name: str = ""
     host: str = ""
     pid: int | None = None
-
-
-@dataclass(frozen=True)
-class TaskRecord:
-    """What is known of one task. Times are Unix seconds; durations are seconds.
-
-    Attributes:
-        name: as given by options(name=...), else the function's qualified name.
-        command: the function's qualified name.
-        status: "success", "error", "crash", "timeout", "cancel", or None while pending.
-        result: the value, when status is "success".
-        seconds: how long the call ran.
-        error: the exception, unless status is "success" or None.
-        traceback: the exception's formatted traceback, with the worker's frames.
-        warnings: at most 100 that the task caused.
-        worker, host, pid: where it ran.
-        submitted, started, finished: when.
-        queue_seconds: from submit to start.
-        cpu_seconds: CPU time of the whole worker process while the task ran.
-        max_rss: the worker's high-water mark of memory in bytes, this task's or an earlier one's.
-        attempts: how often it was started.
-        output: what it has written to stdout and stderr, with options(capture_output=True); else None.
-    """
-
-    name: str
-    command: str
-    status: str | None = None
-    result: Any = None
-    seconds: float | None = None
-    error: BaseException | None = None
-    traceback: str | None = None
-    warnings: tuple[TaskWarning, ...] = ()
-    worker: str = ""
-    host: str = ""
-    pid: int | None = None
-    submitted: float | None = None
-    started: float | None = None
-    finished: float | None = None
-    queue_seconds: float | None = None
-    cpu_seconds: float | None = None
-    max_rss: int | None = None
-    attempts: int = 0
-    output: str | None = None
 
 
 _EXTRAS = OutcomeFlag.WARNINGS | OutcomeFlag.OUTPUT
@@ -251,6 +197,8 @@ class CrewFuture(Future[T]):
 
     def record(self) -> TaskRecord:
         """Return what is known of the task now; does not wait."""
+        from .records import TaskRecord  # late: dataclasses, with inspect and more, would be a quarter of our import
+
         command = command_of(self._fn)
         name, worker = self._name or command, self._worker or WorkerFacts()
         attempts = self._task.attempt if self._worker is not None else 0
@@ -513,6 +461,8 @@ def command_of(fn: Any) -> str:
 
 def show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
     """Show a task's warnings through this process's filters and return them. Never raises."""
+    from .records import TaskWarning  # late: see record()
+
     shown = []
     for entry in json.loads(part):
         shown.append(TaskWarning(entry["message"], entry["category"], entry["filename"], entry["lineno"]))

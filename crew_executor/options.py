@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,6 @@ RETRIES_MAX = 30_000
 ExceptionClasses = type[BaseException] | tuple[type[BaseException], ...]
 
 
-@dataclass(frozen=True)
 class TaskOptions:
     """The options of a view; None stands for "not said".
 
@@ -35,17 +33,32 @@ class TaskOptions:
         ordered: whether map() gives its results in the order of the items; default True.
     """
 
-    name: str | None = None
-    priority: int | None = None
-    timeout: float | None = None
-    retries: int | None = None
-    retry_on: ExceptionClasses | None = None
-    crash_retries: int | None = None
-    cancel_running: bool | None = None
-    capture_output: bool | None = None
-    ordered: bool | None = None
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_on: ExceptionClasses | None = None,
+        crash_retries: int | None = None,
+        cancel_running: bool | None = None,
+        capture_output: bool | None = None,
+        ordered: bool | None = None,
+    ) -> None:
+        self.name = name
+        self.priority = priority
+        self.timeout = timeout
+        self.retries = retries
+        self.retry_on = retry_on
+        self.crash_retries = crash_retries
+        self.cancel_running = cancel_running
+        self.capture_output = capture_output
+        self.ordered = ordered
+        self._said = dict(vars(self))
+        self._check()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a string, not {type(self.name).__name__}")
         if self.priority is not None and not isinstance(self.priority, int):
@@ -62,9 +75,15 @@ class TaskOptions:
             if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes):
                 raise TypeError(f"retry_on must be an exception class or a tuple of them, not {self.retry_on!r}")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaskOptions) and self._said == other._said
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._said.values()))
+
     def add(self, **options: Any) -> TaskOptions:
         """Return these options with those given that are not None."""
-        return replace(self, **{key: value for key, value in options.items() if value is not None})
+        return TaskOptions(**{**self._said, **{key: value for key, value in options.items() if value is not None}})
 
     @cached_property
     def has_limits(self) -> bool:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import inheritance, namespace, tracebacks, transport
+from . import inheritance, namespace, tracebacks
 from .oom import OomCounter
 from .supervisor_wire import CELL_PLACE, recv_message, send_message
 from .warden import NEVER, Warden, signal_worker
@@ -236,7 +236,6 @@ def main(control_fd: int, client_pid: int) -> None:
     """Run the supervisor on an inherited socket."""
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
-    transport.load()
     namespace.load()
     inheritance.load()
     tracebacks.load()

@@ -1,7 +1,11 @@
-"""Framed byte streams over NNG: the only importer of pynng.
+"""Framed byte streams over sockets and NNG: the only importer of pynng.
 
 NNG's stream API carries the frames (docs/adr/0001): one code for ipc, tcp and TLS, nothing dropped silently, every
 link an object of its own. A frame here is a length of 8 bytes and so many bytes; what they mean is not known here.
+
+On a local link, which is a socket pair, most frames need no NNG: what has arrived is read from the socket itself, and
+what fits is written to it (docs/adr/0017, 0021). NNG adopts the socket when a frame is larger than that (0022), and
+writes the rest of it.
 
 Rules that NNG's own behaviour dictates (each measured; see docs/adr/0001):
 1. A forked child must touch nothing of NNG: it would abort, or hang at exit. `register_at_fork` makes every link of
@@ -9,8 +13,6 @@ Rules that NNG's own behaviour dictates (each measured; see docs/adr/0001):
 2. Only the thread that waits for an aio frees it. Others close the stream or shut the socket; the waiter then returns.
 3. A blocked wait holds no interpreter lock, but Python's signal handlers run only after it returned.
 4. A write begun on a closed stream may never end: closing must not come between the look and the call.
-5. What has arrived is read from the socket itself, and what fits is written to it (docs/adr/0017, 0021); closing the
-   stream shuts it: the reader wakes.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ _NEEDED = (
 )  # fmt: skip
 
 
+_SENDING_CLOSED = "sending: the link is closed"
 _NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # the latter is not on macOS
 
 
@@ -161,39 +164,71 @@ def _library() -> _Nng:
 def _after_fork_in_child() -> None:
     global _is_forked_from_user, _nng_lock
     _nng_lock = threading.Lock()
+    for link in list(_links):
+        link._is_inert = True
     if not _is_used or _nng is None:
         return
     _is_forked_from_user = True
     leave_open()
-    for link in list(_links):
-        link._is_inert = True
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class Link:
-    """A framed, reliable byte stream with one reader and any number of senders.
+class _Stream:
+    """NNG's stream on a socket, for one sender at a time."""
 
-    Made by `open_socket()`. recv() belongs to one thread; send() may be called by any; close() by any.
+    def __init__(self, sock: socket.socket) -> None:
+        self._nng = nng = _library()
+        self._stream = _adopt(nng, sock)
+        self._aio = nng.new_aio()
+        self._iov = nng.ffi.new("nng_iov[1]")
+
+    def begin(self, data: Any) -> None:
+        """Begin to write; `data` is a buffer of cffi's, which must live until end() is done."""
+        self._iov[0].iov_buf, self._iov[0].iov_len = data, len(data)
+        self._nng.lib.nng_aio_set_iov(self._aio, 1, self._iov)
+        self._nng.lib.nng_stream_send(self._stream, self._aio)
+
+    def end(self) -> int:
+        """Wait; return how much was written."""
+        self._nng.lib.nng_aio_wait(self._aio)
+        self._nng.check(self._nng.lib.nng_aio_result(self._aio), "sending")
+        return int(self._nng.lib.nng_aio_count(self._aio))
+
+    def buffer(self, data: memoryview) -> Any:
+        """Return a buffer as begin() takes it."""
+        return self._nng.ffi.from_buffer(data)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._nng.lib.nng_stream_close(self._stream)
+
+    def free(self) -> None:
+        """Give the memory back; nothing may be under way."""
+        self._nng.lib.nng_aio_wait(self._aio)
+        self._nng.lib.nng_aio_free(self._aio)
+        self._nng.lib.nng_stream_free(self._stream)
+
+
+class Link:
+    """A framed, reliable byte stream with one reader and any number of senders, on a connected stream socket.
+
+    recv() belongs to one thread; send() may be called by any; close() by any. The socket is taken over.
     """
 
-    def __init__(self, nng: _Nng, stream: Any, sock: socket.socket) -> None:
-        self._nng = nng
-        self._stream = stream
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._stream: _Stream | None = None
         self._is_inert = False
         self._is_closed = False
-        self._send_aio = nng.new_aio()
-        self._send_iov = nng.ffi.new("nng_iov[1]")
         self._buffer = bytearray(RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._large: tuple[bytearray, int] | None = None  # a frame above RECEIVE_BYTES, and how much of it is here
-        self._gate = threading.Lock()  # between "is it closed?" and NNG's call; rule 4 of this file
+        self._gate = threading.Lock()  # between "is it closed?" and the call; rule 4 of this file
         self.send_lock = threading.Lock()
-        self._unsettled: tuple[Any, ...] | None = None
-        self._socket = sock
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         _links.add(self)
@@ -312,70 +347,49 @@ class Link:
             self._write(b"".join(small))
 
     def _write(self, data: Buffer) -> None:
-        """Hand all of `data` to the kernel.
-
-        What the socket does not take at once is left to NNG. It reports the end of a write through another thread; when
-        the count already says that all bytes are gone, waiting for that report is put off to the next write: it would
-        cost a thread switch (about 50 us) for nothing.
-        """
+        """Hand all of `data` to the kernel."""
         if self._is_inert or self._is_closed:  # or even freed
-            raise LinkClosed("sending: the link is closed")
-        if self._unsettled is not None:
-            self._settle()
-        sent = self._write_now(data)
-        if sent == len(data):
-            return
-        nng = self._nng
-        lib, aio, iov = nng.lib, self._send_aio, self._send_iov
-        start, total = nng.ffi.from_buffer(data), len(data)
-        while sent < total:
-            iov[0].iov_buf, iov[0].iov_len = start + sent, total - sent
-            lib.nng_aio_set_iov(aio, 1, iov)
-            with self._gate:
-                if self._is_closed:
-                    raise LinkClosed("sending: the link is closed")
-                lib.nng_stream_send(self._stream, aio)
-            if lib.nng_aio_count(aio) == total - sent:
-                self._unsettled = (data, start)  # keeps the memory until NNG is done with it
-                return
-            lib.nng_aio_wait(aio)
-            nng.check(lib.nng_aio_result(aio), "sending")
-            sent += lib.nng_aio_count(aio)
-
-    def _write_now(self, data: Buffer) -> int:
-        """Write what the socket takes at once; return how much that was.
-
-        Nothing of NNG's is under way here. It would do the same, by five calls that each give the interpreter's lock
-        away, and cost 5 ms each to get it back where another thread computes (docs/adr/0021).
-        """
+            raise LinkClosed(_SENDING_CLOSED)
         with self._gate:
             if self._is_closed:
-                raise LinkClosed("sending: the link is closed")
+                raise LinkClosed(_SENDING_CLOSED)
             try:
-                return self._socket.send(data, _NOW)
+                sent = self._socket.send(data, _NOW)
             except BlockingIOError:
-                return 0
+                sent = 0
             except OSError as error:
                 raise LinkClosed(f"sending: {error}") from None
+        if sent < len(data):
+            self._write_rest(memoryview(data)[sent:])
 
-    def _settle(self) -> None:
-        if self._unsettled is None:
-            return
-        lib, aio = self._nng.lib, self._send_aio
-        lib.nng_aio_wait(aio)
-        self._unsettled = None
-        self._nng.check(lib.nng_aio_result(aio), "sending")
+    def _write_rest(self, data: memoryview) -> None:
+        """Let NNG write what the socket has not taken at once: it waits for the peer without a thread of ours."""
+        sent = 0
+        while sent < len(data):
+            with self._gate:
+                if self._is_closed:
+                    raise LinkClosed(_SENDING_CLOSED)
+                if self._stream is None:
+                    self._stream = _Stream(self._socket)
+                stream = self._stream
+                rest = stream.buffer(data[sent:])
+                stream.begin(rest)
+            sent += stream.end()
 
     # ------------------------------------------------------------------ the end
 
     def close(self) -> None:
-        """Close the stream: a blocked recv() or send() raises LinkClosed. Idempotent, from any thread."""
+        """Close the link: a blocked recv() or send() raises LinkClosed. Idempotent, from any thread."""
         if self._is_inert:
             return
         with self._gate:
-            if not self._is_closed:
-                self._is_closed = True
-                self._nng.lib.nng_stream_close(self._stream)
+            if self._is_closed:
+                return
+            self._is_closed = True
+            if self._stream is not None:
+                self._stream.close()
+            with contextlib.suppress(OSError):  # not connected any more
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def free(self) -> None:
         """Give the memory back. For the one reader, after its last recv(), when nobody will send any more."""
@@ -383,22 +397,17 @@ class Link:
             return
         self.close()
         with self.send_lock:
-            if self._stream is None:
-                return
-            lib = self._nng.lib
-            lib.nng_aio_wait(self._send_aio)
-            lib.nng_aio_free(self._send_aio)
-            lib.nng_stream_free(self._stream)
-            self._stream = None
+            if self._stream is not None:
+                self._stream.free()
+                self._stream = None
             self._socket.close()
 
 
-def open_socket(sock: socket.socket) -> Link:
-    """Make a link of a connected stream socket; the socket is taken over.
+def _adopt(nng: _Nng, sock: socket.socket) -> Any:
+    """Make a stream of NNG's of a connected socket.
 
     NNG's `socket://` listener adopts a descriptor: no name, no port, nobody else can connect.
     """
-    nng = _library()
     lib, ffi = nng.lib, nng.ffi
     listener = ffi.new("nng_stream_listener **")
     nng.check(lib.nng_stream_listener_alloc(listener, b"socket://"), "opening a socket")
@@ -411,7 +420,7 @@ def open_socket(sock: socket.socket) -> Link:
         lib.nng_stream_listener_accept(listener[0], aio)
         lib.nng_aio_wait(aio)
         nng.check(lib.nng_aio_result(aio), "adopting a socket")
-        return Link(nng, ffi.cast("nng_stream *", lib.nng_aio_get_output(aio, 0)), sock)
+        return ffi.cast("nng_stream *", lib.nng_aio_get_output(aio, 0))
     finally:
         lib.nng_aio_free(aio)
         lib.nng_stream_listener_free(listener[0])

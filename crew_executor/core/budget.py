@@ -7,13 +7,10 @@ Rule: a task without a budget, and one whose budget is spent, never runs a secon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 LOSSES_MAX = 5
 """Runs lost to the worker's scheduler that are repeated free of both budgets (DESIGN.md, "Retries")."""
 
 
-@dataclass
 class Budget:
     """What is left for one task; the Scheduler spends it.
 
@@ -24,13 +21,24 @@ class Budget:
         is_timeout_retried: whether a run that was ended for its timeout is one of the former.
     """
 
-    timeout: float = 0.0
-    retries: int = 0
-    crash_retries: int = 0
-    is_timeout_retried: bool = False
+    __slots__ = ("crash_retries", "is_timeout_retried", "losses", "retries", "timeout")
 
-    def __post_init__(self) -> None:
-        self.losses = LOSSES_MAX if self.retries > 0 or self.crash_retries > 0 else 0
+    def __init__(
+        self, timeout: float = 0.0, retries: int = 0, crash_retries: int = 0, is_timeout_retried: bool = False
+    ) -> None:
+        self.timeout = timeout
+        self.retries = retries
+        self.crash_retries = crash_retries
+        self.is_timeout_retried = is_timeout_retried
+        self.losses = LOSSES_MAX if retries > 0 or crash_retries > 0 else 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Budget) and self._left() == other._left()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def _left(self) -> tuple[float, ...]:
+        return self.timeout, self.retries, self.crash_retries, self.is_timeout_retried, self.losses
 
     def spend_failure(self) -> bool:
         """Take one retry; False when there is none left."""

@@ -13,7 +13,7 @@ nobody at work, the pool is given up: never a silent relaunch loop. Tasks have n
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BACKOFF_FIRST = 0.1
 BACKOFF_LONGEST = 60.0
@@ -22,8 +22,7 @@ BACKOFF_LONGEST = 60.0
 SCALING_MODES = ("demand", "one", "none")
 
 
-@dataclass(frozen=True)
-class ScalingRules:
+class ScalingRules(NamedTuple):
     """The bounds of a pool.
 
     Args:

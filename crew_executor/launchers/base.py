@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 DEFAULT_STARTUP_TIMEOUT = 30.0
 DEFAULT_MAX_FAILED_LAUNCHES = 3
 
 
-@dataclass(frozen=True)
-class Invitation:
+class Invitation(NamedTuple):
     """What a worker needs in order to come. Opaque to launchers, except for how it is handed over.
 
     Attributes:
@@ -32,14 +32,16 @@ class Invitation:
 
     name: str
     run: int
-    secret: str = field(repr=False)
+    secret: str
     idle_timeout: float | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = MappingProxyType({})
     descriptors: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Invitation of {self.name}>"  # never the secret
 
-@dataclass(frozen=True)
-class WorkerExit:
+
+class WorkerExit(NamedTuple):
     """The end of a worker's process, as its launcher saw it.
 
     Attributes:

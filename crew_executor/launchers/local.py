@@ -6,7 +6,7 @@ import contextlib
 import copy
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..inheritance import tracker_fd
@@ -158,7 +158,7 @@ def _checked_bytes(name: str, number: int | None) -> int | None:
     return number
 
 
-def _environment(defaults: dict[str, str]) -> dict[str, str]:
+def _environment(defaults: Mapping[str, str]) -> dict[str, str]:
     """Return the client's environment as it is now, with defaults for what the user has not set."""
     if "OMP_NUM_THREADS" in os.environ:  # the user has told those as well: none of ours must tell them otherwise
         defaults = {name: value for name, value in defaults.items() if name not in OMP_FOLLOWERS}

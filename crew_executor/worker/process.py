@@ -265,7 +265,7 @@ def run_worker(
     if not sys.warnoptions:
         warnings.simplefilter("always")  # the client's filters decide what is shown
     cell = Cell(cell_fd)
-    link = transport.open_socket(socket.socket(fileno=link_fd))
+    link = transport.Link(socket.socket(fileno=link_fd))
     channel = Channel(link, message["run"])
     try:
         code = serve(channel, cell, SegmentPort(port_fd), message, output, on_joined)

@@ -7,7 +7,6 @@ and kill() also reaches a launch that has not happened yet.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import random
 import threading
@@ -76,14 +75,14 @@ class ShakyLauncher(LocalLauncher):
 
     def _late(self, invitation: Invitation, on_exit: _OnExit) -> None:
         # The descriptors belong to the dispatcher, which may close them as soon as launch() has returned.
-        kept = dataclasses.replace(invitation, descriptors=tuple(map(os.dup, invitation.descriptors)))
+        kept = invitation._replace(descriptors=tuple(map(os.dup, invitation.descriptors)))
         self._put_off(kept, on_exit, super().launch)
 
     def _lost(self, invitation: Invitation, on_exit: _OnExit) -> None:
         def lose(invitation: Invitation, on_exit: _OnExit) -> None:
             on_exit(WorkerExit(invitation.name, reason="lost on the way, says the chaos test"))
 
-        self._put_off(dataclasses.replace(invitation, descriptors=()), on_exit, lose)
+        self._put_off(invitation._replace(descriptors=()), on_exit, lose)
 
     def _put_off(self, invitation: Invitation, on_exit: _OnExit, launch: Callable[[Invitation, _OnExit], None]) -> None:
         called_off = threading.Event()

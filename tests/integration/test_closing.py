@@ -14,7 +14,8 @@ import os, socket, threading
 from crew_executor import transport
 
 ours, theirs = socket.socketpair()
-link = transport.open_socket(ours)
+link = transport.Link(ours)
+transport.load()
 
 class Library:
     # NNG's functions; just before a send begins, another thread closes the link, unless it is kept from that.
@@ -29,7 +30,7 @@ class Library:
 
 def send():
     try:
-        link.send([b"hello"])
+        link.send([bytes(10_000_000)])  # more than the socket takes at once: the rest is NNG's
         link.send([b"once more"])
     except transport.LinkClosed:
         pass

@@ -28,6 +28,11 @@ def refusal(attempt, *arguments):
     except RuntimeError as error:
         return "spawn" in str(error)
     return False
+def use_another():
+    with CrewExecutor(1) as other:
+        return other.submit(operator.add, 2, 3).result(30)
+def use_nng(executor):  # it writes what is more than a socket takes at once
+    assert executor.submit(len, bytes(3_000_000)).result(30) == 3_000_000
 def ends(pid):  # the exit code; None if the process hangs
     until = time.monotonic() + 20
     while time.monotonic() < until:
@@ -85,7 +90,7 @@ def ask_for_stats():
 def kill_the_workers():
     assert refusal(executor.kill_workers) and refusal(executor.terminate_workers)
 def make_another():
-    assert refusal(CrewExecutor, 1)
+    assert use_another() == 5
 def wait_for_a_result():
     assert refusal(pending.result) and refusal(pending.exception, 60)
     assert done.result() == 5
@@ -147,7 +152,7 @@ with CrewExecutor(2) as executor:
             pool.join()
         with ProcessPoolExecutor(2, mp_context=context) as pool:
             assert list(pool.map(add_one, range(10))) == list(range(1, 11))
-            assert pool.submit(refusal, CrewExecutor, 1).result(20)
+            assert pool.submit(use_another).result(30) == 5
         done = subprocess.run([sys.executable, "-c", "print(7)"], stdout=subprocess.PIPE, timeout=20)
         assert done.stdout == b"7\\n"
     traffic.stop()
@@ -181,12 +186,27 @@ with CrewExecutor(2) as executor:
 assert codes == [0] * 60, codes
 """
 
-UNUSED = """
-executor = CrewExecutor(1)  # no worker was ever started: NNG is untouched
+NNG_USERS = """
+executor = CrewExecutor(1)
+use_nng(executor)
 pid = os.fork()
 if pid == 0:
-    with CrewExecutor(1) as own:
-        assert own.submit(operator.add, 2, 3).result(20) == 5
+    assert refusal(CrewExecutor, 1)
+    gc.collect()
+    sys.exit(3)
+assert ends(pid) == 3
+context = multiprocessing.get_context("fork")
+with ProcessPoolExecutor(2, mp_context=context) as pool:
+    assert pool.submit(refusal, CrewExecutor, 1).result(20)
+use_nng(executor)
+executor.shutdown()
+"""
+
+UNUSED = """
+executor = CrewExecutor(1)  # no worker was ever started
+pid = os.fork()
+if pid == 0:
+    assert use_another() == 5
     assert refusal(executor.submit, int)
     sys.exit(3)
 assert ends(pid) == 3
@@ -200,7 +220,7 @@ def use_pools(method):
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         first = list(pool.map(operator.mul, range(5), range(5)))
         made = pool.submit(eval, "__import__('crew_executor').CrewExecutor(1).submit(pow, 2, 3).result()")
-        assert refusal(made.result, 30) if method == "fork" else made.result(30) == 8
+        assert made.result(30) == 8
     with context.Pool(2) as pool:
         second = pool.starmap(operator.mul, zip(range(5), range(5)))
     left_behind.append(ProcessPoolExecutor(1, mp_context=context))
@@ -246,6 +266,7 @@ SCRIPTS = {
     "children of a client": CHILDREN,
     "pools of a client": POOLS,
     "many forks at once": STORM,
+    "children of a client that has used NNG": NNG_USERS,
     "an executor that was not used": UNUSED,
     "pools of a task": NESTED,
     "executors of a task": CREW_IN_CREW,

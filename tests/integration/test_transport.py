@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from crew_executor import transport
 from crew_executor.transport import Link, LinkClosed, LinkTimeout
 
 
@@ -17,7 +16,7 @@ from crew_executor.transport import Link, LinkClosed, LinkTimeout
 def ends() -> Iterator[tuple[Link, socket.socket]]:
     """A link, and the bare socket of its peer."""
     ours, theirs = socket.socketpair()
-    link = transport.open_socket(ours)
+    link = Link(ours)
     yield link, theirs
     theirs.close()
     link.free()
@@ -79,7 +78,7 @@ def test_what_a_peer_sent_before_it_died_with_our_frames_unread_arrives(size: in
     """The kernel resets such a connection, and hands over what it holds all the same."""
     for _round in range(20):
         ours, theirs = socket.socketpair()
-        link = transport.open_socket(ours)
+        link = Link(ours)
         frames = [bytes([number]) * size for number in range(3)]
         received: list[bytes] = []
         reader = threading.Thread(target=_read_all, args=(link, received))

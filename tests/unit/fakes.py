@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -108,7 +108,7 @@ class Bench:
         """Submit `count` tasks, each with a budget like the given one; their ids go on from the last one, from 1."""
         made = []
         for _ in range(count):
-            own = None if budget is None else replace(budget)
+            own = None if budget is None else copy(budget)
             task = Task(len(self.tasks) + 1, key, (bytes(size),), priority=priority, budget=own)
             self.tasks[task.task_id] = task
             made.append(task)

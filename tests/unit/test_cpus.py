@@ -23,19 +23,19 @@ def count(folder: Path, membership: str, files: dict[str, str]) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     (folder / "membership").write_text(membership)
-    return usable_cpus(folder / "membership", folder / "root")
+    return usable_cpus(str(folder / "membership"), str(folder / "root"))
 
 
 def test_the_affinity_counts(tmp_path: Path) -> None:
-    assert usable_cpus(tmp_path / "none", tmp_path) == 8
+    assert usable_cpus(str(tmp_path / "none"), str(tmp_path)) == 8
 
 
 def test_without_an_affinity_the_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert usable_cpus(tmp_path / "none", tmp_path) == 5
+    assert usable_cpus(str(tmp_path / "none"), str(tmp_path)) == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cpus(tmp_path / "none", tmp_path) == 1
+    assert usable_cpus(str(tmp_path / "none"), str(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_in_a_container_the_group_is_mounted_as_the_root(tmp_path: Path) -> None
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("64", 8), ("0", 1), ("two", 8), ("", 8)])
 def test_what_slurm_gives_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, expected: int) -> None:
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
-    assert usable_cpus(tmp_path / "none", tmp_path) == expected
+    assert usable_cpus(str(tmp_path / "none"), str(tmp_path)) == expected

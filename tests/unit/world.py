@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 from crew_executor.core.budget import LOSSES_MAX, Budget
@@ -257,7 +257,7 @@ class World:
     def submit(
         self, key: str, priority: int, payload: bytes, budget: Budget | None = None, parent: Task | None = None
     ) -> None:
-        own = None if budget is None else replace(budget)
+        own = None if budget is None else copy(budget)
         task = Task(len(self.tasks) + 1, key, (payload,), priority=priority, budget=own, parent=parent)
         self.tasks[task.task_id] = task
         self.purses[task.task_id] = Purse(budget)
