@@ -1,18 +1,17 @@
 """crew_executor: a concurrent.futures.Executor whose workers come and go with the work.
 
-Importing it is cheap: pynng, cloudpickle, psutil and tblib are imported at first use.
+Importing it costs nothing: each public name is imported when it is first asked for, and pynng, cloudpickle, psutil and
+tblib when they are needed. The supervisor, which imports the package too, must be up in a moment: it needs few of them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import CrewError, LaunchError, RemoteTaskError, TaskTimeoutError
-from .executor import CrewExecutor
-from .futures import CrewFuture
-
 if TYPE_CHECKING:
-    from .errors import BrokenCrewError, WorkerCrashError
+    from .errors import BrokenCrewError, CrewError, LaunchError, RemoteTaskError, TaskTimeoutError, WorkerCrashError
+    from .executor import CrewExecutor
+    from .futures import CrewFuture
     from .records import TaskRecord, TaskWarning
     from .stats import Stats, WorkerStats
 
@@ -32,23 +31,30 @@ __all__ = [
 ]
 
 
-_LATE = {
+_MODULES = {
     "BrokenCrewError": "errors",
-    "WorkerCrashError": "errors",
+    "CrewError": "errors",
+    "CrewExecutor": "executor",
+    "CrewFuture": "futures",
+    "LaunchError": "errors",
+    "RemoteTaskError": "errors",
     "Stats": "stats",
     "TaskRecord": "records",
+    "TaskTimeoutError": "errors",
     "TaskWarning": "records",
+    "WorkerCrashError": "errors",
     "WorkerStats": "stats",
 }
-"""Where names are whose modules import more than most programs need."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -8,15 +8,18 @@ A task and its future refer to each other: whoever tells the future ends that, o
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from . import errors
 from .callbacks import CallbackThread
 from .connection import Connection
 from .core.messages import OUTPUT_BYTES_MAX, Outcome, TaskFlag
 from .core.task import Task
-from .errors import BrokenCrewError
 from .futures import CrewFuture
 from .obituary import loss_error
+
+if TYPE_CHECKING:
+    from .errors import BrokenCrewError
 
 
 class Announcer:
@@ -68,6 +71,6 @@ class Announcer:
 
 def _reason(broken: BrokenCrewError) -> BrokenCrewError:
     """Return an error of its own for each future."""
-    failure = BrokenCrewError(str(broken))
+    failure = errors.BrokenCrewError(str(broken))
     failure.__cause__ = broken.__cause__
     return failure

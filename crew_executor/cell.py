@@ -24,7 +24,6 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import tempfile
 import time
 
 PAGE_BYTES = 4096
@@ -101,6 +100,8 @@ def create_file(size: int = CELL_BYTES) -> int:
     if hasattr(os, "memfd_create") and not os.environ.get("CREW_EXECUTOR_NO_MEMFD"):
         fd = os.memfd_create("crew_executor")
     else:
+        import tempfile  # late: not needed on Linux
+
         fd, path = tempfile.mkstemp(prefix="crew_executor-")
         os.unlink(path)
     os.ftruncate(fd, size)

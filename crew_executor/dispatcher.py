@@ -24,9 +24,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import pools, transport
+from . import errors, pools, transport
 from .announcer import Announcer
 from .canceller import Canceller
 from .cell import load_barrier
@@ -37,7 +37,7 @@ from .core.scaling import ScalingRules
 from .core.scheduler import Scheduler
 from .core.task import Task
 from .core.worker import Worker
-from .errors import BrokenCrewError, LaunchError, ProtocolError
+from .errors import LaunchError, ProtocolError
 from .futures import CrewFuture
 from .inbox import Inbox
 from .inheritance import Courier
@@ -54,6 +54,9 @@ from .stats import Stats
 from .subtasks import Subtasks
 from .thread import Thread
 from .workforce import Workforce
+
+if TYPE_CHECKING:
+    from .errors import BrokenCrewError
 
 STALL_SECONDS = 2.0
 """A pause of this thread above this is the client's own (SIGSTOP, debugger): every deadline moves by it (RULES 6)."""
@@ -72,6 +75,7 @@ class Dispatcher:
         initializer: tuple[bytes, Courier | None],
     ) -> None:  # fmt: skip
         transport.load()
+        errors.load()
         load_barrier()
         self.name = name
         self.run_id = run_id
@@ -208,7 +212,7 @@ class Dispatcher:
     def check_open(self) -> None:
         """Raise what submit() would raise, if it would."""
         if self.broken is not None:
-            raise BrokenCrewError(str(self.broken)) from self.broken.__cause__
+            raise errors.BrokenCrewError(str(self.broken)) from self.broken.__cause__
         if self.is_closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
@@ -409,7 +413,7 @@ class Dispatcher:
     def reader_failed(self, connection: Connection, error: BaseException) -> None:
         """Break the pool: what this worker says is lost."""
         text = f"the reader of {connection.worker.name} failed: {error!r}"
-        self.mailbox.put(self._break, BrokenCrewError(text), error)
+        self.mailbox.put(self._break, errors.BrokenCrewError(text), error)
 
     def reader_ended(self, connection: Connection) -> None:
         """Bury the worker once its process is over, too."""
@@ -453,7 +457,7 @@ class Dispatcher:
                 wake_at = self._turn(wake_at)
         except BaseException as error:  # the one handler that keeps futures from waiting for ever
             logger.exception("the dispatcher of %s failed", self.name)
-            self._break(BrokenCrewError(f"the dispatcher of executor {self.name} failed: {error!r}"), error)
+            self._break(errors.BrokenCrewError(f"the dispatcher of executor {self.name} failed: {error!r}"), error)
             self._workforce.close_all()
         finally:
             self._is_ended = True
@@ -550,7 +554,7 @@ class Dispatcher:
         self._act(effects)
         if connection.initializer_error is not None:
             text = f"the initializer failed in worker {worker.name}; its exception is the cause"
-            self._break(BrokenCrewError(text), connection.initializer_error)
+            self._break(errors.BrokenCrewError(text), connection.initializer_error)
 
     def worker_removed(self, connection: Connection) -> None:
         """Forget a worker."""
@@ -565,7 +569,7 @@ class Dispatcher:
             row = self._recruiter.launch_failed(launched_at, time.monotonic())
         logger.warning("%s", text)
         if row:
-            self._break(BrokenCrewError(f"{row}; the last: {text}"), LaunchError(text))
+            self._break(errors.BrokenCrewError(f"{row}; the last: {text}"), LaunchError(text))
 
     # ------------------------------------------------------------------ the end
 

@@ -22,6 +22,11 @@ __all__ = [
 ]
 
 
+def load() -> None:
+    """Import broken.py ahead of its first use: as a pool breaks, or at the interpreter's end, an import may fail."""
+    from . import broken  # noqa: F401
+
+
 class CrewError(Exception):
     """The root of all exceptions of crew_executor."""
 

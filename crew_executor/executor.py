@@ -23,7 +23,6 @@ from .launchers import Launcher, LocalLauncher, make_launcher
 from .log import logger
 from .options import TaskOptions
 from .packer import Packer
-from .stats import Stats
 from .submitter import TaskSubmitter, called, pickling_error
 from .surroundings import Surroundings
 
@@ -33,6 +32,7 @@ SHARED_BYTES_MIN = 4096
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
     from .segments import Segment
+    from .stats import Stats
 
 T = TypeVar("T")
 

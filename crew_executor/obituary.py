@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
+from . import errors
 from .connection import Connection
 from .core.task import Task
-from .errors import CrewError, TaskTimeoutError, WorkerCrashError
+from .errors import CrewError, TaskTimeoutError
 from .launchers import WorkerExit
+
+if TYPE_CHECKING:
+    from .errors import WorkerCrashError
 
 Times = tuple[float, float, None, int]
 """When the task started (Unix seconds), how long it ran (seconds), its CPU time (unknown), the worker's peak memory."""
@@ -53,7 +58,7 @@ def _crash_error(name: str, task: Task, connection: Connection, end: WorkerExit)
     text = f"task {name}{attempt}: {describe_loss(connection)}"
     if tail:
         text += f"; the end of its stderr:\n{tail}"
-    return WorkerCrashError(
+    return errors.WorkerCrashError(
         text,
         task=name,
         worker=facts.name,

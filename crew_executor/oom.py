@@ -6,10 +6,10 @@ Linux only; elsewhere, and outside of a group with such a counter, nothing is kn
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+import os
 
-_MEMBERSHIP = Path("/proc/self/cgroup")
-_ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIP = "/proc/self/cgroup"
+_ROOT = "/sys/fs/cgroup"
 
 
 class OomCounter:
@@ -20,7 +20,7 @@ class OomCounter:
         root: where the groups are mounted.
     """
 
-    def __init__(self, membership: Path = _MEMBERSHIP, root: Path = _ROOT) -> None:
+    def __init__(self, membership: str = _MEMBERSHIP, root: str = _ROOT) -> None:
         self._file = _find_counter(membership, root)
         self._known = 0
         self.rebase()
@@ -44,26 +44,31 @@ class OomCounter:
         if self._file is None:
             return 0
         with contextlib.suppress(OSError, ValueError):  # the group is gone, or its files look otherwise: not known
-            for line in self._file.read_text().splitlines():
+            for line in _lines_of(self._file):
                 name, _, value = line.partition(" ")
                 if name == "oom_kill":
                     return int(value)
         return 0
 
 
-def _find_counter(membership: Path, root: Path) -> Path | None:
+def _lines_of(path: str) -> list[str]:
+    with open(path) as file:
+        return file.read().splitlines()
+
+
+def _find_counter(membership: str, root: str) -> str | None:
     """Return the file with the counter: memory.events of version 2, memory.oom_control of version 1."""
     with contextlib.suppress(OSError, ValueError):  # no such files, or they look otherwise: nothing is known
-        for line in membership.read_text().splitlines():
+        for line in _lines_of(membership):
             _number, controllers, path = line.split(":", 2)
             relative = path.lstrip("/")
             if not controllers:
-                candidates = [root / relative / "memory.events", root / "memory.events"]
+                candidates = [os.path.join(root, relative, "memory.events"), os.path.join(root, "memory.events")]
             elif "memory" in controllers.split(","):
-                candidates = [root / "memory" / where / "memory.oom_control" for where in (relative, "")]
+                candidates = [os.path.join(root, "memory", where, "memory.oom_control") for where in (relative, "")]
             else:
                 continue
             for candidate in candidates:
-                if candidate.exists():
+                if os.path.exists(candidate):
                     return candidate
     return None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class WorkerStats:
+class WorkerStats(NamedTuple):
     """One worker now.
 
     Attributes:
@@ -23,8 +22,7 @@ class WorkerStats:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """An executor now, taken under one lock.
 
     Attributes:

@@ -12,10 +12,10 @@ from .futures import CrewFuture
 from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_by_submit, run_chunk
 from .notes import add_note
 from .options import ExceptionClasses, TaskOptions
-from .stats import Stats
 
 if TYPE_CHECKING:
     from .chunks import MapRun
+    from .stats import Stats
     from .view import ExecutorView
 
 P = ParamSpec("P")

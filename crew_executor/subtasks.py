@@ -17,7 +17,6 @@ from .connection import Connection
 from .core.budget import Budget
 from .core.messages import Frame, Kind, Outcome, decode_control, encode_outcome
 from .core.task import Task
-from .errors import BrokenCrewError
 from .futures import WorkerFacts
 
 _NO_THREADS = (
@@ -145,7 +144,7 @@ class Subtasks:
                 self._home.check_open()
             if threading.current_thread() is threading.main_thread():
                 raise RuntimeError(_NO_THREADS)
-        except (RuntimeError, BrokenCrewError) as error:
+        except RuntimeError as error:
             subtask._finish_lost(error)
             return
         self._home.take_subtask(task)

@@ -69,6 +69,7 @@ class Supervisor:
         if hasattr(os, "pidfd_open") and not os.environ.get("CREW_EXECUTOR_NO_PIDFD"):
             with contextlib.suppress(OSError):
                 self._client_fd = os.pidfd_open(client_pid)
+        self._is_loaded = False
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -79,9 +80,6 @@ class Supervisor:
         for fd in (self._control.fileno(), self._wake_read, self._client_fd):
             if fd >= 0:
                 self._selector.register(fd, selectors.EVENT_READ)
-        # What was imported is shared with the workers for good: keep the collector from touching (copying) it.
-        gc.collect()
-        gc.freeze()
         try:
             while os.getppid() == self._client_pid and self._serve_once():
                 pass
@@ -148,6 +146,9 @@ class Supervisor:
             with contextlib.suppress(OSError):  # it has died already
                 os.write(gate_write, b"!")
             os.close(gate_write)
+        if not self._is_loaded:
+            self._is_loaded = True
+            _load()
 
     def _become_worker(self, message: dict[str, Any], descriptors: list[int], gate: int) -> NoReturn:
         """Be a worker.
@@ -232,12 +233,21 @@ class Supervisor:
         kill_descendants()
 
 
+def _load() -> None:
+    """Import what workers need sooner or later, when the first is under way: it is up sooner, and the others share it.
+
+    What was imported is shared for good: keep the collector from touching (copying) it.
+    """
+    namespace.load()
+    tracebacks.load()
+    gc.collect()
+    gc.freeze()
+
+
 def main(control_fd: int, client_pid: int) -> None:
     """Run the supervisor on an inherited socket."""
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
-    namespace.load()
     inheritance.load()
-    tracebacks.load()
     with control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Supervisor(control, client_pid).run()

@@ -15,20 +15,21 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from .. import namespace, pools, tracebacks
+from .. import errors, namespace, pools, tracebacks
 from ..callbacks import CallbackThread
 from ..channel import Channel
 from ..core.messages import Frame, Kind, OutcomeFlag, decode_control, decode_outcome_items
-from ..errors import BrokenCrewError
 from ..futures import CrewFuture, WorkerFacts, command_of
 from ..options import TaskOptions
-from ..stats import Stats
 from ..submitter import TaskSubmitter, called, pickling_error
 from ..surroundings import Surroundings
 from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner
+
+if TYPE_CHECKING:
+    from ..stats import Stats
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ class Exchange:
                 else:
                     frames.put(frame)
         except BaseException as error:
-            lost = BrokenCrewError(f"worker {self._worker} has lost its client: {error}")
+            lost = errors.BrokenCrewError(f"worker {self._worker} has lost its client: {error}")
             for number in list(self._open):
                 self._open.pop(number)._finish_lost(lost, callbacks=self._callbacks)
             for event in list(self._asked.values()):
@@ -227,7 +228,7 @@ class WorkerFront(TaskSubmitter):
         try:
             exchange.submit(future, parts, self._describe(options, call))
         except LinkClosed as error:
-            raise BrokenCrewError(f"the client of executor {self._name} is gone: {error}") from None
+            raise errors.BrokenCrewError(f"the client of executor {self._name} is gone: {error}") from None
         return future
 
     @staticmethod

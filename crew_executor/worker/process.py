@@ -14,7 +14,6 @@ import json
 import logging
 import multiprocessing
 import os
-import platform
 import signal
 import socket
 import sys
@@ -179,8 +178,8 @@ def serve(
     """
     name = settings["name"]
     cell.adopt()
-    python = platform.python_version()
-    hello = {"name": name, "secret": settings["secret"], "pid": os.getpid(), "host": platform.node(), "python": python}
+    python, host = sys.version.split()[0], socket.gethostname()
+    hello = {"name": name, "secret": settings["secret"], "pid": os.getpid(), "host": host, "python": python}
     channel.send_control(Kind.HELLO, hello)
     frame = channel.recv()
     if frame.kind != Kind.WELCOME:

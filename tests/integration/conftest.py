@@ -53,7 +53,7 @@ def _warm_up() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     resource_tracker.ensure_running()
     with CrewExecutor(1) as executor:
-        executor.submit(int).result()
+        executor.submit(len, bytes(3_000_000)).result()  # more than a socket takes at once: NNG starts
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ class Group:
         self.file.write_text(f"low 3\noom 9\noom_kill {number}\noom_group_kill 7\n")
 
     def counter(self) -> OomCounter:
-        return OomCounter(self.membership, self.root)
+        return OomCounter(str(self.membership), str(self.root))
 
 
 @pytest.fixture(
@@ -95,7 +95,7 @@ def test_a_counter_that_looks_otherwise_says_nothing(group: Group, text: str) ->
 
 
 def test_without_a_membership_nothing_is_known(tmp_path: Path) -> None:
-    assert "" == OomCounter(tmp_path / "missing", tmp_path).verdict()
+    assert "" == OomCounter(str(tmp_path / "missing"), str(tmp_path)).verdict()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_without_a_membership_nothing_is_known(tmp_path: Path) -> None:
 )
 def test_a_membership_that_looks_otherwise_keeps_nobody_from_work(tmp_path: Path, membership: bytes) -> None:
     (tmp_path / "cgroup").write_bytes(membership)
-    counter = OomCounter(tmp_path / "cgroup", tmp_path)
+    counter = OomCounter(str(tmp_path / "cgroup"), str(tmp_path))
     counter.rebase()
 
     assert "" == counter.verdict()
@@ -114,4 +114,4 @@ def test_a_membership_that_looks_otherwise_keeps_nobody_from_work(tmp_path: Path
 def test_a_group_without_a_counter_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "cgroup").write_text(VERSION_1)
 
-    assert "" == OomCounter(tmp_path / "cgroup", tmp_path / "nothing here").verdict()
+    assert "" == OomCounter(str(tmp_path / "cgroup"), str(tmp_path / "nothing here")).verdict()
