@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "benchmark.py"
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 ROWS = ["submit", "trap", "cold", "shutdown"]
 
 
-def run(*arguments: str | Path) -> str:
+def run(*arguments: str | Path, script: str = "benchmark.py") -> str:
     # The parts of the script stand beside it, which a safe path would hide.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    command = [sys.executable, SCRIPT, *arguments]
+    command = [sys.executable, FOLDER / script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert 0 == done.returncode, done.stdout + done.stderr
     return done.stdout
@@ -63,3 +63,12 @@ def test_the_list_names_rows_and_contenders() -> None:
 def test_an_unknown_row_is_refused() -> None:
     with pytest.raises(AssertionError, match="there is no nonsense; there are submit"):
         run("run", "nonsense")
+
+
+def test_a_small_crowd_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "crowd.json"
+    run("--real", "2", "--light", "5", "--tasks", "300", "--json", file, script="crowd.py")
+    figures = json.loads(file.read_text())
+
+    assert [2, 5] == [figures[crowd]["workers"] for crowd in ("real", "light")]
+    assert all(figure > 0 for crowd in ("real", "light") for figure in figures[crowd].values())
