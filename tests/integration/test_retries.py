@@ -7,7 +7,6 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,7 +171,7 @@ class _Scheduler(LocalLauncher):
     """Takes back whatever worker ends."""
 
     def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
-        super().launch(invitation, lambda end: on_exit(replace(end, is_taken_away=True)))
+        super().launch(invitation, lambda end: on_exit(end._replace(is_taken_away=True)))
 
 
 def test_a_worker_that_was_taken_away_costs_no_retry(path: str) -> None:
