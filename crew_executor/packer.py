@@ -7,6 +7,7 @@ executor is forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from . import namespace
@@ -52,7 +53,15 @@ class Packer:
 
 
 def _is_plain(call: Any) -> bool:
-    """Answer whether a call has nothing that could go beside it: with most it is so, and they are pickled sooner."""
-    if type(call) is not tuple or len(call) != 3 or call[2]:
+    """Answer whether this is a call with nothing that could go beside it: most are, and those are pickled sooner.
+
+    It may also be the arguments of an item of map(). And a partial or a method may hold as much as an argument.
+    """
+    if type(call) is not tuple or len(call) != 3 or type(call[2]) is not dict or call[2]:
         return False
-    return _PLAIN.issuperset(map(type, call[1]))
+    function, arguments, _keywords = call
+    if type(function) is FunctionType:
+        is_bare = not (function.__closure__ or function.__defaults__ or function.__kwdefaults__)
+    else:
+        is_bare = type(function) is BuiltinFunctionType and type(function.__self__) is ModuleType
+    return is_bare and type(arguments) is tuple and _PLAIN.issuperset(map(type, arguments))

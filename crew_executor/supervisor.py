@@ -238,8 +238,9 @@ def _load() -> None:
 
     What was imported is shared for good: keep the collector from touching (copying) it.
     """
-    namespace.load()
-    tracebacks.load()
+    for load in (namespace.load, tracebacks.load):
+        with contextlib.suppress(Exception):  # a task that needs it says why; a supervisor that dies here would return
+            load()
     gc.collect()
     gc.freeze()
 

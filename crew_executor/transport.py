@@ -360,7 +360,11 @@ class Link:
             except OSError as error:
                 raise LinkClosed(f"sending: {error}") from None
         if sent < len(data):
-            self._write_rest(memoryview(data)[sent:])
+            try:
+                self._write_rest(memoryview(data)[sent:])
+            except Exception as error:  # no descriptor, no NNG: half a frame is out, and nothing must follow it
+                self.close()
+                raise LinkClosed(f"sending: {error}") from error
 
     def _write_rest(self, data: memoryview) -> None:
         """Let NNG write what the socket has not taken at once: it waits for the peer without a thread of ours."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from crew_executor import transport
 from crew_executor.transport import Link, LinkClosed, LinkTimeout
 
 
@@ -104,3 +105,21 @@ def _read_all(link: Link, received: list[bytes]) -> None:
     with pytest.raises(LinkClosed):  # noqa: PT012  after the last
         while True:
             received.append(bytes(link.recv()))
+
+
+def test_a_link_that_cannot_finish_a_frame_is_closed(
+    ends: tuple[Link, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a frame is out: the peer would wait for the rest for ever, and take the next frame for it."""
+
+    def fail(_sock: socket.socket) -> None:
+        raise OSError("too many open files")
+
+    link, peer = ends
+    monkeypatch.setattr(transport, "_Stream", fail)
+    with pytest.raises(LinkClosed, match="too many open files"):
+        link.send([bytes(10_000_000)])
+    with pytest.raises(LinkClosed):
+        link.send([b"next"])
+    while peer.recv(1_000_000):
+        pass

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -33,6 +36,36 @@ def test_a_large_buffer_goes_beside_the_call(packer: Packer) -> None:
     assert len(data) < 1_000
     assert beside is not None
     assert beside.segment is not None
+
+
+@pytest.mark.parametrize("hold", [lambda large: functools.partial(len, large), lambda large: large.__len__])
+def test_a_large_buffer_of_the_function_goes_beside_the_call(packer: Packer, hold: Callable[[Any], Any]) -> None:
+    large = Large(LARGE)
+    data, beside = packer.pack((hold(large), (), {}))
+
+    assert len(data) < 1_000
+    assert beside is not None
+
+
+@pytest.mark.parametrize("item", [(abs, 5, 0), (1, 2, None), ((), (1,), {}), (Ellipsis, None, {})])
+def test_the_arguments_of_an_item_are_no_call(packer: Packer, item: tuple[Any, ...]) -> None:
+    data, beside = packer.pack(item)
+
+    assert pickle.loads(data) == item
+    assert beside is None
+
+
+class Large:
+    """Something with a large buffer, and a method."""
+
+    def __init__(self, size: int) -> None:
+        self.content = bytearray(size)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return bytearray, (pickle.PickleBuffer(self.content),)
 
 
 def test_a_large_buffer_without_room_travels_in_the_call(packer: Packer, monkeypatch: pytest.MonkeyPatch) -> None:
