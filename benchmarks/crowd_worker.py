@@ -20,10 +20,25 @@ from crew_executor.supervisor_wire import recv_message, send_message
 from crew_executor.transport import Link, LinkClosed
 
 
+class LightLink(Link):
+    """A link whose reader may not wait: it serves others too."""
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, to wait for."""
+        return self._socket
+
+    @property
+    def has_more(self) -> bool:
+        """Whether recv() has read more than the frame it returned: select() would not tell."""
+        return self._end > self._start
+
+
 class LightWorker(NamedTuple):
     """One of them."""
 
     name: str
+    link: LightLink
     channel: Channel
     cell: Cell
 
@@ -45,20 +60,21 @@ class Crowd:
                     if received is None:
                         return
                     self._admit(*received)
-                else:
-                    self._serve(key.data)
+                elif self._serve(key.data):
+                    while key.data.link.has_more and self._serve(key.data):
+                        pass
 
     def _admit(self, message: dict[str, Any], descriptors: list[int]) -> None:
         link_fd, cell_fd, *_others = descriptors
-        sock = socket.socket(fileno=link_fd)
-        worker = LightWorker(message["name"], Channel(Link(sock), message["run"]), Cell(cell_fd))
+        link = LightLink(socket.socket(fileno=link_fd))
+        worker = LightWorker(message["name"], link, Channel(link, message["run"]), Cell(cell_fd))
         worker.cell.adopt()
         hello = {"name": worker.name, "secret": message["secret"], "pid": 0, "host": "crowd", "python": ""}
         worker.channel.send_control(Kind.HELLO, hello)
-        self._selector.register(sock, selectors.EVENT_READ, worker)
+        self._selector.register(link.socket, selectors.EVENT_READ, worker)
 
-    def _serve(self, worker: LightWorker) -> None:
-        """Read one frame, and answer."""
+    def _serve(self, worker: LightWorker) -> bool:
+        """Read one frame, and answer; return whether the worker is still there."""
         channel = worker.channel
         try:
             frame = channel.recv()
@@ -72,8 +88,11 @@ class Crowd:
             elif frame.kind == Kind.GO:
                 channel.send_control(Kind.BYE)
                 self._dismiss(worker)
+                return False
         except LinkClosed:
             self._dismiss(worker)
+            return False
+        return True
 
     def _run(self, worker: LightWorker, item: Any) -> bytes:
         """Run a task; return its outcome, or nothing if it was taken back."""
@@ -89,8 +108,8 @@ class Crowd:
 
     def _dismiss(self, worker: LightWorker) -> None:
         with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(worker.channel.link._socket)
-        worker.channel.link.free()
+            self._selector.unregister(worker.link.socket)
+        worker.link.free()
         worker.cell.close()
         send_message(self._control, {"gone": worker.name})
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from . import namespace, serialize, tracebacks
 from .buffers import Buffers, incoming
+from .calls import command_of, pickling_error
 from .condition import FutureCondition, may_hold
 from .core.messages import (
     IS_ERROR,
@@ -34,11 +35,10 @@ from .core.messages import (
     first_place,
     pack_table,
 )
-from .futures import command_of, show_warnings
+from .futures import show_warnings
 from .notes import add_note
 from .packer import Packer
 from .shares import Beside, Share
-from .submitter import pickling_error
 
 may_hold(__file__)
 

@@ -11,27 +11,20 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import inheritance, namespace, pools
-from .buffers import Buffers
-from .chunks import MapRun
+from . import pools
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
-from .futures import CrewFuture, command_of
 from .launchers import Launcher, LocalLauncher, make_launcher
 from .log import logger
 from .options import TaskOptions
-from .packer import Packer
-from .submitter import TaskSubmitter, called, pickling_error
-from .surroundings import Surroundings
-
-SHARED_BYTES_MIN = 4096
-"""Buffers of constants from this size on cannot be written to, and are the same memory for all workers."""
+from .submitter import TaskSubmitter
 
 if TYPE_CHECKING:
+    from .chunks import MapRun
     from .dispatcher import Dispatcher
-    from .segments import Segment
+    from .futures import CrewFuture
     from .stats import Stats
 
 T = TypeVar("T")
@@ -104,11 +97,14 @@ class CrewExecutor(TaskSubmitter):
         self._launcher = _with_start_method(make_launcher(launcher), start_method)
         self._name = f"crew-{next(_numbers)}" if name is None else _checked_name(name)
         self._options = TaskOptions()
-        self._surroundings = Surroundings()
         self._pid = os.getpid()
         _check_not_forked()
         _fill_standard_descriptors()
         self._launcher.prepare()
+        # Late, and so beside the imports of the supervisor that prepare() has started:
+        from . import inheritance
+        from .intake import Intake
+
         if idle_timeout is None:
             idle_timeout = self._launcher.idle_timeout
         failures_max = self._launcher.max_failed_launches
@@ -121,7 +117,7 @@ class CrewExecutor(TaskSubmitter):
             tasks_max=max_tasks_per_child, max_pending=max_pending, environment=_thread_limits(self._max_workers),
             initializer=inheritance.dumps((origin, initializer, tuple(initargs))),
         )  # fmt: skip
-        self._packer = Packer(self._dispatcher.shares, self._dispatcher.segments)
+        self._intake = Intake(self._dispatcher)
         pools.add(run_id, self)
         # A forgotten executor finishes its work, then its workers leave. The callback must not refer to the executor.
         weakref.finalize(self, self._dispatcher.shutdown).atexit = False
@@ -150,17 +146,7 @@ class CrewExecutor(TaskSubmitter):
             whatever pickling raises; RuntimeError, BrokenCrewError: as submit() does.
         """
         self._check_submit()
-        self._dispatcher.check_open()
-        buffers = Buffers(SHARED_BYTES_MIN)
-        data = namespace.dumps_call(obj, None, buffers)
-        content: Segment | bytes | None = None
-        if buffers.views:
-            content = segment = self._dispatcher.segments.fill(buffers.views)
-            if segment is None:
-                content = buffers.join()
-            else:
-                segment.borrowers += 1  # for good: tasks may keep the object, and nobody hears of it
-        return cast("T", self._dispatcher.shares.add(obj, data, content))
+        return self._intake.share(obj)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, finish those submitted, then let the workers go.
@@ -239,16 +225,10 @@ class CrewExecutor(TaskSubmitter):
         buffersize: int | None,
     ) -> MapRun | None:  # fmt: skip
         """Return a map() whose items travel together, or None if each must be a task of its own."""
-        dispatcher = self._dispatcher
-        if self._is_submit_replaced() or dispatcher.max_pending is not None:
+        if self._is_submit_replaced() or self._dispatcher.max_pending is not None:
             return None
         self._check_submit()
-        return MapRun(
-            dispatcher.submit_chunk, dispatcher.canceller.drop_map, fn, items, attach=self._surroundings.attach,
-            packer=self._packer,
-            name=options.name, priority=options.priority or 0, deadline=deadline, buffersize=buffersize,
-            is_ordered=options.is_ordered,
-        )  # fmt: skip
+        return self._intake.make_map(options, fn, items, deadline, buffersize)
 
     def _pool(self) -> CrewExecutor:
         return self
@@ -283,26 +263,8 @@ class CrewExecutor(TaskSubmitter):
         reduce: Callable[[Any], Any] | None = None,
     ) -> CrewFuture[T]:
         """Submit a call. `call` is the user's function where fn is one of ours that calls it; `reduce` as pickle's."""
-        call = called(fn, args) if call is None else call
         self._check_submit()
-        future: CrewFuture[T] = CrewFuture(call, time.time(), self._dispatcher.canceller.cancel)
-        if options.name is not None:
-            future._name = options.name
-        if options.cancel_running:
-            future._cancels_running = True
-        try:
-            data, beside = self._packer.pack((fn, args, kwargs), reduce)
-            parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
-            if options.retry_part is not None:
-                parts = (*parts, options.retry_part)
-        except BaseException as error:
-            if not isinstance(error, (Exception, SystemExit)):
-                raise
-            self._dispatcher.check_open()
-            future._finish_lost(pickling_error(error, fn, args, kwargs))
-            return future
-        self._dispatcher.submit(future, command_of(call), parts, options, beside)
-        return future
+        return self._intake.submit(options, fn, args, kwargs, call, reduce)
 
 
 # ---------------------------------------------------------------------- checks

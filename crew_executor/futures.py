@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from . import serialize, tracebacks
 from .buffers import incoming
+from .calls import command_of
 from .condition import FutureCondition, may_hold
 from .core.messages import Outcome, OutcomeFlag
 from .errors import TaskTimeoutError
@@ -450,13 +451,6 @@ def _status(error: BaseException | None) -> str:
     if isinstance(error, WorkerCrashError):
         return "crash"
     return "timeout" if isinstance(error, TaskTimeoutError) else "error"
-
-
-def command_of(fn: Any) -> str:
-    """Return the qualified name of a callable; of a partial, that of its function."""
-    while (name := getattr(fn, "__qualname__", None)) is None and hasattr(fn, "func"):
-        fn = fn.func
-    return f"{getattr(fn, '__module__', None) or 'builtins'}.{name or type(fn).__qualname__}"
 
 
 def show_warnings(part: bytes) -> tuple[TaskWarning, ...]:

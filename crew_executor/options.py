@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import numbers
 from functools import cached_property
 from typing import Any
 
-from . import namespace
 from .core.budget import Budget
-from .core.messages import TaskFlag
 from .errors import TaskTimeoutError
 
 RETRIES_MAX = 30_000
@@ -103,11 +100,15 @@ class TaskOptions:
     @cached_property
     def retry_part(self) -> bytes | None:
         """The classes of `retry_on`, pickled for workers: they compare, so that the client need not open the error."""
+        from . import namespace  # late: see intake.py
+
         return namespace.dumps_call(self.retried_classes) if self.retries else None
 
     @cached_property
     def task_flags(self) -> int:
         """What workers are told of a task, as TaskFlag."""
+        from .core.messages import TaskFlag  # late: see intake.py
+
         return (TaskFlag.RETRY_ON if self.retries else 0) | (TaskFlag.CATCH_OUTPUT if self.capture_output else 0)
 
     @cached_property
@@ -130,7 +131,9 @@ class TaskOptions:
 def _check_timeout(timeout: Any) -> None:
     if timeout is None:
         return
-    if not isinstance(timeout, numbers.Real):
+    from numbers import Real  # late: rarely asked for
+
+    if not isinstance(timeout, Real):
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
     try:
         is_positive = float(timeout) > 0  # NaN is not

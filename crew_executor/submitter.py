@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from .futures import CrewFuture
-from .mapping import DEFAULT_CHUNKSIZE, check_map_arguments, map_by_submit, run_chunk
-from .notes import add_note
+from .chunksize import DEFAULT_CHUNKSIZE, check_map_arguments
 from .options import ExceptionClasses, TaskOptions
 
 if TYPE_CHECKING:
     from .chunks import MapRun
+    from .futures import CrewFuture
     from .stats import Stats
     from .view import ExecutorView
 
@@ -101,6 +100,8 @@ class TaskSubmitter(Executor):
             results = self._map_chunks(fn, items, deadline, buffersize)
             if results is not None:
                 return results
+        from .mapping import map_by_submit  # late: see intake.py
+
         return map_by_submit(
             self.submit, fn, items, deadline=deadline, chunksize=chunksize, buffersize=buffersize,
             is_ordered=self._options.is_ordered,
@@ -158,22 +159,3 @@ class TaskSubmitter(Executor):
             crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output, ordered=ordered,
         )  # fmt: skip
         return ExecutorView(self._pool(), options)
-
-
-def called(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Return the user's function of a call: a chunk of a map() is known by it, too."""
-    return args[0] if fn is run_chunk else fn
-
-
-def pickling_error(
-    error: BaseException, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> BaseException:
-    """Name what cannot be pickled; the error keeps the type that pickling gave it."""
-    name = getattr(fn, "__qualname__", type(fn).__qualname__)
-    for place, value in (*enumerate(args), *kwargs.items()):
-        if isinstance(value, Future):
-            return TypeError(
-                f"argument {place!r} of {name} is a future, which cannot be sent: pass its result, future.result()"
-            )
-    add_note(error, f"raised while pickling the call of {name} in the client")
-    return error

@@ -238,11 +238,12 @@ def _load() -> None:
 
     What was imported is shared for good: keep the collector from touching (copying) it.
     """
-    for load in (namespace.load, tracebacks.load):
+    for load in (namespace.load, tracebacks.load, worker_process.load_front):
         with contextlib.suppress(Exception):  # a task that needs it says why; a supervisor that dies here would return
             load()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def main(control_fd: int, client_pid: int) -> None:

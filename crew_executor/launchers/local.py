@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..inheritance import tracker_fd
 from ..process_settings import current_settings
 from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, Invitation, Launcher, WorkerExit
 
@@ -77,6 +76,7 @@ class LocalLauncher(Launcher):
 
     def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
         """Order a worker of the supervisor; see Launcher.launch()."""
+        from ..inheritance import tracker_fd  # late: see prepare()
         from . import supervisor_handle
 
         handle = supervisor_handle.current()

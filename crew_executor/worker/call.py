@@ -22,9 +22,9 @@ from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 from .. import serialize, tracebacks
+from ..calls import command_of
 from ..core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
 from ..errors import TaskTimeoutError
-from ..futures import command_of
 from ..notes import add_note
 from ..segment_port import SegmentPort
 from .carrier import Carrier

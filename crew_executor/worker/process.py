@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import logging
 import multiprocessing
@@ -22,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import inheritance, pools, serialize, transport
 from ..cell import Cell
@@ -46,11 +47,14 @@ from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
 from .carrier import Carrier
 from .chunk import ChunkRunner
-from .front import Exchange, WorkerFront
+from .exchange import Exchange
 from .log_forwarder import LogForwarder
 from .memory import MemoryLimits
 from .outbox import Outbox
 from .output import Output
+
+if TYPE_CHECKING:
+    from .front import WorkerFront
 
 
 class WorkerLoop:
@@ -69,7 +73,7 @@ class WorkerLoop:
         self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
         self._carrier = self.runner.carrier = Carrier(port, self.runner.undisturbed)
         self._exchange = Exchange(channel, self.runner, name)
-        pools.join(channel.run, partial(WorkerFront, self._exchange))
+        pools.join(channel.run, partial(_make_front, self._exchange))
         self._outbox = Outbox(channel, cell)
         self._chunks = ChunkRunner(cell, self.runner, self._outbox, limits)
         self._last_ordinal = 0
@@ -249,6 +253,7 @@ def run_worker(
     message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, port_fd: int, on_joined: Callable[[], None]
 ) -> int:
     """Set this process up, serve, and end as an ordinary Python process would."""
+    gc.enable()  # see boot_arguments()
     sys.path[:] = message["sys_path"]
     with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble
         os.chdir(message["cwd"])
@@ -276,6 +281,17 @@ def run_worker(
         link.free()
     _end_like_an_interpreter()
     return code
+
+
+def load_front() -> None:
+    """Import what tasks need that submit tasks."""
+    from . import front  # noqa: F401
+
+
+def _make_front(exchange: Exchange, name: str, max_workers: int) -> WorkerFront:
+    from .front import WorkerFront  # late: the first worker is up sooner
+
+    return WorkerFront(exchange, name, max_workers)
 
 
 def _end_like_an_interpreter() -> None:

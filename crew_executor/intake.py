@@ -1,0 +1,95 @@
+"""What stands between an executor and its dispatcher: calls are pickled here, and become tasks with futures.
+
+In the client. Apart from executor.py because it is not needed before the supervisor runs: a first executor imports it,
+and all that it needs, beside the supervisor's own imports. Must not refer to the executor; see packer.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
+
+from . import namespace
+from .buffers import Buffers
+from .calls import command_of, pickling_error
+from .chunks import MapRun
+from .dispatcher import Dispatcher
+from .futures import CrewFuture
+from .mapping import called
+from .options import TaskOptions
+from .packer import Packer
+from .segments import Segment
+from .surroundings import Surroundings
+
+SHARED_BYTES_MIN = 4096
+"""Buffers of constants from this size on cannot be written to, and are the same memory for all workers."""
+
+T = TypeVar("T")
+
+
+class Intake:
+    """Take the calls of one executor."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._packer = Packer(dispatcher.shares, dispatcher.segments)
+        self._surroundings = Surroundings()
+
+    def submit(
+        self,
+        options: TaskOptions,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        call: Callable[..., Any] | None = None,
+        reduce: Callable[[Any], Any] | None = None,
+    ) -> CrewFuture[T]:
+        """Submit a call. `call` is the user's function where fn is one of ours that calls it; `reduce` as pickle's."""
+        call = called(fn, args) if call is None else call
+        dispatcher = self._dispatcher
+        future: CrewFuture[T] = CrewFuture(call, time.time(), dispatcher.canceller.cancel)
+        if options.name is not None:
+            future._name = options.name
+        if options.cancel_running:
+            future._cancels_running = True
+        try:
+            data, beside = self._packer.pack((fn, args, kwargs), reduce)
+            parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
+            if options.retry_part is not None:
+                parts = (*parts, options.retry_part)
+        except BaseException as error:
+            if not isinstance(error, (Exception, SystemExit)):
+                raise
+            dispatcher.check_open()
+            future._finish_lost(pickling_error(error, fn, args, kwargs))
+            return future
+        dispatcher.submit(future, command_of(call), parts, options, beside)
+        return future
+
+    def make_map(
+        self, options: TaskOptions, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], deadline: float | None,
+        buffersize: int | None,
+    ) -> MapRun:  # fmt: skip
+        """Return a map() whose items travel together."""
+        dispatcher = self._dispatcher
+        return MapRun(
+            dispatcher.submit_chunk, dispatcher.canceller.drop_map, fn, items, attach=self._surroundings.attach,
+            packer=self._packer,
+            name=options.name, priority=options.priority or 0, deadline=deadline, buffersize=buffersize,
+            is_ordered=options.is_ordered,
+        )  # fmt: skip
+
+    def share(self, obj: T) -> T:
+        """Return a handle that stands for a constant; see CrewExecutor.share()."""
+        self._dispatcher.check_open()
+        buffers = Buffers(SHARED_BYTES_MIN)
+        data = namespace.dumps_call(obj, None, buffers)
+        content: Segment | bytes | None = None
+        if buffers.views:
+            content = segment = self._dispatcher.segments.fill(buffers.views)
+            if segment is None:
+                content = buffers.join()
+            else:
+                segment.borrowers += 1  # for good: tasks may keep the object, and nobody hears of it
+        return cast("T", self._dispatcher.shares.add(obj, data, content))
