@@ -13,12 +13,14 @@ The messages are those of supervisor_wire.py.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import selectors
 import signal
 import socket
 import sys
+import termios
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -246,8 +248,24 @@ def _load() -> None:
     gc.enable()
 
 
+def _leave_terminal() -> None:
+    """Have no terminal, as if in a session of one's own: a task that reads from it gets an error.
+
+    As a member of a group in the background, it would be stopped, and never go on.
+    """
+    if os.getsid(0) == os.getpid():
+        return
+    with contextlib.suppress(OSError):  # there is none
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+        try:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
+
+
 def main(control_fd: int, client_pid: int) -> None:
     """Run the supervisor on an inherited socket."""
+    _leave_terminal()
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
     inheritance.load()

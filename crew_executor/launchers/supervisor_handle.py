@@ -43,6 +43,17 @@ def boot_arguments(module: str, function: str, arguments: list[Any]) -> list[str
     return ["-c", _BOOT.format(module=module, function=function), json.dumps(boot)]
 
 
+def _apart() -> dict[str, Any]:
+    """Return Popen's arguments for a process that a Ctrl-C in the terminal, or its hang-up, is not meant for.
+
+    A process group is enough for that. A session would be a share of the CPU time of its own as well, where Linux
+    divides it among sessions first: on two cores, a client that computes would have one of them (docs/adr/0023).
+    """
+    if sys.platform == "linux" and sys.version_info >= (3, 11):
+        return {"process_group": 0}
+    return {"start_new_session": True}
+
+
 def interpreter_arguments() -> list[str]:
     """Return the options this interpreter was started with, as multiprocessing does for its children."""
     return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
@@ -70,10 +81,9 @@ class SupervisorHandle:
                     *interpreter_arguments(),
                     *boot_arguments("supervisor", "main", [theirs.fileno(), os.getpid()]),
                 ]
-                # A session of its own: a Ctrl-C or hang-up of the terminal is for the client.
                 self._process = subprocess.Popen(
                     command, stdin=null, stdout=_open_or(1, null), stderr=_open_or(2, null),
-                    pass_fds=(theirs.fileno(),), start_new_session=True, cwd="/",  # the client's may be gone
+                    pass_fds=(theirs.fileno(),), cwd="/", **_apart(),  # the client's may be gone
                 )  # fmt: skip
         except OSError as error:
             ours.close()

@@ -152,7 +152,7 @@ class Monkey:
 
     def _supervisors(self) -> list[int]:
         """Return the client's supervisor, if there is one."""
-        found = [pid for pid in _living_children(self._client_pid) if os.getsid(pid) == pid]
+        found = [pid for pid in _living_children(self._client_pid) if os.getpgid(pid) == pid]
         self.supervisors.update(found)
         return found
 
