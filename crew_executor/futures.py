@@ -48,6 +48,8 @@ _EXTRAS = OutcomeFlag.WARNINGS | OutcomeFlag.OUTPUT
 ATTEMPT_TEXT_MAX = 200
 """Characters of an earlier attempt's error that are told with the last one."""
 
+_ENDS = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
+
 _making = threading.RLock()
 """Held while a future's condition is made, and while a future without one is finished: see _LazyCondition. Re-entrant,
 because a signal handler or finaliser may use a future while its thread is here."""
@@ -57,12 +59,13 @@ _generation = 0
 
 
 class _LazyCondition:
-    """Make a future's condition when somebody first asks for it, so: to wait, or to add a callback.
+    """Make a future's condition when somebody first asks for it, so: to wait.
 
     Most futures are done before anybody waits, and a condition costs more than all the rest of a future. The race is
     between a waiter and the finish; both take the same lock:
     1. waiter: makes the condition    2. finisher: finds it, takes it, wakes the waiter
     or 1. finisher: finds none, sets the state    2. waiter: makes the condition, sees the state, does not wait
+    The same lock is enough for callbacks as long as there is no condition.
     """
 
     def __get__(self, future: CrewFuture[Any] | None, owner: type) -> Any:
@@ -81,7 +84,7 @@ class _LazyCondition:
 
 
 class _LazyList:
-    """Make a list when it is first asked for; whoever asks holds the condition."""
+    """Make a list when it is first asked for; whoever asks holds the condition, or _making while there is none."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -117,6 +120,7 @@ class CrewFuture(Future[T]):
     _frames: TracebackType | None = None  # the exception's own frames, before any raise in this process
     _failed_attempts: tuple[Outcome | str, ...] = ()  # how earlier runs ended: outcomes, or words on a lost worker
     _output: str | None = None
+    _has_callbacks = False
     _cancels_running = False  # options(cancel_running=True)
     _caller: CallbackThread | None = None  # who is to run the callbacks, until they have run
     _generation = 0  # that of the process which made it
@@ -196,6 +200,23 @@ class CrewFuture(Future[T]):
             caller.wait_for(self, timeout)
         return self._opened_exception()
 
+    def done(self) -> bool:
+        """Return whether the task has ended or was cancelled."""
+        return self._state in _ENDS
+
+    def cancelled(self) -> bool:
+        """Return whether the task was cancelled."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Call fn(future) when the future is done, at once if it is: see callbacks.py for the thread."""
+        with _making:
+            self._has_callbacks = True
+            if self._made_condition is None and self._state not in _ENDS:
+                self._done_callbacks.append(fn)
+                return
+        super().add_done_callback(fn)
+
     def record(self) -> TaskRecord:
         """Return what is known of the task now; does not wait."""
         from .records import TaskRecord  # late: dataclasses, with inspect and more, would be a quarter of our import
@@ -270,10 +291,18 @@ class CrewFuture(Future[T]):
             outcome = self._take_extras(outcome)
         self._unopened = outcome
         with _making:
-            if self._made_condition is None:
-                self._state = FINISHED  # nobody waits, nobody has added a callback
-                return
-        self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result", callbacks)
+            is_awaited = self._made_condition is not None
+            if not is_awaited:
+                self._set_finished(callbacks)
+        if is_awaited:
+            self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result", callbacks)
+        elif self._has_callbacks:
+            self._call_back() if callbacks is None else callbacks.run(self)
+
+    def _set_finished(self, callbacks: CallbackThread | None) -> None:
+        if callbacks is not None and self._has_callbacks and callbacks.is_needed(self):
+            self._caller = callbacks  # first: who sees the state sees this as well
+        self._state = FINISHED
 
     def _take_extras(self, outcome: Outcome) -> Outcome:
         """Keep what travels between the result and the report; return the outcome without it."""
@@ -289,15 +318,13 @@ class CrewFuture(Future[T]):
         condition = self._condition
         condition.take()
         try:
-            if callbacks is not None and callbacks.is_needed(self):
-                self._caller = callbacks  # first: who sees the state sees this as well
-            self._state = FINISHED
+            self._set_finished(callbacks)
             for waiter in self._waiters:
                 getattr(waiter, how)(self)
             condition.notify_all()
         finally:
             condition.release()
-        if self._done_callbacks:
+        if self._has_callbacks:
             self._call_back() if callbacks is None else callbacks.run(self)
 
     def _call_back(self) -> None:
@@ -344,7 +371,7 @@ class CrewFuture(Future[T]):
         condition = self._condition
         condition.take()
         try:
-            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED):
+            if self._state in _ENDS:
                 return
             self._state = CANCELLED_AND_NOTIFIED
             for waiter in self._waiters:
@@ -352,7 +379,7 @@ class CrewFuture(Future[T]):
             condition.notify_all()
         finally:
             condition.release()
-        if self._done_callbacks:
+        if self._has_callbacks:
             self._call_back() if callbacks is None else callbacks.run(self)
 
     # ------------------------------------------------------------------ inside
@@ -365,10 +392,10 @@ class CrewFuture(Future[T]):
             )
         with self._condition:
             deadline = None if timeout is None else time.monotonic() + timeout
-            while self._state not in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED):
+            while self._state not in _ENDS:
                 left = None if deadline is None else deadline - time.monotonic()
                 if (left is not None and left <= 0) or not self._condition.wait(left):
-                    if self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED):
+                    if self._state in _ENDS:
                         break
                     raise _FuturesTimeoutError
             if self._state != FINISHED:

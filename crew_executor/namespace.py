@@ -63,7 +63,7 @@ def dumps_call(
     """
     if reduce is None and not is_relayed and type(value) is tuple and len(value) == 3:
         function, args, kwargs = value
-        if type(function) is FunctionType and (constant := _constant_of(function)) is not None:
+        if type(function) is FunctionType and (constant := constant_of(function)) is not None:
             arguments = serialize.dumps_by_name((args, kwargs), None, buffers)
             if arguments is not None:
                 return constant.join(arguments)
@@ -114,7 +114,7 @@ class _Table:
         self._entries.sort(key=_order)
         return pickle.dumps(_Envelope(self._entries, data), serialize.PROTOCOL)
 
-    def dumps_constant(self, function: FunctionType) -> _Constant | None:
+    def dumps_constant(self, function: FunctionType) -> Constant | None:
         """Return a global function with its table, if that is the same as long as the same objects are in it."""
         place = _place_of(function)
         if place is None or "." in place[1]:
@@ -125,7 +125,7 @@ class _Table:
             if not _is_constant(self._values[key], key):
                 return None
             self._enter(*key, self._values[key])
-        return _Constant(place, sorted(self._entries, key=_order), self._values)
+        return Constant(place, sorted(self._entries, key=_order), self._values)
 
     def _enter_as_received(self, key: _Key) -> None:
         """Add what the client has sent for a name, and what had come with it; nothing for what is only here."""
@@ -363,7 +363,7 @@ def _is_constant(value: Any, key: _Key) -> bool:
     return type(value) in _CONSTANT_TYPES or (isinstance(value, ModuleType) and _is_importable(value))
 
 
-class _Constant:
+class Constant:
     """A function of a script that uses nothing but functions, modules, numbers and the like: what is sent for it.
 
     Most functions are of this kind, and to look whether it is still so takes a tenth of pickling it again.
@@ -375,7 +375,8 @@ class _Constant:
         self._functions = [(known, function) for function in functions if (known := _known_functions.get(function))]
         self.is_usable = len(self._functions) == len(functions)
         blob = pickle.dumps((place, table), serialize.PROTOCOL)
-        self._head = b"".join((_OPEN, _BYTES.pack(b"B", len(blob)), blob))
+        self._blob = _BYTES.pack(b"B", len(blob)) + blob
+        self._head = _OPEN + self._blob
 
     def is_current(self) -> bool:
         """Answer whether all is as it was."""
@@ -384,6 +385,11 @@ class _Constant:
                 return False
         return all(known.is_of(function) for known, function in self._functions)
 
+    @property
+    def function_head(self) -> bytes:
+        """The beginning of a pickle: what leaves the function on the stack, and refers to nothing before it."""
+        return _OPEN_FUNCTION + self._blob + b"\x85R"
+
     def join(self, arguments: bytes) -> bytes:
         """Return the pickle of a call."""
         return b"".join((self._head, _BYTES.pack(b"B", len(arguments)), arguments, _CLOSE))
@@ -391,11 +397,12 @@ class _Constant:
 
 # The pickle of open_constant(blob, arguments), by hand: protocol, global, two bytes objects, tuple of two, call, end.
 _OPEN, _CLOSE = b"\x80\x05c" + __name__.encode() + b"\nopen_constant\n", b"\x86R."
+_OPEN_FUNCTION = b"\x80\x05c" + __name__.encode() + b"\nopen_function\n"
 _BYTES = struct.Struct("<cI")
-_constants: weakref.WeakKeyDictionary[FunctionType, _Constant | None] = weakref.WeakKeyDictionary()
+_constants: weakref.WeakKeyDictionary[FunctionType, Constant | None] = weakref.WeakKeyDictionary()
 
 
-def _constant_of(function: FunctionType) -> _Constant | None:
+def constant_of(function: FunctionType) -> Constant | None:
     """Return what is sent for a function whatever its arguments are, or None if that is not so simple."""
     if not serialize.is_module_by_value(function.__module__):
         return None
@@ -487,7 +494,12 @@ _opened: dict[bytes, tuple[_Key, list[tuple[_Key, _Received]]]] = {}  # what cam
 
 
 def open_constant(blob: bytes, arguments: bytes) -> Any:
-    """Open a call of a function whose table has been seen before, perhaps: see _Constant."""
+    """Open a call of a function whose table has been seen before, perhaps: see Constant."""
+    return (open_function(blob), *serialize.loads(arguments))
+
+
+def open_function(blob: bytes) -> Any:
+    """Return a function whose table has been seen before, perhaps: see Constant."""
     opened = _opened.get(blob)
     if opened is None or any(_received.get(key) is not received for key, received in opened[1]):
         place, table = serialize.loads(blob)
@@ -497,8 +509,7 @@ def open_constant(blob: bytes, arguments: bytes) -> Any:
         keys = [(module, name) for _place, module, name, _blob in table]
         opened = _opened[blob] = (place, [(key, _received[key]) for key in keys])
     module, name = opened[0]
-    args, kwargs = serialize.loads(arguments)
-    return namespace_of(module)[name], args, kwargs
+    return namespace_of(module)[name]
 
 
 def _find(backward: str, name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import namespace
 from .buffers import Buffers
+from .plain_calls import PlainCalls
 from .segments import Segment, SegmentPool
 from .shares import Beside, Shares
 
@@ -30,12 +31,14 @@ class Packer:
     def __init__(self, shares: Shares, segments: SegmentPool) -> None:
         self.shares = shares
         self._segments = segments
+        self._plain_calls = PlainCalls()
 
     def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
         """Return a pickled call and what must go beside it, if there is anything. `reduce` as pickle's."""
         if self.shares.is_empty:
             if reduce is None and _is_plain(call):
-                return namespace.dumps_call(call), None
+                data = self._plain_calls.dumps(call[0], call[1])
+                return namespace.dumps_call(call) if data is None else data, None
             data, segment = self._pack_parted(call, reduce)
             return data, None if segment is None else Beside(segment)
         with self.shares.collecting() as shares:

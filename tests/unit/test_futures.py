@@ -1,15 +1,17 @@
-"""Checks futures.py without workers: what a future says of the attempts before the last."""
+"""Checks futures.py without workers: what a future says of earlier attempts, and when its callbacks run."""
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
 import warnings
+from concurrent.futures import TimeoutError as FuturesTimeoutError
 from typing import Any
 
 import pytest
 
-from crew_executor import tracebacks
+from crew_executor import serialize, tracebacks
 from crew_executor.core.messages import OutcomeFlag
 from crew_executor.errors import BrokenCrewError
 from crew_executor.futures import CrewFuture, WorkerFacts
@@ -92,3 +94,70 @@ def test_a_future_whose_task_waits_for_another_attempt_is_pending_again() -> Non
 
     assert not future.running()
     assert not future.done()
+
+
+def success(result: Any) -> Any:
+    return make_outcome(1, parts=(serialize.dumps(result),))
+
+
+def test_a_callback_needs_no_condition() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    results: list[Any] = []
+    future.add_done_callback(lambda done: results.append(done.result()))
+    future._finish(success(7), WorkerFacts("w1"))
+    future.add_done_callback(lambda done: results.append((done.done(), done.cancelled())))
+
+    assert results == [7, (True, False)]
+
+
+def test_a_callback_that_fails_is_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    runs: list[Any] = []
+    future.add_done_callback(lambda _done: 1 // 0)
+    future.add_done_callback(runs.append)
+    future._finish(success(None), WorkerFacts("w1"))
+
+    assert runs == [future]
+    assert "exception calling callback" in caplog.text
+
+
+def test_callbacks_added_before_and_after_somebody_waits_run_in_their_order() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    order: list[str] = []
+    future.add_done_callback(lambda _done: order.append("before"))
+    with pytest.raises(FuturesTimeoutError):
+        future.result(timeout=0)
+    future.add_done_callback(lambda _done: order.append("after"))
+    future._finish(success(None), WorkerFacts("w1"))
+
+    assert order == ["before", "after"]
+
+
+def test_a_callback_that_is_added_while_the_future_ends_runs_once() -> None:
+    for _ in range(200):
+        future: CrewFuture[Any] = CrewFuture()
+        runs: list[CrewFuture[Any]] = []
+        start = threading.Barrier(2)
+
+        def add(future: CrewFuture[Any] = future, start: threading.Barrier = start, runs: list[Any] = runs) -> None:
+            start.wait()
+            future.add_done_callback(runs.append)
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        start.wait()
+        future._finish(success(None), WorkerFacts("w1"))
+        thread.join()
+
+        assert runs == [future]
+
+
+def test_a_cancelled_future_runs_callbacks_that_were_added_before() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    runs: list[Any] = []
+    future.add_done_callback(runs.append)
+    future._finish_cancelled()
+
+    assert runs == [future]
+    assert future.cancelled()
+    assert future.done()
