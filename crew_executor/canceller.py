@@ -61,7 +61,7 @@ class Canceller:
     def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> None:
         """Cancel the future if its task is queued; `is_running_included`: also at a worker, and end its run."""
         if future._task is None:
-            return
+            return  # it is done
         if self._shell.is_interrupting():
             self._shell.mailbox.put(self._cancel_late, future, is_running_included)
             return
@@ -90,7 +90,9 @@ class Canceller:
             self._shell.recall_now(connection)  # what comes back is not queued again, for the run is dropped
 
     def _cancel(self, future: CrewFuture[Any], is_running_included: bool, callbacks: CallbackThread | None) -> None:
-        task: Task = future._task
+        task: Task | None = future._task
+        if task is None:
+            return  # done meanwhile
         with self._lock:
             if task.is_dropped:
                 return
@@ -116,7 +118,7 @@ class Canceller:
     def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
         """Cancel, or finish a cancelling that was interrupted; in the dispatcher's thread."""
         self._cancel(future, is_running_included, self._announcer.callbacks)
-        if future._task.is_dropped:
+        if future._task is not None and future._task.is_dropped:
             self._after_drop(future, self._announcer.callbacks)
 
     def _stop_running(self, task: Task) -> None:

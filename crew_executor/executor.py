@@ -209,7 +209,9 @@ class CrewExecutor(TaskSubmitter):
         self._dispatcher.kill_workers(signal.Signals[signal_name])
 
     def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
-        return self._submit(self._options, fn, args, kwargs)
+        if _is_interpreter_ending or self._pid != os.getpid():
+            self._check_submit()
+        return self._intake.submit(self._options, fn, args, kwargs)
 
     def _map_chunks(
         self, fn: Callable[..., T], items: Iterator[tuple[Any, ...]], deadline: float | None, buffersize: int | None

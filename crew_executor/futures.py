@@ -109,7 +109,8 @@ class CrewFuture(Future[T]):
     _exception: BaseException | None = None
 
     _name: str | None = None
-    _task: Any = None
+    _task: Any = None  # while it is not done
+    _attempt = 0  # the last one's number, when it is
     _unopened: Outcome | None = None  # an outcome that nobody has unpickled yet
     _is_open = False  # whether what came of the task stands in _result and _exception
     _times: tuple[float, float, float | None, int] | None = (
@@ -223,7 +224,7 @@ class CrewFuture(Future[T]):
 
         command = command_of(self._fn)
         name, worker = self._name or command, self._worker or WorkerFacts()
-        attempts = self._task.attempt if self._worker is not None else 0
+        attempts = (self._attempt if self._task is None else self._task.attempt) if self._worker is not None else 0
         if self.cancelled():
             failure: BaseException | None = CancelledError(f"task {name} was cancelled")
         elif not self.done():
@@ -285,6 +286,7 @@ class CrewFuture(Future[T]):
             callbacks: runs the callbacks of this future, here or later; None: here. So in the methods below.
         """
         self._worker = worker
+        self._forget_task()
         if self._failed_attempts:
             self._show_attempts_warnings()
         if outcome.flags & _EXTRAS:
@@ -303,6 +305,11 @@ class CrewFuture(Future[T]):
         if callbacks is not None and self._has_callbacks and callbacks.is_needed(self):
             self._caller = callbacks  # first: who sees the state sees this as well
         self._state = FINISHED
+
+    def _forget_task(self) -> None:
+        """Let go of the task: a program may keep a million futures."""
+        if self._task is not None:
+            self._attempt, self._task = self._task.attempt, None
 
     def _take_extras(self, outcome: Outcome) -> Outcome:
         """Keep what travels between the result and the report; return the outcome without it."""
@@ -358,6 +365,7 @@ class CrewFuture(Future[T]):
     ) -> None:
         """Fail the future with an error of ours; `times` as those of an outcome."""
         self._worker = worker
+        self._forget_task()
         self._times = times
         self._show_attempts_warnings()
         self._note_attempts(error)
@@ -462,7 +470,7 @@ class CrewFuture(Future[T]):
 
     def _wait_opened(self) -> bool:
         """Wait for another thread that opens the future; return False if there is nothing to open."""
-        if self._task is None:
+        if self._worker is None:
             return False
         with self._condition:
             while not self._is_open and self._unopened is None:

@@ -94,9 +94,10 @@ class Exchange:
 
     def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> None:
         """Cancel a subtask if that is possible, and wait until it is known."""
-        if future._task is None or future._task.number not in self._open:
+        sent = future._task
+        if sent is None or sent.number not in self._open:
             return
-        number = future._task.number
+        number = sent.number
         answered = self._asked.setdefault(number, threading.Event())
         with contextlib.suppress(LinkClosed):  # then its reader has seen that, too, and failed the future
             with self._runner.undisturbed():
