@@ -122,6 +122,7 @@ class CrewFuture(Future[T]):
     _failed_attempts: tuple[Outcome | str, ...] = ()  # how earlier runs ended: outcomes, or words on a lost worker
     _output: str | None = None
     _has_callbacks = False
+    _seed: int | None = None
     _cancels_running = False  # options(cancel_running=True)
     _caller: CallbackThread | None = None  # who is to run the callbacks, until they have run
     _generation = 0  # that of the process which made it
@@ -228,7 +229,7 @@ class CrewFuture(Future[T]):
         if self.cancelled():
             failure: BaseException | None = CancelledError(f"task {name} was cancelled")
         elif not self.done():
-            return TaskRecord(name, command, submitted=self._submitted)
+            return TaskRecord(name, command, submitted=self._submitted, seed=self._seed)
         else:
             failure = self._opened_exception()
         times: dict[str, Any] = {"submitted": self._submitted, "attempts": attempts}
@@ -245,6 +246,7 @@ class CrewFuture(Future[T]):
             error=failure,
             traceback=None if failure is None else tracebacks.describe(failure, self._frames)["traceback_text"],
             warnings=self._warnings,
+            seed=self._seed,
             output=self._output,
             worker=worker.name,
             host=worker.host,

@@ -19,6 +19,7 @@ from .futures import CrewFuture
 from .mapping import called
 from .options import TaskOptions
 from .packer import Packer
+from .seeding import Seeded
 from .segments import Segment
 from .surroundings import Surroundings
 
@@ -53,8 +54,12 @@ class Intake:
             future._name = options.name
         if options.cancel_running:
             future._cancels_running = True
+        sent: Callable[..., Any] = fn
+        if options.seed_stream is not None:
+            future._seed = options.seed_stream.next()
+            sent = Seeded(future._seed, fn)
         try:
-            data, beside = self._packer.pack((fn, args, kwargs), reduce)
+            data, beside = self._packer.pack((sent, args, kwargs), reduce)
             parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
             if options.retry_part is not None:
                 parts = (*parts, options.retry_part)

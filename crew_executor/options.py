@@ -8,6 +8,7 @@ from typing import Any
 
 from .core.budget import Budget
 from .errors import TaskTimeoutError
+from .seeding import SeedStream
 
 RETRIES_MAX = 30_000
 """Attempts are counted in 16 bits on the wire."""
@@ -28,6 +29,7 @@ class TaskOptions:
         cancel_running: whether cancel() also ends a running task; default False.
         capture_output: whether what a task writes is kept on its record instead of being shown; default False.
         ordered: whether map() gives its results in the order of the items; default True.
+        seed: what the tasks' random numbers come from; default: whatever there is in the worker.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class TaskOptions:
         cancel_running: bool | None = None,
         capture_output: bool | None = None,
         ordered: bool | None = None,
+        seed: int | None = None,
     ) -> None:
         self.name = name
         self.priority = priority
@@ -52,8 +55,10 @@ class TaskOptions:
         self.cancel_running = cancel_running
         self.capture_output = capture_output
         self.ordered = ordered
+        self.seed = seed
         self._said = dict(vars(self))
         self._check()
+        self.seed_stream = None if seed is None else SeedStream(seed)
 
     def _check(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -65,6 +70,8 @@ class TaskOptions:
             switch = getattr(self, name)
             if switch is not None and not isinstance(switch, bool):
                 raise TypeError(f"{name} must be True or False, not {switch!r}")
+        if self.seed is not None and not isinstance(self.seed, int):
+            raise TypeError(f"seed must be an integer, not {type(self.seed).__name__}")
         _check_retries("retries", self.retries)
         _check_retries("crash_retries", self.crash_retries)
         if self.retry_on is not None:
@@ -80,7 +87,10 @@ class TaskOptions:
 
     def add(self, **options: Any) -> TaskOptions:
         """Return these options with those given that are not None."""
-        return TaskOptions(**{**self._said, **{key: value for key, value in options.items() if value is not None}})
+        sum_ = TaskOptions(**{**self._said, **{key: value for key, value in options.items() if value is not None}})
+        if options.get("seed") is None:
+            sum_.seed_stream = self.seed_stream  # no two tasks of one seed may have the same numbers
+        return sum_
 
     @cached_property
     def has_limits(self) -> bool:
@@ -95,7 +105,12 @@ class TaskOptions:
     @property
     def allows_chunks(self) -> bool:
         """Whether several items of a map() may be one task: each has none of the options that a task can have."""
-        return not (self.has_limits or self.capture_output or self.cancel_running)
+        return not (self.is_for_each or self.capture_output or self.cancel_running)
+
+    @property
+    def is_for_each(self) -> bool:
+        """Whether the options of a map() are those of each of its items: then each is a task."""
+        return self.has_limits or self.seed is not None
 
     @cached_property
     def retry_part(self) -> bytes | None:

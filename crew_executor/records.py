@@ -35,6 +35,7 @@ class TaskRecord:
         cpu_seconds: CPU time of the whole worker process while the task ran.
         max_rss: the worker's high-water mark of memory in bytes, this task's or an earlier one's.
         attempts: how often it was started.
+        seed: where its random numbers began, with options(seed=...); else None.
         output: what it has written to stdout and stderr, with options(capture_output=True); else None.
     """
 
@@ -56,4 +57,5 @@ class TaskRecord:
     cpu_seconds: float | None = None
     max_rss: int | None = None
     attempts: int = 0
+    seed: int | None = None
     output: str | None = None

@@ -92,8 +92,8 @@ class TaskSubmitter(Executor):
             ValueError, TypeError: an argument is out of range.
         """
         check_map_arguments(chunksize, buffersize)
-        if self._options.has_limits:
-            chunksize = 1  # the limits are those of each item, and a chunk is one task
+        if self._options.is_for_each:
+            chunksize = 1  # a chunk is one task
         deadline = None if timeout is None else time.monotonic() + timeout
         items = zip(*iterables, strict=False)
         if chunksize is DEFAULT_CHUNKSIZE and self._options.allows_chunks and not self._is_submit_replaced():
@@ -129,6 +129,7 @@ class TaskSubmitter(Executor):
         cancel_running: bool | None = None,
         capture_output: bool | None = None,
         ordered: bool | None = None,
+        seed: int | None = None,
     ) -> ExecutorView:
         """Return a light view on this pool whose tasks have these options; None: as before.
 
@@ -148,6 +149,10 @@ class TaskSubmitter(Executor):
             capture_output: what a task writes to stdout and stderr, with what its C code and child processes write,
                 is kept as `output` of its record, the last megabyte of it, instead of being shown. Default False.
             ordered: map() gives its results in the order of the items; False: as they come. Default True.
+            seed: an integer. Each task of the view, and each item of its map(), has random numbers of its own, the same
+                ones in every run of the program, whatever worker it runs in, and when: `random` and, where it is
+                loaded, the functions of numpy.random begin at a seed made of this one and of the task's number in the
+                view. That seed is in the record, for generators that the task makes itself.
 
         Raises:
             ValueError, TypeError: an option is out of range.
@@ -157,5 +162,6 @@ class TaskSubmitter(Executor):
         options = self._options.add(
             name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
             crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output, ordered=ordered,
+            seed=seed,
         )  # fmt: skip
         return ExecutorView(self._pool(), options)

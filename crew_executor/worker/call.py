@@ -26,6 +26,7 @@ from ..calls import command_of
 from ..core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
 from ..errors import TaskTimeoutError
 from ..notes import add_note
+from ..seeding import Seeded
 from ..segment_port import SegmentPort
 from .carrier import Carrier
 from .children import Children
@@ -212,8 +213,10 @@ class CallRunner:
 
     def _error(self, error: BaseException, doing: str, task: TaskItem | None) -> tuple[int, tuple[bytes, ...]]:
         try:
-            # The first frame is ours; the user's begin behind it.
+            # The first frame is ours, a second may be; the user's begin behind them.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            if error.__traceback__ is not None and error.__traceback__.tb_frame.f_code is Seeded.__call__.__code__:
+                error.__traceback__ = error.__traceback__.tb_next
             if doing:
                 add_note(error, f"raised while {doing} in worker {self._worker}")
             if isinstance(error, MemoryError) and self._limits.task_max:

@@ -14,6 +14,7 @@ from ..calls import command_of, pickling_error
 from ..futures import CrewFuture
 from ..mapping import called
 from ..options import TaskOptions
+from ..seeding import Seeded
 from ..submitter import TaskSubmitter
 from ..transport import LinkClosed
 from .exchange import Exchange
@@ -59,7 +60,11 @@ class WorkerFront(TaskSubmitter):
         future._name = options.name or ""
         future._cancels_running = bool(options.cancel_running)
         try:
-            parts: tuple[bytes, ...] = (exchange.pickle((fn, args, kwargs)),)
+            sent: Callable[..., Any] = fn
+            if options.seed_stream is not None:
+                future._seed = options.seed_stream.next()
+                sent = Seeded(future._seed, fn)
+            parts: tuple[bytes, ...] = (exchange.pickle((sent, args, kwargs)),)
             if options.retries:
                 parts = (*parts, exchange.pickle(options.retried_classes))
         except BaseException as error:
