@@ -226,8 +226,7 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     _move(null, 0)
     _move(out_fd, 1)
     _move(err_fd, 2)
-    os.environ.clear()
-    os.environ.update(message["env"])
+    _take_environment(message["env"])
     inheritance.received[:] = inherited
     return run_worker(message, link_fd, cell_fd, log_fd, port_fd, lambda: None)
 
@@ -301,6 +300,15 @@ def _end_like_an_interpreter() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # closed by a task, or a pipe without a reader
             stream.flush()
+
+
+def _take_environment(env: dict[str, str]) -> None:
+    # Most of it is the supervisor's already: to write what is there would copy 160 pages, 0.8 ms a worker.
+    for name in os.environ.keys() - env.keys():
+        del os.environ[name]
+    for name, value in env.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _exec(message: dict[str, Any], descriptors: list[int]) -> None:
