@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .executor import CrewExecutor
     from .futures import CrewFuture
     from .records import TaskRecord, TaskWarning
-    from .stats import Stats, WorkerStats
+    from .stats import SeatStats, Stats, WorkerStats
 
 __all__ = [
     "BrokenCrewError",
@@ -22,6 +22,7 @@ __all__ = [
     "CrewFuture",
     "LaunchError",
     "RemoteTaskError",
+    "SeatStats",
     "Stats",
     "TaskRecord",
     "TaskTimeoutError",
@@ -38,6 +39,7 @@ _MODULES = {
     "CrewFuture": "futures",
     "LaunchError": "errors",
     "RemoteTaskError": "errors",
+    "SeatStats": "stats",
     "Stats": "stats",
     "TaskRecord": "records",
     "TaskTimeoutError": "errors",

@@ -280,7 +280,7 @@ class Connection:
         hello, _parts = decode_control(frame.body)
         if hello.get("secret") != self._secret:  # how long that takes tells nobody anything: there is one try
             raise ProtocolError(f"whoever dialled in as {self.worker.name} does not know its secret")
-        self.facts = WorkerFacts(self.worker.name, str(hello["host"]), int(hello["pid"]))
+        self.facts = self.facts._replace(host=str(hello["host"]), pid=int(hello["pid"]))
         self._channel.send_control(Kind.WELCOME, current_levels(), [initializer])
 
     def recv(self) -> Frame:

@@ -86,7 +86,7 @@ class Dispatcher:
         self._scheduler = Scheduler(self, rules.max_workers)
         self._workforce = Workforce(
             self, launcher, name, self.run_id, idle_timeout=idle_timeout, tasks_max=tasks_max, environment=environment,
-            courier=courier,
+            courier=courier, seats=rules.max_workers,
         )  # fmt: skip
         self._connections = self._workforce.connections
         self._recruiter = Recruiter(rules, self._scheduler, self._connections)
@@ -206,7 +206,7 @@ class Dispatcher:
             scheduler = self._scheduler
             return Stats(
                 len(scheduler.queue) + self._inbox.count(), scheduler.tasks_held, scheduler.tasks_done, workers,
-                self._workforce.launched, tuple(self._recruiter.decisions),
+                self._workforce.seats.launches, self._workforce.seats.stats(), tuple(self._recruiter.decisions),
             )  # fmt: skip
 
     def check_open(self) -> None:
@@ -216,10 +216,11 @@ class Dispatcher:
         if self.is_closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def start_workers(self) -> None:
-        """Start this dispatcher now if workers are wanted without any task."""
-        if self._scaler.floor() > 0:
+    def start_workers(self, number: int = 0) -> None:
+        """Launch so many workers more, whatever there is to do, and those that are wanted without any task."""
+        if number or self._scaler.floor() > 0:
             self._start()
+            self.mailbox.put(self._scaler.request, number)
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
 
@@ -297,7 +298,7 @@ class Dispatcher:
         now = time.monotonic()
         self._scheduler.submit(tasks, now)
         self._recruiter.note_demand(now)
-        if self._must_tick_earlier() or self._is_short_of_workers():
+        if self._must_tick_earlier() or self._recruiter.is_short():
             self._poke()
 
     def _refuse(self, tasks: list[Task]) -> None:
@@ -509,14 +510,11 @@ class Dispatcher:
             times.append(max(tick, now + 0.001))
         if self._scheduler.tasks_held or self._scheduler.workers_spare:
             times.append(now + LOOK_SECONDS)
-        if self._is_short_of_workers() and self._scaler.retry_at > now:
+        if self.broken is None and self._recruiter.is_short() and self._scaler.retry_at > now:
             times.append(self._scaler.retry_at)
         return min(times) if times else None
 
     # ------------------------------------------------------------------ scaling and launching
-
-    def _is_short_of_workers(self) -> bool:
-        return self.broken is None and self._recruiter.is_short()
 
     def _decide_launches(self, now: float) -> int:
         if self.broken is not None or self._is_killing or (self.is_closing and not self._scheduler.tasks_open):
@@ -532,7 +530,7 @@ class Dispatcher:
         """Count a worker among those that are on their way."""
         with self._lock:
             self._connections[connection.worker.name] = connection
-            self._workforce.launched += 1
+            self._workforce.seats.take(connection)
 
     def worker_gone(self, connection: Connection) -> None:
         """Deliver what the worker has left, judge its tasks."""
@@ -560,6 +558,7 @@ class Dispatcher:
         """Forget a worker."""
         with self._lock:
             del self._connections[connection.worker.name]
+            self._workforce.seats.leave(connection)
 
     def launch_failed(self, text: str, launched_at: float) -> None:
         """Count it; wait before the next try, or give the pool up."""

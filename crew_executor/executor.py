@@ -55,7 +55,7 @@ class CrewExecutor(TaskSubmitter):
         launcher: where workers come from: a name ("local") or a Launcher.
         min_workers: so many workers are kept even without work; default 0.
         scaling: "demand": launch what is missing, in one decision; "one": one worker at a time; "none": a fixed pool
-            of min_workers, or of max_workers if that is 0.
+            of min_workers, or of max_workers if that is 0; "manual": min_workers, and what launch_workers() says.
         idle_timeout: seconds without work after which a worker leaves; default: the launcher's (local: None, it stays).
         max_pending: tasks submitted and not done above which submit() blocks, or None. In the thread of an event loop
             that would stop the loop; the log says so. Let coroutines take turns by an asyncio.Semaphore instead.
@@ -127,6 +127,19 @@ class CrewExecutor(TaskSubmitter):
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
         self._check_process()
         return self._dispatcher.stats()
+
+    def launch_workers(self, number: int) -> None:
+        """Launch so many workers more, whatever there is to do, as far as max_workers allows. Does not wait for them.
+
+        Raises:
+            ValueError: the number is below 1.
+            RuntimeError, BrokenCrewError: as submit() does.
+        """
+        if number < 1:
+            raise ValueError(f"the number of workers to launch must be at least 1, not {number!r}")
+        self._check_submit()
+        self._dispatcher.check_open()
+        self._dispatcher.start_workers(number)
 
     def share(self, obj: T) -> T:
         """Send a constant to each worker once, instead of with every call; return what stands for it in calls.

@@ -42,6 +42,7 @@ class WorkerFacts(NamedTuple):
     name: str = ""
     host: str = ""
     pid: int | None = None
+    seat: int | None = None
 
 
 _EXTRAS = OutcomeFlag.WARNINGS | OutcomeFlag.OUTPUT
@@ -251,6 +252,7 @@ class CrewFuture(Future[T]):
             worker=worker.name,
             host=worker.host,
             pid=worker.pid,
+            seat=worker.seat,
             **times,
         )
 

@@ -36,6 +36,7 @@ class TaskRecord:
         max_rss: the worker's high-water mark of memory in bytes, this task's or an earlier one's.
         attempts: how often it was started.
         seed: where its random numbers began, with options(seed=...); else None.
+        seat: the worker's place in the pool, from 1; see stats().
         output: what it has written to stdout and stderr, with options(capture_output=True); else None.
     """
 
@@ -58,4 +59,5 @@ class TaskRecord:
     max_rss: int | None = None
     attempts: int = 0
     seed: int | None = None
+    seat: int | None = None
     output: str | None = None

@@ -39,7 +39,7 @@ class Recruiter:
     def is_short(self) -> bool:
         """Answer whether workers are missing: cheap, for the hot path, before any counting."""
         workers = len(self._connections)
-        return self.has_room() and (self._scheduler.tasks_open > workers or workers < self.scaler.floor())
+        return self.has_room() and self.scaler.is_short(tasks_open=self._scheduler.tasks_open, workers=workers)
 
     def note_demand(self, now: float) -> None:
         """Remember how many tasks there are, now that some have come."""

@@ -20,6 +20,7 @@ from .inheritance import Courier
 from .launchers import Launcher, WorkerExit
 from .mailbox import Mailbox
 from .obituary import launch_failure
+from .seats import Seats
 
 EXIT_GRACE = 5.0
 """Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
@@ -65,11 +66,12 @@ class Workforce:
         launcher: starts and kills processes.
         name, run_id: of the executor.
         idle_timeout, tasks_max, environment, courier: what each worker is told, or brings along.
+        seats: how many places there are.
     """
 
     def __init__(
         self, home: Home, launcher: Launcher, name: str, run_id: int, *, idle_timeout: float | None,
-        tasks_max: int | None, environment: dict[str, str], courier: Courier | None,
+        tasks_max: int | None, environment: dict[str, str], courier: Courier | None, seats: int,
     ) -> None:  # fmt: skip
         self._home = home
         self._launcher = launcher
@@ -82,7 +84,7 @@ class Workforce:
         self._numbers = itertools.count(1)
         self._to_kill: list[tuple[Connection, str]] = []
         self.connections: dict[str, Connection] = {}
-        self.launched = 0
+        self.seats = Seats(seats)
         self.readerless: deque[Connection] = deque()
         """Workers that nobody reads from: the interpreter starts no more threads."""
 

@@ -19,7 +19,7 @@ BACKOFF_FIRST = 0.1
 BACKOFF_LONGEST = 60.0
 """Seconds to wait after the first failed launch in a row, doubled after each, up to the longest."""
 
-SCALING_MODES = ("demand", "one", "none")
+SCALING_MODES = ("demand", "one", "none", "manual")
 
 
 class ScalingRules(NamedTuple):
@@ -29,7 +29,7 @@ class ScalingRules(NamedTuple):
         max_workers: at most so many workers, those on their way included.
         min_workers: so many are kept even without work.
         mode: "demand" launches what is missing at once; "one" launches one worker a decision and waits for it;
-            "none" keeps min_workers (max_workers if that is 0), whatever the demand.
+            "none" keeps min_workers (max_workers if that is 0), whatever the demand; "manual" keeps min_workers.
         failures_max: failed launches in a row, with no worker at work, after which the pool is given up.
         idle_timeout: seconds without work after which a worker asks to leave, or None.
     """
@@ -46,6 +46,7 @@ class Scaler:
 
     def __init__(self, rules: ScalingRules) -> None:
         self.rules = rules
+        self.requested = 0  # workers that somebody has asked for, and that are not launched yet
         self.failures = 0  # in a row
         self.is_given_up = False
         self.retry_at = 0.0
@@ -62,9 +63,19 @@ class Scaler:
 
     def wanted(self, tasks_open: int) -> int:
         """Return how many workers there should be for so many tasks queued or running."""
-        if self.rules.mode == "none":
+        if self.rules.mode in ("none", "manual"):
             return self.floor()
         return max(self.floor(), min(tasks_open, self.rules.max_workers))
+
+    def is_short(self, *, tasks_open: int, workers: int) -> bool:
+        """Answer whether workers are missing: cheap, before any counting."""
+        if self.requested or workers < self.floor():
+            return True
+        return tasks_open > workers and self.rules.mode != "manual"
+
+    def request(self, number: int) -> None:
+        """Have so many workers launched, whatever there is to do, as far as there is room."""
+        self.requested += number
 
     def note_demand(self, tasks_open: int, now: float) -> None:
         """Remember how many workers were wanted, for idle_timeout; to be called whenever tasks have come."""
@@ -95,13 +106,16 @@ class Scaler:
         """
         if self.is_given_up or now < self.retry_at:
             return 0
-        missing = self.wanted(tasks_open) - starting - ready
+        there = starting + ready
+        requested, self.requested = min(self.requested, max(0, self.rules.max_workers - there)), 0
+        missing = max(self.wanted(tasks_open) - there, requested)
         if missing <= 0:
             return 0
-        if self.rules.mode == "one":
+        if self.rules.mode == "one" and not requested:
             missing = 0 if starting else 1
         elif self.failures:
             missing = 1 if not starting else 0  # after a failure: try one before trying many
+            self.requested = max(0, requested - missing)
         if missing:
             self.last_decision = (
                 f"launch {missing}: {tasks_open} open tasks, {ready} workers ready, {starting} starting, "
@@ -125,6 +139,8 @@ class Scaler:
 
         Launches of one volley that fail count once: those begun before the last failure was known say nothing new.
         """
+        if self.rules.mode == "manual":
+            self.requested += 1  # nobody else would try again
         if launched_at < self.failed_at:
             return
         self.failed_at = now

@@ -293,6 +293,7 @@ class Scheduler:
             self._return_above(started, worker)
         for task in tasks:
             if task.worker is worker:
+                worker.tasks_lost += task.items
                 self._let_go(task, worker)
                 if is_last:
                     task.budget = None

@@ -17,13 +17,14 @@ class Worker:
         ordinal: of the last task sent over its link.
         since: when the oldest held task became the oldest, as far as is known here (seconds, monotonic).
         tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
+        tasks_done, tasks_lost: how many have ended here, and how many ended with it.
         is_lending: its running task waits for subtasks, so another worker may be busy instead.
         lane, rung, alarm: where the Roster has it.
     """
 
     __slots__ = (
         "alarm", "held", "held_bytes", "held_items", "held_seconds", "is_leaving", "is_lending", "is_ready",
-        "is_recalling", "lane", "name", "ordinal", "rung", "since", "tasks_done", "tasks_left",
+        "is_recalling", "lane", "name", "ordinal", "rung", "since", "tasks_done", "tasks_left", "tasks_lost",
     )  # fmt: skip
 
     def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
@@ -36,6 +37,7 @@ class Worker:
         self.since = 0.0
         self.tasks_left = tasks_max
         self.tasks_done = 0
+        self.tasks_lost = 0
         self.is_ready = False
         self.is_leaving = False
         self.is_lending = False
@@ -48,6 +50,11 @@ class Worker:
     def is_open(self) -> bool:
         """Whether it may be given tasks."""
         return self.is_ready and not (self.is_leaving or self.is_lending or self.is_recalling)
+
+    @property
+    def tasks_assigned(self) -> int:
+        """How many tasks it was given that were not taken back."""
+        return self.tasks_done + self.tasks_lost + self.held_items
 
     @property
     def state(self) -> str:

@@ -271,3 +271,42 @@ class PoolWorld(RuleBasedStateMachine):
 
 PoolWorld.TestCase.settings = hypothesis_settings(examples=25, steps=30)
 TestPoolWorld = PoolWorld.TestCase
+
+
+# ---------------------------------------------------------------------- launched by hand
+
+
+def test_manual_launches_what_was_asked_for_whatever_the_demand() -> None:
+    scaler = make(4, mode="manual")
+    assert not scaler.is_short(tasks_open=99, workers=0)
+    assert ask(scaler, 99) == 0
+
+    scaler.request(2)
+    assert scaler.is_short(tasks_open=0, workers=0)
+    assert ask(scaler, 0) == 2
+    assert ask(scaler, 0) == 0, "once"
+
+
+@pytest.mark.parametrize("mode", ["manual", "demand", "one", "none"])
+def test_no_request_exceeds_max_workers_and_what_exceeds_it_is_forgotten(mode: str) -> None:
+    scaler = make(4, mode=mode)
+    scaler.request(9)
+    assert ask(scaler, 0, starting=1, ready=2) == 1
+    assert ask(scaler, 0, starting=2, ready=2) == 0
+
+
+def test_a_request_and_the_demand_are_not_added() -> None:
+    scaler = make(4)
+    scaler.request(2)
+    assert ask(scaler, 1) == 2
+
+
+def test_a_manual_launch_that_failed_is_repeated_until_the_pool_is_given_up() -> None:
+    scaler, now = make(4, mode="manual", failures_max=3), 0.0
+    scaler.request(1)
+    for _ in range(3):
+        assert ask(scaler, 0, now=now) == 1
+        now += 1.0
+        scaler.launch_failed(launched_at=now - 0.5, ready=0, now=now)
+        now += BACKOFF_LONGEST
+    assert scaler.is_given_up
