@@ -59,14 +59,21 @@ class Seeded:
         import random
 
         states: list[tuple[Callable[[Any], None], Any]] = [(random.setstate, random.getstate())]
+        owner = getattr(self.func, "__self__", None)  # random.random is a method of a generator, which came with it
         try:
             random.seed(self.seed)
+            if isinstance(owner, random.Random):
+                states.append((owner.setstate, owner.getstate()))
+                owner.seed(self.seed)
             if "numpy" in sys.modules:
                 from numpy import random as numpy_random
 
-                states.append((numpy_random.set_state, numpy_random.get_state()))
-                numpy_random.seed([(self.seed >> shift) & _WORD for shift in range(0, 8 * SEED_BYTES, _WORD_BITS)])
+                words = [(self.seed >> shift) & _WORD for shift in range(0, 8 * SEED_BYTES, _WORD_BITS)]
+                for generator in (numpy_random, owner):
+                    if generator is numpy_random or isinstance(generator, numpy_random.RandomState):
+                        states.append((generator.set_state, generator.get_state()))
+                        generator.seed(words)
             return self.func(*args, **kwargs)
         finally:
-            for put_back, state in states:
+            for put_back, state in reversed(states):
                 put_back(state)

@@ -58,12 +58,24 @@ def test_the_generators_begin_at_the_seed_and_go_on_afterwards_where_they_were()
     assert random.random() == expected[1]
 
 
+def test_a_method_of_a_generator_begins_there_as_well() -> None:
+    generator = random.Random(1)
+    state = generator.getstate()
+    copy = pickle.loads(pickle.dumps(Seeded(5, generator.random)))
+
+    assert copy() == Seeded(5, generator.random)() == Seeded(5, random.random)() == random.Random(5).random()
+    assert generator.getstate() == state
+
+
 class FakeNumpy(types.ModuleType):
     """Stands for numpy.random."""
 
     def __init__(self) -> None:
         super().__init__("numpy.random")
         self.state: Any = "before"
+
+    class RandomState:
+        """A generator."""
 
     def get_state(self) -> Any:
         return self.state
