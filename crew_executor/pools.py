@@ -54,6 +54,11 @@ def add(run: int, executor: Any) -> None:
     _executors[run] = executor
 
 
+def executors() -> list[tuple[int, Any]]:
+    """Return the executors of this process, with their runs."""
+    return sorted(_executors.items())
+
+
 def join(run: int, make_front: Callable[[str, int], Any]) -> None:
     """Note that this process is a worker; `make_front` returns what its tasks can submit to."""
     _joined[run] = make_front

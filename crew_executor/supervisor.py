@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from . import inheritance, namespace, tracebacks
 from .oom import OomCounter
 from .supervisor_wire import CELL_PLACE, recv_message, send_message
+from .switchboard import Switchboard
 from .warden import NEVER, Warden, signal_worker
 from .worker import process as worker_process
 from .worker.memory import RSS_UNIT
@@ -57,6 +58,7 @@ class Supervisor:
         self._control = control
         self._client_pid = client_pid
         self._workers: dict[int, str] = {}  # pid -> the client's id of the launch
+        self._names: dict[int, tuple[str, str]] = {}  # pid -> its run and name
         self._warden = Warden()
         self._oom = OomCounter()
         self._next_look = NEVER
@@ -73,6 +75,7 @@ class Supervisor:
                 self._client_fd = os.pidfd_open(client_pid)
         self._is_loaded = False
         self._selector = selectors.DefaultSelector()
+        self._switchboard = Switchboard(client_pid, self._selector, self._known, self._ask_client, self._force)
 
     def run(self) -> None:
         """Serve until the end, then leave nothing behind."""
@@ -108,6 +111,9 @@ class Supervisor:
                 self._kill(message["id"], message["signal"])
             elif message["op"] == "stop":
                 self._stop(message["id"], message["ordinal"])
+            elif message["op"] == "answer":
+                self._switchboard.client_answers(message)
+        self._switchboard.serve(ready)
         self._next_look = self._warden.look(time.monotonic())
         return True
 
@@ -142,6 +148,7 @@ class Supervisor:
             with contextlib.suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)
             self._workers[pid] = message["id"]
+            self._names[pid] = f"{message['run']:016x}", message["name"]
             self._warden.admit(pid, cell_fd)
             self._oom.rebase()
             self._tell(event="started", id=message["id"], pid=pid)
@@ -169,6 +176,7 @@ class Supervisor:
                 os._exit(1)
             self._prctl(_PR_SET_CHILD_SUBREAPER, 0)
             self._selector.close()
+            self._switchboard.leave()
             self._warden.close()
             for fd in (self._wake_read, self._wake_write, self._client_fd):
                 if fd >= 0:
@@ -195,6 +203,20 @@ class Supervisor:
             if known == launch_id:
                 self._warden.order_stop(pid, ordinal)
 
+    def _known(self) -> dict[str, Any]:
+        """Return what can be told without the client."""
+        workers = [{"run": run, "name": name, "pid": pid} for pid, (run, name) in self._names.items()]
+        return {"client": self._client_pid, "supervisor": self._pid, "workers": workers}
+
+    def _ask_client(self, question: dict[str, Any]) -> None:
+        self._tell(event="question", id="", **question)
+
+    def _force(self, run: str) -> int:
+        pids = [pid for pid, (of, _name) in self._names.items() if of == run]
+        for pid in pids:
+            signal_worker(pid, signal.SIGKILL)
+        return len(pids)
+
     def _reap(self) -> None:
         """Report workers that ended; collect what was orphaned to us."""
         while True:
@@ -214,6 +236,7 @@ class Supervisor:
             if status:
                 self._kill_group(pid)
             launch_id = self._workers.pop(pid, None)
+            self._names.pop(pid, None)
             if launch_id is not None:
                 self._warden.dismiss(pid)
                 exitcode, max_rss = os.waitstatus_to_exitcode(status), usage.ru_maxrss * RSS_UNIT
@@ -226,6 +249,7 @@ class Supervisor:
             signal_worker(pid, signal.SIGKILL)
 
     def _end_all(self) -> None:
+        self._switchboard.close()
         for pid in self._workers:
             signal_worker(pid, signal.SIGKILL)
         if os.getppid() == self._client_pid and not self._is_client_gone:

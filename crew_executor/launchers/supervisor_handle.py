@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from .. import questions, registry
 from ..errors import LaunchError
 from ..log import logger
 from ..supervisor_wire import recv_message, send_message
@@ -161,6 +162,9 @@ class SupervisorHandle:
 
     def _handle(self, event: dict[str, Any]) -> None:
         launch_id = event["id"]
+        if event["event"] == "question":
+            threading.Thread(target=self._answer, args=(event,), name="crew-question", daemon=True).start()
+            return
         if event["event"] == "started":
             self._pids[launch_id] = event["pid"]
             return
@@ -172,12 +176,19 @@ class SupervisorHandle:
         else:
             on_exit(WorkerExit(name, pid, event["exitcode"], event["max_rss"], verdict=event["verdict"]))
 
+    def _answer(self, question: dict[str, Any]) -> None:
+        """Answer `ps` and `kill`; in a thread of its own, for an executor may take its time to end."""
+        answer = questions.answer(question)
+        with self._lock, contextlib.suppress(OSError):
+            send_message(self._socket, {"op": "answer", "caller": question["caller"], "answer": answer})
+
     def _lose(self) -> None:
         """The supervisor is gone, and its workers with it: the kernel kills them (PDEATHSIG)."""
         with self._lock:
             self._is_lost = True
             exits, self._exits = self._exits, {}
             self._socket.close()
+        registry.remove(self.client_pid, self.pid)  # if it was killed, it could not
         for launch_id, (name, on_exit) in exits.items():
             pid = self._pids.pop(launch_id, None)
             if pid is None:

@@ -1,0 +1,63 @@
+"""`python -m crew_executor ps`: this user's executors on this machine, with their workers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from dataclasses import asdict
+
+from .callers import Household, find
+
+WATCH_SECONDS = 1.0
+CLEAR = "\x1b[2J\x1b[H"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List them; return the exit status."""
+    while True:
+        households = find()
+        if arguments.json:
+            figures = [asdict(household) for household in households]
+            text = json.dumps([{name: each[name] for name in each if name != "entry"} for each in figures])
+        else:
+            text = "\n".join(line for household in households for line in _lines(household))
+        if arguments.watch and sys.stdout.isatty():
+            sys.stdout.write(CLEAR)
+        sys.stdout.write((text or "no executor of this user is running on this machine") + "\n")
+        sys.stdout.flush()
+        if not arguments.watch:
+            return 0
+        time.sleep(WATCH_SECONDS)
+
+
+def _lines(household: Household) -> list[str]:
+    who = f"client {household.client_pid}, supervisor {household.supervisor_pid}"
+    if household.answers == "client":
+        lines = [f"{who}: {shlex.join(household.command)}"]
+    elif household.answers == "supervisor":
+        lines = [f"{who}: the client does not answer; what its supervisor knows:"]
+    else:
+        lines = [f"{who}: neither answers"]
+    for executor in household.executors:
+        head = f"  run {executor['run']}  {executor['name']}"
+        if "queued" in executor:
+            head += (
+                f"  {executor['queued']} queued, {executor['running']} running, {executor['done']} done;"
+                f" {len(executor['workers'])} of at most {executor['max_workers']} workers"
+            )
+        lines.append(head)
+        for worker in executor["workers"]:
+            line = f"    {worker['name']}  pid {worker['pid']}  {worker['state']}"
+            if "tasks" in worker:
+                line += f"  {worker['tasks']} tasks, {worker['seconds']:.1f} s"
+            lines.append(line)
+    return lines
