@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import late as _late
+
 if TYPE_CHECKING:
     from .errors import BrokenCrewError, CrewError, LaunchError, RemoteTaskError, TaskTimeoutError, WorkerCrashError
     from .executor import CrewExecutor
@@ -54,7 +56,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    with _late.imports():
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -26,6 +26,8 @@ import os
 import sys
 import time
 
+from . import late
+
 PAGE_BYTES = 4096
 OUTBOX_BYTES = 256 * 1024
 CELL_BYTES = PAGE_BYTES + OUTBOX_BYTES
@@ -52,7 +54,8 @@ class _Membarrier:
         number = _MEMBARRIER_NUMBER.get(os.uname().machine) if sys.platform == "linux" else None
         if number is None or os.environ.get("CREW_EXECUTOR_NO_MEMBARRIER"):
             return
-        import ctypes  # late: 10 ms
+        with late.imports():
+            import ctypes  # late: 10 ms
 
         call = ctypes.CDLL(None, use_errno=True).syscall
         self._call, self._number = call, number

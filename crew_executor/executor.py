@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import pools
+from . import late, pools
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
 from .launchers import Launcher, LocalLauncher, make_launcher
@@ -100,10 +100,11 @@ class CrewExecutor(TaskSubmitter):
         self._pid = os.getpid()
         _check_not_forked()
         _fill_standard_descriptors()
-        self._launcher.prepare()
-        # Late, and so beside the imports of the supervisor that prepare() has started:
-        from . import inheritance
-        from .intake import Intake
+        with late.imports():
+            self._launcher.prepare()
+            # Late, and so beside the imports of the supervisor that prepare() has started:
+            from . import inheritance
+            from .intake import Intake
 
         if idle_timeout is None:
             idle_timeout = self._launcher.idle_timeout

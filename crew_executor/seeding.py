@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from . import late
+
 SEED_BYTES = 16
 """128 bits, as numpy's SeedSequence takes from the system: that two of 10^9 tasks share one has a chance of 1e-21."""
 
@@ -35,7 +37,8 @@ class SeedStream:
 
     def next(self) -> int:
         """Return the next task's seed."""
-        import hashlib  # late: 5 ms, for those who use seeds
+        with late.imports():
+            import hashlib  # late: 5 ms, for those who use seeds
 
         place = (self._seed, *self._lineage, next(self._numbers))
         return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=SEED_BYTES).digest(), "little")

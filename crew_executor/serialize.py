@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from . import late
 from .buffers import Buffers
 
 PROTOCOL = 5
@@ -150,7 +151,8 @@ class _OpenPickler(pickle.Pickler):
 
 def load() -> None:
     """Import cloudpickle ahead of its first use."""
-    import cloudpickle  # noqa: F401
+    with late.imports():
+        import cloudpickle  # noqa: F401
 
 
 def loads(data: Any) -> Any:
@@ -198,7 +200,8 @@ def dumps_by_value(
         adapt: called with each object and what cloudpickle has reduced it to; returns what to take instead.
         buffers: as in dumps().
     """
-    import cloudpickle  # late: 15 ms that most programs need not pay
+    with late.imports():
+        import cloudpickle  # late: 15 ms that most programs need not pay
 
     main = sys.modules.get("__mp_main__")
     if main is not None and main.__name__ not in cloudpickle.list_registry_pickle_by_value():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from . import late
 from .chunksize import DEFAULT_CHUNKSIZE, check_map_arguments
 from .options import ExceptionClasses, TaskOptions
 
@@ -100,7 +101,8 @@ class TaskSubmitter(Executor):
             results = self._map_chunks(fn, items, deadline, buffersize)
             if results is not None:
                 return results
-        from .mapping import map_by_submit  # late: see intake.py
+        with late.imports():
+            from .mapping import map_by_submit  # late: see intake.py
 
         return map_by_submit(
             self.submit, fn, items, deadline=deadline, chunksize=chunksize, buffersize=buffersize,

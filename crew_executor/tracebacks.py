@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FunctionType, TracebackType
 from typing import Any
 
-from . import namespace, serialize
+from . import late, namespace, serialize
 from .errors import RemoteTaskError
 
 TEXT_MAX = 100_000
@@ -28,7 +28,8 @@ CHAIN_MAX = 100
 
 def load() -> None:
     """Import tblib ahead of its first use."""
-    import tblib.pickling_support  # noqa: F401
+    with late.imports():
+        import tblib.pickling_support  # noqa: F401
 
 
 def describe(error: BaseException, frames: TracebackType | None = None) -> dict[str, str]:
@@ -182,7 +183,8 @@ _UNREDUCED = {
 
 def _reduce(value: Any, cause: BaseException | None = None, context: BaseException | None = None) -> Any:
     """Reduce an exception, or a traceback; `cause` and `context`: what is to lead to it at the other end."""
-    from tblib import pickling_support  # late: only tasks that fail pay for it
+    with late.imports():
+        from tblib import pickling_support  # late: only tasks that fail pay for it
 
     if isinstance(value, TracebackType):
         return pickling_support.pickle_traceback(value)

@@ -31,6 +31,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from . import late
 from .errors import CrewError, ProtocolError
 
 Buffer = bytes | bytearray | memoryview
@@ -126,7 +127,6 @@ def _load_library() -> Any:
 
 
 _nng: _Nng | None = None
-_nng_lock = threading.Lock()
 _is_used = False  # whether a link was opened in this process
 _is_forked_from_user = False  # whether this process is a forked child of one that used NNG
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
@@ -135,7 +135,7 @@ _links: weakref.WeakSet[Link] = weakref.WeakSet()
 def load() -> None:
     """Load NNG and check it. Opens nothing, so a process may still fork afterwards."""
     global _nng
-    with _nng_lock:
+    with late.imports():
         if _nng is None:
             _nng = _Nng()
 
@@ -162,8 +162,7 @@ def _library() -> _Nng:
 
 
 def _after_fork_in_child() -> None:
-    global _is_forked_from_user, _nng_lock
-    _nng_lock = threading.Lock()
+    global _is_forked_from_user
     for link in list(_links):
         link._is_inert = True
     if not _is_used or _nng is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from .. import late
+
 START_SECONDS = 0.0002
 """Nobody starts a process in less: after shorter tasks there is nothing to look for. fork() alone takes 300 us here."""
 
@@ -25,7 +27,8 @@ class Children:
 
     def kill_new(self) -> None:
         """Kill what was started since, unless it was detached."""
-        from ..processes import kill_children_except  # late: it imports psutil
+        with late.imports():
+            from ..processes import kill_children_except  # late: it imports psutil
 
         kill_children_except(self.earlier)
 
@@ -41,7 +44,8 @@ def child_pids() -> frozenset[int]:
     try:
         return frozenset(int(pid) for thread in os.listdir("/proc/self/task") for pid in _children_of(thread))
     except OSError:  # no /proc, or a kernel without this list
-        from ..processes import child_pids as ask  # late: see above
+        with late.imports():
+            from ..processes import child_pids as ask  # late: see above
 
         return ask()
 

@@ -16,7 +16,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .. import errors, namespace, tracebacks
+from .. import errors, late, namespace, tracebacks
 from ..channel import Channel
 from ..core.messages import Frame, Kind, OutcomeFlag, decode_control, decode_outcome_items
 from ..surroundings import Surroundings
@@ -129,7 +129,8 @@ class Exchange:
                 return
             if self._is_main_reading:
                 raise RuntimeError(f"no task runs in worker {self._worker}: only a running task can submit to its pool")
-            from ..callbacks import CallbackThread
+            with late.imports():
+                from ..callbacks import CallbackThread
 
             self._callbacks = CallbackThread(self._worker)
             self._channel.has_own_reader = True
@@ -166,7 +167,8 @@ class Exchange:
         future._task.attempt = fields["attempt"]
         future._failed_attempts = tuple(fields["failures"])
         future._output = fields["output"]
-        from ..futures import WorkerFacts
+        with late.imports():
+            from ..futures import WorkerFacts
 
         worker = WorkerFacts(*fields["worker"])
         if how == "outcome":

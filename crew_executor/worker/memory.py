@@ -10,6 +10,8 @@ import resource
 import sys
 import time
 
+from .. import late
+
 LOOK_SECONDS = 0.01
 """Between two looks at the size: one takes about 20 us."""
 
@@ -61,7 +63,8 @@ class MemoryLimits:
         if now - self._looked_at < LOOK_SECONDS:
             return False
         self._looked_at = now
-        from ..processes import resident_memory  # late: it imports psutil
+        with late.imports():
+            from ..processes import resident_memory  # late: it imports psutil
 
         self.is_spent = resident_memory() > self.worker_max
         return self.is_spent

@@ -186,6 +186,33 @@ with CrewExecutor(2) as executor:
 assert codes == [0] * 60, codes
 """
 
+IMPORTS = """
+class Slow:  # cloudpickle's import is under way when the fork comes; without a lock over it the fork does not wait
+    def find_spec(self, name, path=None, target=None):
+        if name == "cloudpickle.cloudpickle":
+            is_importing.set()
+            has_forked.wait(0.5)
+def add_by_value(executor):
+    return executor.submit(lambda: 2 + 3).result(20)
+def use_another_by_value():
+    with CrewExecutor(1) as other:
+        return add_by_value(other)
+is_importing, has_forked = threading.Event(), threading.Event()
+with CrewExecutor(1) as executor:
+    executor.submit(int).result()
+    assert "cloudpickle" not in sys.modules
+    sys.meta_path.insert(0, Slow())
+    thread = threading.Thread(target=add_by_value, args=[executor])
+    thread.start()
+    assert is_importing.wait(20)
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(use_another_by_value())
+    has_forked.set()
+    assert ends(pid) == 5
+    thread.join()
+"""
+
 NNG_USERS = """
 executor = CrewExecutor(1)
 use_nng(executor)
@@ -266,6 +293,7 @@ SCRIPTS = {
     "children of a client": CHILDREN,
     "pools of a client": POOLS,
     "many forks at once": STORM,
+    "a thread that imports": IMPORTS,
     "children of a client that has used NNG": NNG_USERS,
     "an executor that was not used": UNUSED,
     "pools of a task": NESTED,
