@@ -72,9 +72,11 @@ class Connection:
         facts: name, host and pid, for records.
         launched_at: monotonic seconds.
         exit: how its process ended, or None while that is not known.
-        is_joined: it has proved who it is; `is_ready`: and its initializer has run.
+        is_joined: it has proved who it is, and was welcomed; `is_ready`: and its initializer has run.
+        initializer_error: what has ended its start; `began_with`: what failed then, in words.
         is_reader_done: the reader thread has seen the end of the link.
         subtasks: open tasks that its tasks have submitted, by the numbers that it gave them.
+        calls: what it was sent by run_on_all() and has not answered, by number; changed under the dispatcher's lock.
     """
 
     def __init__(self, worker: Worker, run: int, launched_at: float) -> None:
@@ -87,9 +89,11 @@ class Connection:
         self.is_ready = False
         self.is_reader_done = False
         self.initializer_error: BaseException | None = None
+        self.began_with = "initializer"
         self.killed_because = ""
         self.kill_at: float | None = None
         self.subtasks: dict[int, Any] = {}
+        self.calls: dict[int, Task] = {}
         self._unstarted_since: float | None = None
         self._spare_since: float | None = None
         self._run = run
@@ -162,6 +166,15 @@ class Connection:
     def put_go(self, ordinal: int) -> None:
         """Queue the word to leave after a task; called under the dispatcher's lock."""
         self._outgoing.append(_Entry(Kind.GO, body=encode_control({"ordinal": ordinal})))
+
+    def put_welcome(self, parts: Sequence[bytes]) -> None:
+        """Queue the welcome: the initializer, and the calls that all workers have run; under the dispatcher's lock."""
+        self._outgoing.append(_Entry(Kind.WELCOME, body=encode_control(current_levels(), parts)))
+
+    def put_call(self, task: Task, data: bytes) -> None:
+        """Queue a call of run_on_all(); called under the dispatcher's lock."""
+        self.calls[task.task_id] = task
+        self._outgoing.append(_Entry(Kind.CALL, body=encode_control({"number": task.task_id}, (data,))))
 
     def forget_share(self, number: int) -> None:
         """Let the worker forget a constant, if it has it."""
@@ -267,8 +280,8 @@ class Connection:
 
     # ------------------------------------------------------------------ reading
 
-    def greet(self, initializer: bytes) -> None:
-        """Wait for the worker, check its secret, welcome it. Who waits too long is drained from elsewhere.
+    def greet(self) -> None:
+        """Wait for the worker, check its secret. Who waits too long is drained from elsewhere.
 
         Raises:
             ProtocolError: it is not the invited worker.
@@ -281,7 +294,6 @@ class Connection:
         if hello.get("secret") != self._secret:  # how long that takes tells nobody anything: there is one try
             raise ProtocolError(f"whoever dialled in as {self.worker.name} does not know its secret")
         self.facts = self.facts._replace(host=str(hello["host"]), pid=int(hello["pid"]))
-        self._channel.send_control(Kind.WELCOME, current_levels(), [initializer])
 
     def recv(self) -> Frame:
         """Return the next frame of the worker; for its reader thread."""
@@ -360,7 +372,7 @@ class Connection:
         held = self.worker.held
         next_ordinal = next(iter(held.values())).ordinal if held else 0
         is_sending = bool(self._outgoing) or self._channel.link.send_lock.locked()
-        if next_ordinal <= self.cell.started or is_sending:
+        if next_ordinal <= self.cell.started or is_sending or self.calls:
             self._unstarted_since = None
             return 0.0
         if self._unstarted_since is None:

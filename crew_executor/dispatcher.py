@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, pools, transport
 from .announcer import Announcer
+from .broadcasts import Broadcasts
 from .canceller import Canceller
 from .cell import load_barrier
 from .chunks import Chunk
 from .connection import Connection
-from .core.messages import Frame, Outcome
+from .core.messages import Outcome
 from .core.scaling import ScalingRules
 from .core.scheduler import Scheduler
 from .core.task import Task
@@ -80,13 +81,12 @@ class Dispatcher:
         self.name = name
         self.run_id = run_id
         self.max_pending = max_pending
-        self._initializer, courier = initializer
         self._lock = threading.RLock()  # re-entrant only for is_interrupting()
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self, rules.max_workers)
         self._workforce = Workforce(
             self, launcher, name, self.run_id, idle_timeout=idle_timeout, tasks_max=tasks_max, environment=environment,
-            courier=courier, seats=rules.max_workers,
+            courier=initializer[1], seats=rules.max_workers,
         )  # fmt: skip
         self._connections = self._workforce.connections
         self._recruiter = Recruiter(rules, self._scheduler, self._connections)
@@ -106,7 +106,12 @@ class Dispatcher:
         self._reader_idents: set[int] = set()
         self._announcer = Announcer(name)
         self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, self._announcer)
+        self.broadcasts = Broadcasts(self, self._lock, self._announcer, self._connections, initializer[0])
         self._subtasks = Subtasks(self, self.canceller, self._task_ids)
+        # What readers tell these two, as the dispatcher is their listener:
+        self.subtask_asked = self._subtasks.serve
+        self.welcome = self.broadcasts.welcome
+        self.call_answered = self.broadcasts.answered
         self.is_lent_a_thread = False
 
     # ------------------------------------------------------------------ for users' threads
@@ -142,7 +147,7 @@ class Dispatcher:
         if self.is_closing:
             self.check_open()
         if not self._is_running:
-            self._start()  # before the task is anywhere: it may fail
+            self.start()  # before the task is anywhere: it may fail
         if self.max_pending is None or self._is_ours():  # a callback must not wait for the thread that makes room
             self._inbox.put(task)
         else:
@@ -170,7 +175,7 @@ class Dispatcher:
         is_done = threading.Lock()
         is_done.acquire()
         self.mailbox.put(self._begin_end, cancel_futures, is_done)
-        if cancel_futures and self._may_wait():
+        if cancel_futures and self.may_wait():
             while not self._is_ended and not is_done.acquire(timeout=LOOK_SECONDS):
                 pass  # it may have ended just before the event was put
 
@@ -181,9 +186,9 @@ class Dispatcher:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all tasks are done, all callbacks have run, and all workers are gone; return whether they are."""
-        return self._thread.wait_over(timeout) if self._may_wait() else self._thread.is_over
+        return self._thread.wait_over(timeout) if self.may_wait() else self._thread.is_over
 
-    def _may_wait(self) -> bool:
+    def may_wait(self) -> bool:
         """Answer whether the dispatcher's thread runs, and does not wait for the caller: see is_interrupting()."""
         return self._is_running and not self._is_ours() and not self.is_interrupting()
 
@@ -219,7 +224,7 @@ class Dispatcher:
     def start_workers(self, number: int = 0) -> None:
         """Launch so many workers more, whatever there is to do, and those that are wanted without any task."""
         if number or self._scaler.floor() > 0:
-            self._start()
+            self.start()
             self.mailbox.put(self._scaler.request, number)
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
@@ -342,7 +347,7 @@ class Dispatcher:
         """Read from a worker until its link ends."""
         ident = threading.get_ident()
         self._reader_idents.add(ident)
-        serve(connection, self._initializer, self)
+        serve(connection, self)
         self._reader_idents.discard(ident)
 
     def worker_joined(self, connection: Connection) -> None:
@@ -377,10 +382,6 @@ class Dispatcher:
                 self._poke()
             effects = self._settle()
         self._act(effects)
-
-    def subtask_asked(self, connection: Connection, frame: Frame) -> None:
-        """Take or cancel a task of a task."""
-        self._subtasks.serve(connection, frame)
 
     def take_subtask(self, task: Task) -> None:
         """Schedule a task of a task; for the reader of its worker."""
@@ -422,7 +423,8 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ the dispatcher's thread
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
         pools.check_not_importing()
         with self._lock:
             if self._is_started:
@@ -483,7 +485,7 @@ class Dispatcher:
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
             self._scheduler.tick(now)
-            is_idle_end = self.is_closing and not self._scheduler.tasks_open
+            is_idle_end = self.is_closing and not (self._scheduler.tasks_open or self.broadcasts.are_open())
             for worker in self._workforce.watch(now, is_idle_end=is_idle_end, spare=self._scheduler.workers_spare):
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
@@ -513,8 +515,6 @@ class Dispatcher:
         if self.broken is None and self._recruiter.is_short() and self._scaler.retry_at > now:
             times.append(self._scaler.retry_at)
         return min(times) if times else None
-
-    # ------------------------------------------------------------------ scaling and launching
 
     def _decide_launches(self, now: float) -> int:
         if self.broken is not None or self._is_killing or (self.is_closing and not self._scheduler.tasks_open):
@@ -550,8 +550,9 @@ class Dispatcher:
                 self._scheduler.cancel(task)
             effects = self._settle()
         self._act(effects)
+        self.broadcasts.worker_gone(connection)
         if connection.initializer_error is not None:
-            text = f"the initializer failed in worker {worker.name}; its exception is the cause"
+            text = f"the {connection.began_with} failed in worker {worker.name}; its exception is the cause"
             self._break(errors.BrokenCrewError(text), connection.initializer_error)
 
     def worker_removed(self, connection: Connection) -> None:
@@ -586,6 +587,7 @@ class Dispatcher:
             tasks = self._scheduler.abandon()
             self._effects = [effect for effect in self._effects if effect[0] != self._announcer.lost]
         self._announcer.dropped(tasks, self.broken)
+        self.broadcasts.abandon()
         self._kill_all(signal.SIGKILL)
 
     def _begin_end(self, cancel_futures: bool, is_done: threading.Lock) -> None:

@@ -162,6 +162,28 @@ class CrewExecutor(TaskSubmitter):
         self._check_submit()
         return self._intake.share(obj)
 
+    def run_on_all(self, fn: Callable[..., T], /, *args: Any) -> list[CrewFuture[T]]:
+        """Run a function once on every worker, also on those that come later: to set something up there.
+
+        A worker runs it behind the tasks that it has been given already, and before all that are submitted afterwards.
+        Those that join later run it behind the initializer, before their first task; a failure there breaks the pool,
+        as that of an initializer does. Every call is kept for them as long as the executor lives.
+
+        Args:
+            fn: called as fn(*args). It cannot submit tasks, and has no timeout.
+            args: its arguments.
+
+        Returns:
+            A future of each worker that is there, in the order of their launches; they cannot be cancelled. There may
+            be no worker yet: the first ones come with the first tasks.
+
+        Raises:
+            whatever pickling raises; RuntimeError, BrokenCrewError: as submit() does. RuntimeError: called in a
+            callback of a future, or in a signal handler.
+        """
+        self._check_submit()
+        return self._intake.run_on_all(fn, args)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, finish those submitted, then let the workers go.
 

@@ -85,6 +85,11 @@ class Intake:
             is_ordered=options.is_ordered,
         )  # fmt: skip
 
+    def run_on_all(self, fn: Callable[..., T], args: tuple[Any, ...]) -> list[CrewFuture[T]]:
+        """Have every worker run a call; see CrewExecutor.run_on_all()."""
+        data = namespace.dumps_call((fn, args, {}))
+        return self._dispatcher.broadcasts.run(fn, self._surroundings.attach(data))
+
     def share(self, obj: T) -> T:
         """Return a handle that stands for a constant; see CrewExecutor.share()."""
         self._dispatcher.check_open()

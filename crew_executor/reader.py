@@ -20,8 +20,11 @@ from .transport import LinkClosed
 class Listener(Protocol):
     """Who wants to know what workers say. Called by reader threads."""
 
+    def welcome(self, connection: Connection) -> None:
+        """The worker has proved who it is, and waits to be told what to begin with."""
+
     def worker_joined(self, connection: Connection) -> None:
-        """The worker has proved who it is and its initializer has run: it can be given tasks."""
+        """The worker has run its initializer: it can be given tasks."""
 
     def initializer_failed(self, connection: Connection, error: BaseException) -> None:
         """The worker is of no use, and no other would be."""
@@ -31,6 +34,9 @@ class Listener(Protocol):
 
     def subtask_asked(self, connection: Connection, frame: Frame) -> None:
         """A task submits a task, or cancels one that it has submitted."""
+
+    def call_answered(self, connection: Connection, frame: Frame) -> None:
+        """A call of run_on_all() is done."""
 
     def leave_requested(self, connection: Connection) -> None:
         """The worker has been idle and asks whether it may go."""
@@ -48,16 +54,15 @@ class Listener(Protocol):
         """The last call, always: no frame will come any more."""
 
 
-def serve(connection: Connection, initializer: bytes, listener: Listener) -> None:
+def serve(connection: Connection, listener: Listener) -> None:
     """Read from one worker until its link ends.
 
     Args:
         connection: the worker's.
-        initializer: the pickled initializer and its arguments, for the welcome.
         listener: told of everything.
     """
     try:
-        _let_join(connection, initializer, listener)
+        _let_join(connection, listener)
         while True:
             _handle(connection, connection.recv(), listener)
     except LinkClosed:
@@ -74,9 +79,9 @@ def serve(connection: Connection, initializer: bytes, listener: Listener) -> Non
         listener.reader_ended(connection)
 
 
-def _let_join(connection: Connection, initializer: bytes, listener: Listener) -> None:
-    connection.greet(initializer)
-    connection.is_joined = True
+def _let_join(connection: Connection, listener: Listener) -> None:
+    connection.greet()
+    listener.welcome(connection)
     while (frame := connection.recv()).kind == Kind.LOG:
         connection.show_log(frame)
     if frame.kind != Kind.READY:
@@ -85,6 +90,7 @@ def _let_join(connection: Connection, initializer: bytes, listener: Listener) ->
     if fields["is_ready"]:
         listener.worker_joined(connection)
     else:
+        connection.began_with = fields["doing"]
         listener.initializer_failed(connection, loads_error(bytes(parts[0]), json.loads(bytes(parts[1]))))
 
 
@@ -102,5 +108,7 @@ def _handle(connection: Connection, frame: Frame, listener: Listener) -> None:
         connection.show_log(frame)
     elif frame.kind in (Kind.SUBMIT, Kind.CANCEL):
         listener.subtask_asked(connection, frame)
+    elif frame.kind == Kind.CALLED:
+        listener.call_answered(connection, frame)
     elif frame.kind != Kind.BYE:
         raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")

@@ -167,7 +167,7 @@ class Workforce:
             elif connection.is_spare(now, spare > 0, SPARE_SECONDS):
                 spare -= 1
                 leavers.append(worker)
-            if worker.is_leaving and not worker.held and connection.kill_at is None:
+            if worker.is_leaving and not (worker.held or connection.calls) and connection.kill_at is None:
                 connection.kill_at = now + EXIT_GRACE
         return leavers
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
 
-VERSION = 5
+VERSION = 6
 
 HEADER = struct.Struct("<QBBHQQQI")
 PREFIX_BYTES = 8
@@ -68,6 +68,12 @@ class Kind(IntEnum):
     CANCEL = 11  # w>c cancel a subtask if that is possible
     SUBTASK = 12  # c>w what has become of a subtask
     SHARE = 13  # c>w a constant that later tasks name by its number, or that none will name any more
+    CALL = 14  # c>w run this between tasks: every worker is sent it
+    CALLED = 15  # w>c this has become of it
+
+
+CALL_ORDINAL = -1
+"""Stands for the ordinal of what CALL brings: no task has it, so no interrupt and no verdict is ever meant for it."""
 
 
 FLUSH_SECONDS = 0.010

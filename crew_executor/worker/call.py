@@ -287,9 +287,9 @@ def _is_importing(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def dump_initializer_error(error: BaseException, worker: str) -> tuple[bytes, bytes]:
-    """Return an initializer's error and its report as parts of a READY frame."""
-    _flags, parts = CallRunner(worker)._error(error, "running the initializer", None)
+def dump_initializer_error(error: BaseException, worker: str, what: str) -> tuple[bytes, bytes]:
+    """Return the error of an initializer, or of what else is run first, and its report as parts of a READY frame."""
+    _flags, parts = CallRunner(worker)._error(error, f"running the {what}", None)
     return parts[0], parts[1]
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import queue
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, late, namespace, tracebacks
@@ -59,6 +60,7 @@ class Exchange:
         self._turn = threading.Lock()
         self._is_main_reading = False
         self._frames: queue.SimpleQueue[Frame | BaseException] | None = None
+        self._is_closed_to_tasks = False
 
     # ------------------------------------------------------------------ for the worker's loop
 
@@ -80,10 +82,21 @@ class Exchange:
             raise frame
         return frame
 
+    @contextlib.contextmanager
+    def closed_to_tasks(self) -> Iterator[None]:
+        """Let nothing be submitted meanwhile: the worker would wait for it, and no other stand in."""
+        self._is_closed_to_tasks = True
+        try:
+            yield
+        finally:
+            self._is_closed_to_tasks = False
+
     # ------------------------------------------------------------------ for tasks
 
     def submit(self, future: CrewFuture[Any], parts: tuple[bytes, ...], fields: dict[str, Any]) -> None:
         """Send a subtask; raise LinkClosed if there is no client any more."""
+        if self._is_closed_to_tasks:
+            raise RuntimeError("a function given to run_on_all() cannot submit tasks: it is no task itself")
         with self._runner.undisturbed():
             self._start()
             number = next(self._numbers)

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from .. import inheritance, pools, serialize, transport
 from ..cell import Cell
 from ..channel import Channel
 from ..core.messages import (
+    CALL_ORDINAL,
     FLUSH_SECONDS,
     Frame,
     Kind,
@@ -92,6 +93,8 @@ class WorkerLoop:
                 self._work(frame)
             elif frame.kind == Kind.SHARE:
                 self._carrier.receive_share(frame)
+            elif frame.kind == Kind.CALL:
+                self._call(frame)
             elif frame.kind == Kind.GO:
                 fields, _ = decode_control(frame.body)
                 if fields["ordinal"] != self._last_ordinal:
@@ -120,6 +123,13 @@ class WorkerLoop:
                 if self._limits.is_exceeded():
                     self._retire(last)
         self._outbox.flush()
+
+    def _call(self, frame: Frame) -> None:
+        """Run what every worker is to run."""
+        fields, parts = decode_control(frame.body)
+        with self._exchange.closed_to_tasks():
+            outcome = self.runner.run(TaskItem(CALL_ORDINAL, 0, 1, 0, tuple(parts)))
+        self._channel.send_control(Kind.CALLED, fields, [encode_outcome(outcome)])
 
     def _retire(self, last: int) -> None:
         """Ask for a successor: this process has grown too large. What was sent and not started goes back: all above."""
@@ -193,14 +203,7 @@ def serve(
     adopt_levels(fields)
     forwarder = LogForwarder(channel, output)
     forwarder.install()
-    try:
-        _origin, initializer, initargs = serialize.loads(parts[0])
-        if initializer is not None:
-            initializer(*initargs)
-    except BaseException as error:
-        # As ProcessPoolExecutor's workers do: a user who redirects this logger in the initializer expects it.
-        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-        channel.send_control(Kind.READY, {"is_ready": False}, dump_initializer_error(error, name))
+    if not _initialize(channel, parts, name):
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
@@ -208,6 +211,26 @@ def serve(
     forwarder.runner = loop.runner
     loop.run()
     return 0
+
+
+def _initialize(channel: Channel, parts: Sequence[Any], name: str) -> bool:
+    """Run the initializer, and what other workers have run by run_on_all(); tell the client of a failure."""
+    doing = "initializer"
+    try:
+        _origin, initializer, initargs = serialize.loads(parts[0])
+        if initializer is not None:
+            initializer(*initargs)
+        for part in parts[1:]:
+            doing = "call of run_on_all()"
+            fn, args, kwargs = serialize.loads(part)
+            fn(*args, **kwargs)
+    except BaseException as error:
+        # As ProcessPoolExecutor's workers do: a user who redirects this logger in the initializer expects it.
+        logging.getLogger("concurrent.futures").critical("Exception in %s:", doing, exc_info=True)
+        fields = {"is_ready": False, "doing": doing}
+        channel.send_control(Kind.READY, fields, dump_initializer_error(error, name, doing))
+        return False
+    return True
 
 
 # ---------------------------------------------------------------------- becoming a process of one's own

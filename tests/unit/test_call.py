@@ -225,7 +225,7 @@ def test_warnings_travel_with_the_outcome_and_only_so_many() -> None:
 
 
 def test_the_error_of_an_initializer_says_where_it_was_raised() -> None:
-    part, report = dump_initializer_error(ValueError("no"), "w7")
+    part, report = dump_initializer_error(ValueError("no"), "w7", "initializer")
 
     assert "raised while running the initializer in worker w7" in notes_of(loads_error(part, json.loads(report)))
 
