@@ -92,6 +92,7 @@ class Connection:
         self.began_with = "initializer"
         self.killed_because = ""
         self.kill_at: float | None = None
+        self.kills = 0
         self.subtasks: dict[int, Any] = {}
         self.calls: dict[int, Task] = {}
         self._unstarted_since: float | None = None

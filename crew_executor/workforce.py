@@ -26,6 +26,11 @@ EXIT_GRACE = 5.0
 """Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
 
 
+KILLS_MAX = 3
+"""A worker that was killed so often, EXIT_GRACE apart, and never joined, is given up whatever its launcher says or does
+not say: a launcher that loses its workers must not keep an executor waiting. No task was ever sent to it."""
+
+
 START_SECONDS = 30.0
 """Seconds within which a worker must start a task that has reached it. One that does not is frozen, or a thread that a
 task has left behind holds its interpreter lock: it is killed, and the task runs elsewhere."""
@@ -203,6 +208,10 @@ class Workforce:
         connection.killed_because = connection.killed_because or because
         if connection.exit is None:
             self._launcher.kill(connection.invitation(), signal.SIGKILL)
+            connection.kills += 1
+            if connection.kills >= KILLS_MAX and not connection.is_joined:
+                text = f"its launcher was told {KILLS_MAX} times to kill it, and has not said that it is gone"
+                self._exited(connection, WorkerExit(connection.worker.name, reason=text))
 
     def let_end(self, connection: Connection) -> None:
         """Wait for a worker that is about to end by itself; kill it after EXIT_GRACE."""
@@ -225,6 +234,8 @@ class Workforce:
 
     def _exited(self, connection: Connection, end: WorkerExit) -> None:
         """The process is over: what it had sent or left in its outbox counts, then its tasks are judged."""
+        if connection.exit is not None:
+            return  # it was given up: see kill()
         connection.exit = end
         connection.drain()
         self._bury_if_over(connection)
