@@ -397,16 +397,13 @@ class Dispatcher:
         self._decide(self._let_retire, connection, ordinal)
 
     def _let_retire(self, connection: Connection, ordinal: int) -> None:
-        self._recruiter.decisions.append(
-            f"worker {connection.worker.name} is replaced: max_worker_memory or max_task_memory was met, or an import "
-            "interrupted"
-        )
+        self._recruiter.note_replaced(connection.worker.name)
         self._scheduler.retired(connection.worker, ordinal, time.monotonic())
         self._poke()
 
     def _let_leave(self, connection: Connection) -> None:
-        if self._recruiter.may_leave(time.monotonic()):
-            self._scheduler.leave_requested(connection.worker)
+        if self._recruiter.may_leave(time.monotonic()) and self._scheduler.leave_requested(connection.worker):
+            self._recruiter.note_left(connection.worker.name)
 
     def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
         """Kill the worker."""

@@ -49,6 +49,20 @@ class Recruiter:
         """Answer whether a worker may leave for being idle."""
         return self.scaler.may_leave(ready=self._scheduler.workers_ready, now=now)
 
+    def note_left(self, name: str) -> None:
+        """Remember that a worker was let go for being idle."""
+        ready, floor = self._scheduler.workers_ready, self.scaler.floor()
+        self.decisions.append(
+            f"worker {name} leaves: idle for idle_timeout={self._rules.idle_timeout} s; {ready} others ready, at least "
+            f"{floor} stay"
+        )
+
+    def note_replaced(self, name: str) -> None:
+        """Remember that a worker has asked for a successor."""
+        self.decisions.append(
+            f"worker {name} is replaced: max_worker_memory or max_task_memory was met, or an import interrupted"
+        )
+
     def launches(self, now: float) -> int:
         """Return how many workers to launch now."""
         census, scheduler = take_census(self._connections.values()), self._scheduler

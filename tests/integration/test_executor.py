@@ -181,6 +181,8 @@ def test_idle_workers_leave_and_come_back() -> None:
 
         assert executor.submit(os.getpid).result() != first
         assert executor.stats().launched == 2
+        words = [decision.partition(":")[0] for decision in executor.stats().decisions]
+        assert words == ["launch 1", f"worker {executor._name}-1 leaves", "launch 1"]
 
 
 def test_min_workers_stay_although_idle() -> None:
