@@ -179,8 +179,10 @@ class CrewExecutor(TaskSubmitter):
 
         Raises:
             whatever pickling raises; RuntimeError, BrokenCrewError: as submit() does. RuntimeError: called in a
-            callback of a future, or in a signal handler.
+            callback of a future, or in a signal handler. TypeError: fn cannot be called.
         """
+        if not callable(fn):
+            raise TypeError(f"run_on_all() needs a function to call, not {fn!r}")
         self._check_submit()
         return self._intake.run_on_all(fn, args)
 

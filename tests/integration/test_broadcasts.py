@@ -247,6 +247,8 @@ def test_lambdas_and_what_they_refer_to_travel_along() -> None:
         assert [future.result() for future in executor.run_on_all(lambda: word)] == ["closure"]
         with pytest.raises(TypeError, match="pickle"):
             executor.run_on_all(identity, threading.Lock())
+        with pytest.raises(TypeError, match="needs a function"):
+            executor.run_on_all(5)  # type: ignore[arg-type]
 
 
 def test_refusals_that_would_otherwise_be_deadlocks() -> None:
