@@ -14,6 +14,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any
 
 from . import late
@@ -149,6 +150,11 @@ class _OpenPickler(pickle.Pickler):
     """A pickler that takes attributes: instances of the C class itself refuse them."""
 
 
+def _make_code(make: Callable[..., CodeType], args: tuple[Any, ...], filename: str) -> CodeType:
+    """Make a code object that knows where its lines are: since 3.1.3 cloudpickle does not keep that."""
+    return make(*args).replace(co_filename=filename)
+
+
 def load() -> None:
     """Import cloudpickle ahead of its first use."""
     with late.imports():
@@ -209,11 +215,15 @@ def dumps_by_value(
     buffer = io.BytesIO()
     pickler = cloudpickle.Pickler(buffer, PROTOCOL, buffer_callback=_begin(buffers))
     by_value = pickler.reducer_override
+    reduce_code = pickler.dispatch_table[CodeType]
 
     def reducer_override(obj: Any) -> Any:
         reduced = NotImplemented if reduce is None else reduce(obj)
         if reduced is not NotImplemented:
             return reduced
+        if isinstance(obj, CodeType):
+            make, args = reduce_code(obj)
+            return (make, args) if obj.co_filename in args else (_make_code, (make, args, obj.co_filename))
         reduced = by_value(obj)
         return reduced if adapt is None or reduced is NotImplemented else adapt(obj, reduced)
 

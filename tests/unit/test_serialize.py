@@ -144,3 +144,13 @@ def test_what_was_pickled_by_value_is_not_kept_until_the_collector_comes() -> No
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_function_by_value_knows_where_its_lines_are() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("def outer():\n    return lambda: 1\n", "<cell 7>", "exec"), names)
+
+    outer = serialize.loads(serialize.dumps_by_value(names["outer"]))
+
+    assert outer.__code__.co_filename == outer().__code__.co_filename == "<cell 7>"
+    assert (outer.__code__.co_firstlineno, outer().__code__.co_firstlineno) == (1, 2)
