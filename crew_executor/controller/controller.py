@@ -92,6 +92,8 @@ class Controller:
             raise ValueError(f"auto_scale must be one of {', '.join(AUTO_SCALE)}, not {auto_scale!r}")
         if crashes_max < 1:
             raise ValueError(f"crashes_max must be at least 1, not {crashes_max!r}")
+        if backup is not None and not isinstance(backup, Controller):
+            raise TypeError(f"backup must be a Controller, not {type(backup).__name__}")
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers!r}")
         self.name = f"controller-{next(_numbers)}" if name is None else name

@@ -340,6 +340,8 @@ def test_workers_that_never_come_up_end_in_an_error() -> None:
 
 
 def test_arguments_are_checked() -> None:
+    with pytest.raises(TypeError, match="backup must be"):
+        Controller(backup="large")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="auto_scale must be"):
         Controller(auto_scale="always")
     with pytest.raises(ValueError, match="crashes_max must be"):
