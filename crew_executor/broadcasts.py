@@ -3,7 +3,8 @@
     workers present:  CALL, behind what they were sent before --> CALLED, with an outcome --> a future each
     late joiners:     the calls of former days in their WELCOME, behind the initializer
 
-The scheduler knows nothing of it: no worker is chosen, nothing is queued, nothing can be sent elsewhere.
+The scheduler chooses no worker and queues nothing. It only gives a worker no task until that has answered: the call may
+take as long as it likes, and the task could run elsewhere.
 
 What a worker is welcomed with and what it is sent later must add up, so both are decided under the dispatcher's lock,
 and go through the connection's queue of frames:
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 from .announcer import Announcer
 from .connection import Connection
 from .core.messages import CALL_ORDINAL, Frame, Outcome, decode_control, decode_outcome_items
+from .core.scheduler import Scheduler
 from .core.task import Task
 from .errors import BrokenCrewError
 from .futures import CrewFuture
@@ -46,6 +48,9 @@ class Home(Protocol):
     def may_wait(self) -> bool:
         """Answer whether its thread runs, and does not wait for the caller."""
 
+    def decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
+        """Have the scheduler decide something, and carry it out."""
+
 
 class Broadcasts:
     """Have calls run on every worker.
@@ -56,15 +61,18 @@ class Broadcasts:
         announcer: tells futures what has become of their calls.
         connections: the workers that are there or on their way.
         initializer: pickled, with its arguments: the first part of every welcome.
+        scheduler: is told which workers are busy with calls.
     """
 
     def __init__(
-        self, home: Home, lock: Any, announcer: Announcer, connections: Mapping[str, Connection], initializer: bytes
-    ) -> None:
+        self, home: Home, lock: Any, announcer: Announcer, connections: Mapping[str, Connection], initializer: bytes,
+        scheduler: Scheduler,
+    ) -> None:  # fmt: skip
         self._home = home
         self._lock = lock
         self._announcer = announcer
         self._connections = connections
+        self._scheduler = scheduler
         self._welcome = [initializer]
         self._numbers = itertools.count(1)
 
@@ -109,6 +117,7 @@ class Broadcasts:
                 task = Task(next(self._numbers), "", (), future)
                 task.ordinal = CALL_ORDINAL
                 connection.put_call(task, data)
+                self._scheduler.call_begun(connection.worker)
                 futures.append(future)
         is_known.set()
         for connection in chosen:
@@ -125,6 +134,11 @@ class Broadcasts:
     def abandon(self) -> None:
         """Fail all calls that are open: the pool is broken."""
         self._announcer.dropped(self._take_open(self._connections.values()), self._home.broken)
+
+    def cancel_early(self) -> None:
+        """Cancel the calls of workers whose initializer has not run: it may never end."""
+        tasks = self._take_open([each for each in self._connections.values() if not each.is_ready])
+        self._announcer.dropped(tasks)
 
     def _take_open(self, connections: Any) -> list[Task]:
         with self._lock:
@@ -154,9 +168,8 @@ class Broadcasts:
             task = connection.calls.pop(fields["number"], None)
         if task is not None:
             self._announcer.finished(connection, [(task, outcomes[0])])
-        self._home.mailbox.put(self._nothing)  # an executor that is shut down may have waited for this
-
-    def _nothing(self) -> None: ...
+        # By the dispatcher's thread: an executor that is shut down may have waited for this.
+        self._home.mailbox.put(self._home.decide, self._scheduler.call_ended, connection.worker, time.monotonic())
 
 
 def _stays(connection: Connection) -> bool:

@@ -98,7 +98,9 @@ class Canceller:
                 return
             if is_running_included and task.worker is not None:  # its record says where and since when it ran
                 connection = self._workforce.connections[task.worker.name]
-                future._worker, future._times = connection.facts, run_times(connection)
+                future._worker = connection.facts
+                if connection.cell.started == task.ordinal:  # else it waits there, behind another
+                    future._times = run_times(connection)
             if not (self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)):
                 return
         self._after_drop(future, callbacks)

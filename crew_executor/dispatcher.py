@@ -24,7 +24,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from . import errors, pools, transport
 from .announcer import Announcer
@@ -55,9 +56,6 @@ from .stats import Stats
 from .subtasks import Subtasks
 from .thread import Thread
 from .workforce import Workforce
-
-if TYPE_CHECKING:
-    from .errors import BrokenCrewError
 
 STALL_SECONDS = 2.0
 """A pause of this thread above this is the client's own (SIGSTOP, debugger): every deadline moves by it (RULES 6)."""
@@ -96,23 +94,20 @@ class Dispatcher:
         self.segments: SegmentPool = SegmentPool()
         self.shares: Shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
         self._inbox = Inbox(self.mailbox)
-        self._is_poked = False
-        self.is_closing = False
-        self._is_killing = False
-        self._is_tick_planned = False
-        self.broken: BrokenCrewError | None = None
+        self._launches_asked: list[threading.Lock] = []
+        self.is_closing = self._is_killing = self._is_poked = self._is_tick_planned = self.is_lent_a_thread = False
+        self.broken: errors.BrokenCrewError | None = None
+        self._new_thread = partial(Thread, self._run, f"crew-dispatcher-{name}")
         self._thread = self._new_thread()
         self._is_started = self._is_running = self._is_ended = False  # the thread
         self._reader_idents: set[int] = set()
-        self._announcer = Announcer(name)
-        self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, self._announcer)
-        self.broadcasts = Broadcasts(self, self._lock, self._announcer, self._connections, initializer[0])
+        self._announcer = announcer = Announcer(name)
+        self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer)
+        self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer[0], self._scheduler)
         self._subtasks = Subtasks(self, self.canceller, self._task_ids)
         # What readers tell these two, as the dispatcher is their listener:
         self.subtask_asked = self._subtasks.serve
-        self.welcome = self.broadcasts.welcome
-        self.call_answered = self.broadcasts.answered
-        self.is_lent_a_thread = False
+        self.welcome, self.call_answered = self.broadcasts.welcome, self.broadcasts.answered
 
     # ------------------------------------------------------------------ for users' threads
 
@@ -172,12 +167,7 @@ class Dispatcher:
     def shutdown(self, cancel_futures: bool = False) -> None:
         """Take no more tasks; finish those that are here, or cancel the queued ones, then let the workers go."""
         self.is_closing = True
-        is_done = threading.Lock()
-        is_done.acquire()
-        self.mailbox.put(self._begin_end, cancel_futures, is_done)
-        if cancel_futures and self.may_wait():
-            while not self._is_ended and not is_done.acquire(timeout=LOOK_SECONDS):
-                pass  # it may have ended just before the event was put
+        self._ask(self._begin_end, cancel_futures, waits=cancel_futures)
 
     def kill_workers(self, signal_number: int = signal.SIGKILL) -> None:
         """End every worker now: running tasks fail, queued ones are cancelled. The executor is closed by it."""
@@ -206,9 +196,9 @@ class Dispatcher:
 
     def stats(self) -> Stats:
         """Return a consistent snapshot."""
+        scheduler = self._scheduler
         with self._lock:
             workers = tuple(connection.stats() for connection in self._connections.values())
-            scheduler = self._scheduler
             return Stats(
                 len(scheduler.queue) + self._inbox.count(), scheduler.tasks_held, scheduler.tasks_done, workers,
                 self._workforce.seats.launches, self._workforce.seats.stats(), tuple(self._recruiter.decisions),
@@ -222,10 +212,18 @@ class Dispatcher:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def start_workers(self, number: int = 0) -> None:
-        """Launch so many workers more, whatever there is to do, and those that are wanted without any task."""
+        """Launch those that are wanted without any task, and so many more: return when stats() has these."""
         if number or self._scaler.floor() > 0:
             self.start()
-            self.mailbox.put(self._scaler.request, number)
+            self._ask(self._request_workers, number, waits=number > 0)
+
+    def _ask(self, function: Callable[..., None], *arguments: Any, waits: bool) -> None:
+        """Have the thread call a function with a lock besides; wait till that is freed, if the thread can do so."""
+        is_done = threading.Lock()
+        is_done.acquire()
+        self.mailbox.put(function, *arguments, is_done)
+        while waits and self.may_wait() and not self._is_ended and not is_done.acquire(timeout=LOOK_SECONDS):
+            pass  # it may have ended just before the event was put
 
     # ------------------------------------------------------------------ the scheduler's port (under the lock)
 
@@ -289,9 +287,7 @@ class Dispatcher:
             if not inbox.tasks:
                 break
         inbox.wake_waiting()
-        if not self._effects:
-            return []  # never the list itself: another thread may fill it while the caller still looks at it
-        effects, self._effects = self._effects, []
+        effects, self._effects = self._effects, []  # a new one: another thread may fill it while the caller looks
         return effects
 
     def _take_submitted(self) -> None:
@@ -316,7 +312,8 @@ class Dispatcher:
         for function, arguments in effects:
             function(*arguments)
 
-    def _decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
+    def decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
+        """Have the scheduler decide something, with what was submitted before, and carry it out."""
         with self._lock:
             if self._inbox.tasks:
                 self._take_submitted()
@@ -352,7 +349,7 @@ class Dispatcher:
 
     def worker_joined(self, connection: Connection) -> None:
         """Give the worker tasks."""
-        self._decide(self._worker_ready, connection)
+        self.decide(self._worker_ready, connection)
 
     def _worker_ready(self, connection: Connection) -> None:
         if connection.killed_because:
@@ -386,15 +383,15 @@ class Dispatcher:
     def take_subtask(self, task: Task) -> None:
         """Schedule a task of a task; for the reader of its worker."""
         self._inbox.put(task)
-        self._decide(self._nothing)
+        self.decide(self._nothing)
 
     def leave_requested(self, connection: Connection) -> None:
         """Let the worker go if it is idle and more are left than must stay."""
-        self._decide(self._let_leave, connection)
+        self.decide(self._let_leave, connection)
 
     def worker_retired(self, connection: Connection, ordinal: int) -> None:
         """Let the worker go, and take back what it has not started: it will start nothing beyond `ordinal`."""
-        self._decide(self._let_retire, connection, ordinal)
+        self.decide(self._let_retire, connection, ordinal)
 
     def _let_retire(self, connection: Connection, ordinal: int) -> None:
         self._recruiter.note_replaced(connection.worker.name)
@@ -411,8 +408,8 @@ class Dispatcher:
 
     def reader_failed(self, connection: Connection, error: BaseException) -> None:
         """Break the pool: what this worker says is lost."""
-        text = f"the reader of {connection.worker.name} failed: {error!r}"
-        self.mailbox.put(self._break, errors.BrokenCrewError(text), error)
+        broken = errors.BrokenCrewError(f"the reader of {connection.worker.name} failed: {error!r}")
+        self.mailbox.put(self._break, broken, error)
 
     def reader_ended(self, connection: Connection) -> None:
         """Bury the worker once its process is over, too."""
@@ -439,15 +436,16 @@ class Dispatcher:
                 raise
             self._is_running = True
 
-    def _new_thread(self) -> Thread:
-        return Thread(self._run, f"crew-dispatcher-{self.name}")
-
     def _poke(self) -> None:
         if not self._is_poked:
             self._is_poked = True
             self.mailbox.put(self._nothing)
 
     def _nothing(self) -> None: ...  # only to wake the thread
+
+    def _request_workers(self, number: int, is_done: threading.Lock) -> None:
+        self._scaler.request(number)
+        self._launches_asked.append(is_done)  # freed by the turn that launches them
 
     def _run(self) -> None:
         self._is_running = True  # a Ctrl-C may have kept the starter from saying so
@@ -474,7 +472,7 @@ class Dispatcher:
         if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
             logger.info("the client stood still for %.1f s; deadlines are moved", now - max(before, wake_at))
             self._workforce.extend_deadlines(now - max(before, wake_at))
-        self._decide(self._nothing)  # but take what was submitted
+        self.decide(self._nothing)  # but take what was submitted
         if not events and not self._is_poked and (wake_at is None or now < wake_at):
             return now + LOOK_SECONDS if wake_at is None else wake_at
         with self._lock:
@@ -491,6 +489,8 @@ class Dispatcher:
         self._announcer.dropped(cancelled)
         self._workforce.kill_noted()
         self._workforce.launch(launches, now)
+        while self._launches_asked:
+            self._launches_asked.pop().release()
         keep_seconds = self.segments.trim()
         with self._lock:
             return self._next_wake(time.monotonic(), keep_seconds)
@@ -574,7 +574,7 @@ class Dispatcher:
         with self._lock:
             return self.is_closing and not (self._connections or self._scheduler.tasks_open or self._inbox.tasks)
 
-    def _break(self, error: BrokenCrewError, cause: BaseException | None = None) -> None:
+    def _break(self, error: errors.BrokenCrewError, cause: BaseException | None = None) -> None:
         """Fail every future with the error: the pool cannot go on."""
         error.__cause__ = cause
         with self._lock:
@@ -589,7 +589,8 @@ class Dispatcher:
 
     def _begin_end(self, cancel_futures: bool, is_done: threading.Lock) -> None:
         if cancel_futures:
-            self._announcer.dropped(self._decide(self._scheduler.cancel_all))
+            self._announcer.dropped(self.decide(self._scheduler.cancel_all))
+            self.broadcasts.cancel_early()
         is_done.release()
 
     def _kill_all(self, signal_number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
 import sys
 import threading
@@ -35,7 +36,8 @@ THREAD_VARIABLES = (
 )  # fmt: skip
 """Set in workers, unless the user has set them, so that all workers together use each CPU once."""
 
-_SHUTDOWN = "cannot schedule new futures after shutdown"
+SECONDS_MAX = 1e9
+"""30 years: what is more is taken for a mistake. For no limit there are None and math.inf."""
 _INTERPRETER_SHUTDOWN = "cannot schedule new futures after interpreter shutdown"
 
 _numbers = itertools.count(1)
@@ -108,6 +110,7 @@ class CrewExecutor(TaskSubmitter):
 
         if idle_timeout is None:
             idle_timeout = self._launcher.idle_timeout
+        idle_timeout = None if idle_timeout in (None, math.inf) else float(idle_timeout or 0.0)
         failures_max = self._launcher.max_failed_launches
         rules = ScalingRules(self._max_workers, min_workers, scaling, failures_max, idle_timeout)
         run_id = int.from_bytes(os.urandom(8), "little")
@@ -130,12 +133,16 @@ class CrewExecutor(TaskSubmitter):
         return self._dispatcher.stats()
 
     def launch_workers(self, number: int) -> None:
-        """Launch so many workers more, whatever there is to do, as far as max_workers allows. Does not wait for them.
+        """Launch so many workers more, whatever there is to do, as far as max_workers allows.
+
+        Does not wait until they have come: stats() has them as starting.
 
         Raises:
-            ValueError: the number is below 1.
+            ValueError, TypeError: the number is below 1, or no integer.
             RuntimeError, BrokenCrewError: as submit() does.
         """
+        if not isinstance(number, int):
+            raise TypeError(f"the number of workers to launch must be an integer, not {number!r}")
         if number < 1:
             raise ValueError(f"the number of workers to launch must be at least 1, not {number!r}")
         self._check_submit()
@@ -346,11 +353,11 @@ def _check_tasks_per_child(number: int | None, start_method: str | None) -> None
 def _check_own_arguments(
     max_workers: int, min_workers: int, scaling: str, idle_timeout: float | None, max_pending: int | None
 ) -> None:
-    if not 0 <= min_workers <= max_workers:
-        raise ValueError(f"min_workers must be between 0 and max_workers={max_workers}, not {min_workers!r}")
+    if not hasattr(min_workers, "__index__") or not 0 <= min_workers <= max_workers:
+        raise ValueError(f"min_workers must be a whole number from 0 to max_workers={max_workers}, not {min_workers!r}")
     if scaling not in SCALING_MODES:
         raise ValueError(f"scaling must be one of {', '.join(SCALING_MODES)}, not {scaling!r}")
-    if idle_timeout is not None and not idle_timeout > 0:
+    if idle_timeout is not None and not 0 < idle_timeout < SECONDS_MAX and idle_timeout != math.inf:
         raise ValueError(f"idle_timeout must be None or a number of seconds above 0, not {idle_timeout!r}")
     if max_pending is not None and max_pending < 1:
         raise ValueError(f"max_pending must be None or at least 1, not {max_pending!r}")

@@ -341,7 +341,10 @@ class CrewFuture(Future[T]):
     def _call_back(self) -> None:
         """Run the callbacks here."""
         try:
-            for callback in self._done_callbacks:
+            while self._done_callbacks:
+                callback = self._done_callbacks.pop(
+                    0
+                )  # each runs once, also if a Ctrl-C ends this and it is done again
                 try:
                     callback(self)
                 except BaseException as error:  # not even a SystemExit may end the thread that serves a worker
@@ -379,19 +382,21 @@ class CrewFuture(Future[T]):
         self._announce("add_exception", callbacks)
 
     def _finish_cancelled(self, callbacks: CallbackThread | None = None) -> None:
-        """Go straight to the last state: no worker will ever look at this future and notify its waiters."""
+        """Go straight to the last state: no worker will ever look at this future and notify its waiters.
+
+        May be done again, where a Ctrl-C has ended it early.
+        """
         condition = self._condition
         condition.take()
         try:
-            if self._state in _ENDS:
-                return
-            self._state = CANCELLED_AND_NOTIFIED
-            for waiter in self._waiters:
-                waiter.add_cancelled(self)
+            if self._state not in _ENDS:
+                self._state = CANCELLED_AND_NOTIFIED
+                for waiter in self._waiters:
+                    waiter.add_cancelled(self)
             condition.notify_all()
         finally:
             condition.release()
-        if self._has_callbacks:
+        if self._has_callbacks and self.cancelled():  # those that a Ctrl-C has kept from running, the second time
             self._call_back() if callbacks is None else callbacks.run(self)
 
     # ------------------------------------------------------------------ inside

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar, cast
 
-from . import namespace
+from . import namespace, seeding
 from .buffers import Buffers
 from .calls import command_of, pickling_error
 from .chunks import MapRun
@@ -75,8 +76,13 @@ class Intake:
     def make_map(
         self, options: TaskOptions, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], deadline: float | None,
         buffersize: int | None,
-    ) -> MapRun:  # fmt: skip
-        """Return a map() whose items travel together."""
+    ) -> MapRun | None:  # fmt: skip
+        """Return a map() whose items travel together; None if its function brings a seeded view along.
+
+        All items would share one copy of that, and a worker that has unpickled it begins anew: the same numbers twice.
+        """
+        if seeding.is_used and seeding.travels_in(partial(namespace.dumps_call, fn)):
+            return None
         dispatcher = self._dispatcher
         return MapRun(
             dispatcher.submit_chunk, dispatcher.canceller.drop_map, fn, items, attach=self._surroundings.attach,

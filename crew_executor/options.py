@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from operator import index
 from typing import Any
 
 from .core.budget import Budget
@@ -55,10 +56,10 @@ class TaskOptions:
         self.cancel_running = cancel_running
         self.capture_output = capture_output
         self.ordered = ordered
-        self.seed = seed
+        self.seed = index(seed) if seed is not None and hasattr(seed, "__index__") else seed  # numpy's integers, too
         self._said = dict(vars(self))
         self._check()
-        self.seed_stream = None if seed is None else SeedStream(seed)
+        self.seed_stream = None if self.seed is None else SeedStream(self.seed)
 
     def _check(self) -> None:
         if self.name is not None and not isinstance(self.name, str):

@@ -1,12 +1,14 @@
 """options(seed=...): random numbers that depend on the task alone, not on its worker nor on what ran there before.
 
 In the client each task of a view gets a seed of its own, made of the view's and the task's number. In the worker the
-generators of `random` and, if it is loaded, `numpy.random` begin there, and are put back after the task. A generator
-that a task makes for itself is its own matter: numpy.random.default_rng() without an argument is never reproducible.
+generators of `random` and `numpy.random` begin there, and are put back after the task. numpy is not imported for that:
+if the task does so, its generator begins at the seed then. A generator that a task makes for itself is its own matter:
+numpy.random.default_rng() without an argument is never reproducible.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable
@@ -31,6 +33,8 @@ class SeedStream:
     """
 
     def __init__(self, seed: int, lineage: tuple[int, ...] = ()) -> None:
+        global is_used
+        is_used = True
         self._seed = seed
         self._lineage = lineage
         self._numbers = itertools.count()
@@ -44,7 +48,22 @@ class SeedStream:
         return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=SEED_BYTES).digest(), "little")
 
     def __reduce__(self) -> Any:
+        global _copies
+        _copies += 1
         return SeedStream, (self._seed, (*self._lineage, next(self._numbers)))
+
+
+is_used = False
+"""Whether there ever was a stream in this process."""
+_copies = 0
+
+
+def travels_in(pickle: Callable[[], object]) -> bool:
+    """Answer whether a stream goes along when this pickles something; what it raises counts as no."""
+    before = _copies
+    with contextlib.suppress(Exception):
+        pickle()
+    return _copies > before
 
 
 class Seeded:
@@ -61,8 +80,10 @@ class Seeded:
         """Call the function; tasks without a seed go on afterwards as if this one had not been."""
         import random
 
-        states: list[tuple[Callable[[Any], None], Any]] = [(random.setstate, random.getstate())]
+        states: list[_State] = [(random.setstate, random.getstate())]
         owner = getattr(self.func, "__self__", None)  # random.random is a method of a generator, which came with it
+        words = [(self.seed >> shift) & _WORD for shift in range(0, 8 * SEED_BYTES, _WORD_BITS)]
+        watch = _NumpyWatch(words, states)
         try:
             random.seed(self.seed)
             if isinstance(owner, random.Random):
@@ -71,12 +92,57 @@ class Seeded:
             if "numpy" in sys.modules:
                 from numpy import random as numpy_random
 
-                words = [(self.seed >> shift) & _WORD for shift in range(0, 8 * SEED_BYTES, _WORD_BITS)]
-                for generator in (numpy_random, owner):
-                    if generator is numpy_random or isinstance(generator, numpy_random.RandomState):
-                        states.append((generator.set_state, generator.get_state()))
-                        generator.seed(words)
+                _begin(numpy_random, words, states)
+                if isinstance(owner, numpy_random.RandomState):
+                    _begin(owner, words, states)
+            else:
+                sys.meta_path.insert(0, watch)
             return self.func(*args, **kwargs)
         finally:
+            watch.end()
             for put_back, state in reversed(states):
                 put_back(state)
+
+
+_State = tuple[Callable[[Any], None], Any]
+
+
+def _begin(generator: Any, words: list[int], states: list[_State]) -> None:
+    """Let a generator of numpy's begin at a seed; remember where it was."""
+    states.append((generator.set_state, generator.get_state()))
+    generator.seed(words)
+
+
+class _NumpyWatch:
+    """A finder that finds nothing: while a task runs that is the first to import numpy.random, it seeds that.
+
+    Else such a task would have other numbers in each run, and those after it in the same worker would not.
+    """
+
+    def __init__(self, words: list[int], states: list[_State]) -> None:
+        self._words = words
+        self._states = states
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Return what the other finders find, with a loader that seeds numpy.random."""
+        if name != "numpy.random":
+            return None
+        self.end()
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path)
+        spec = next((one for one in found if one is not None), None)
+        loader: Any = None if spec is None else spec.loader
+        if loader is not None:
+            load = loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                del loader.exec_module
+                load(module)
+                _begin(module, self._words, self._states)
+
+            loader.exec_module = exec_module
+        return spec
+
+    def end(self) -> None:
+        """Watch no more."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)

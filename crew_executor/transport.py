@@ -41,6 +41,8 @@ RECEIVE_BYTES = 64 * 1024
 """The receive buffer. Frames above it are received straight into a buffer of their own."""
 JOIN_BYTES = 256 * 1024
 """Pieces up to this total are joined into one write; above, large pieces are written from where they are."""
+POLL_MS_MAX = (1 << 31) - 1
+"""The longest wait that poll() takes: 24 days."""
 FRAME_BYTES_MAX = 1 << 40
 UNTRUSTED_BYTES_MAX = 4096
 """The longest frame accepted from a peer that has not proved who it is."""
@@ -295,7 +297,7 @@ class Link:
             raise LinkClosed("receiving: the link is closed")
         try:
             while True:
-                if not self._poll.poll(None if timeout is None else max(1, int(timeout * 1000))):
+                if not self._poll.poll(None if timeout is None else max(1, int(min(timeout * 1000, POLL_MS_MAX)))):
                     raise LinkTimeout("receiving: nothing came in time")
                 with contextlib.suppress(BlockingIOError):
                     got = self._socket.recv_into(into, flags=socket.MSG_DONTWAIT)

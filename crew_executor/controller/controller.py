@@ -1,52 +1,49 @@
 """Controller: push tasks, wait, pop their records as they come. Everything else is the executor's business.
 
-    push()  users' threads --> executor.submit() --> future --> its callback: judged, numbered, put into `done`
-    pop()   users' threads <-- the oldest of `done`
+    push()  users' threads --> executor.submit() --> future --its callback--> clerk: judged, numbered, put into `_done`
+    pop()   users' threads <-- the oldest of `_done`
 
-One condition for each controller: whoever waits is woken by a result, nobody polls.
+One condition for each controller: whoever waits is woken by a result, nobody polls. What becomes of a task is judged by
+the clerk's thread alone. A Ctrl-C may strike users' threads anywhere: so each of their steps that changes something is
+one operation, or can be done again, and counters are sums of what is there.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import warnings
-from collections import Counter, deque
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..condition import FutureCondition, may_hold
 from ..errors import CrewError
 from ..executor import CrewExecutor
-from ..launchers import Launcher, LocalLauncher
-from ..seeding import SeedStream
+from ..launchers import Launcher
 from ..stats import SeatStats, Stats
+from .arguments import INLINE, callable_task, executor_maker, name_of, whole
+from .backlog import Backlog
+from .clerk import Clerk
 from .inline import InlineExecutor
-from .pushed import Call, Pushed
+from .pushed import Call, Handle, MapResults, Pushed, calls_of
 from .result import MapError, Result, Results
 from .summary import Summary
+from .tally import Tally
 from .waiting import check_error_mode, describe, heed, wait_for
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-AUTO_SCALE = {"demand": "demand", "one": "one", "none": "manual"}
-"""crew's words for how workers are launched, and the executor's."""
-
+CATCH_UP_SECONDS = 0.1
+"""How long pop() waits for the clerk, which may be unpickling something."""
 _numbers = itertools.count(1)
 _results_numbers = itertools.count(1)
-
-
-class Popped:
-    """What was popped of the tasks of a seat."""
-
-    __slots__ = ("errors", "seconds", "tasks", "warnings")
-
-    def __init__(self) -> None:
-        self.tasks = self.errors = self.warnings = 0
-        self.seconds = 0.0
+may_hold(__file__)
 
 
 class Controller:
@@ -57,11 +54,13 @@ class Controller:
         workers: at most so many.
         tasks_max: tasks after which a worker is replaced, or None: 1 for transient, None for persistent workers.
         seconds_idle: without work for so long, a worker leaves; default: the launcher's (local: None, it stays).
+            Where None is no limit, math.inf is none, too.
         seconds_start: within this time a launched worker must have joined; default: the launcher's.
         seconds_wall: a worker leaves after this time, when its task is done; default: the launcher's.
         auto_scale: "demand": as many workers as there are tasks, up to `workers`; "one": one more at a time; "none":
             only those of launch() and scale().
-        launcher: "local", another launcher's name, a Launcher, or "inline": no workers, tasks run in push().
+        launcher: "local", another launcher's name, a Launcher, or "inline": no workers, tasks run in push(), with the
+            caller's own objects and without time limits.
         crashes_max: so many times in a row the worker of a task of the same name may die. See push().
         backup: the controller that runs those that have reached crashes_max. It may have a backup, too.
         workers_min: so many workers are kept even without work; default 0.
@@ -88,68 +87,82 @@ class Controller:
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        if auto_scale not in AUTO_SCALE:
-            raise ValueError(f"auto_scale must be one of {', '.join(AUTO_SCALE)}, not {auto_scale!r}")
-        if crashes_max < 1:
-            raise ValueError(f"crashes_max must be at least 1, not {crashes_max!r}")
         if backup is not None and not isinstance(backup, Controller):
             raise TypeError(f"backup must be a Controller, not {type(backup).__name__}")
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, not {workers!r}")
-        self.name = f"controller-{next(_numbers)}" if name is None else name
-        self.workers = 1 if launcher == "inline" else workers
-        self.crashes_max = crashes_max
-        self.backup = backup
+        self.name = name_of("name", f"controller-{next(_numbers)}" if name is None else name)
+        self.workers = 1 if launcher == INLINE else whole("workers", workers, 1)
+        self.crashes_max = crashes_max if crashes_max == math.inf else whole("crashes_max", crashes_max, 1)
         self._auto_scale = auto_scale
-        self._launcher = _with_times(launcher, seconds_start, seconds_wall)
-        self._make = partial(
-            CrewExecutor, workers, initializer=initializer, initargs=initargs, max_tasks_per_child=tasks_max,
-            min_workers=workers_min, scaling=AUTO_SCALE[auto_scale], idle_timeout=seconds_idle, name=self.name,
+        self._backup = backup
+        self._make = executor_maker(
+            self.name, self.workers, tasks_max, seconds_idle, seconds_start, seconds_wall, auto_scale, launcher,
+            workers_min, initializer, initargs,
         )  # fmt: skip
         self._executor: CrewExecutor | InlineExecutor | None = None
-        self._condition = threading.Condition()
-        self._listeners: list[threading.Condition] = []  # of groups
-        self._done: deque[Result] = deque()
-        self._open: dict[str, Pushed] = {}
-        self._waiting: Counter[str] = Counter()  # names of results that are not popped
+        self._past: list[CrewExecutor | InlineExecutor] = []  # that are being terminated
+        self._clerk: Clerk | None = None
+        self._condition = FutureCondition()
+        self._listeners: weakref.WeakSet[threading.Condition] = weakref.WeakSet()  # of groups
+        self._tasks = Backlog(self.name)
+        self._guests: set[Pushed] = set()  # of other controllers, run here because this is their backup
         self._crashes: Counter[str] = Counter()
-        self._popped: dict[int | None, Popped] = {}
-        self._earlier: tuple[SeatStats, ...] = ()  # of executors that were terminated
-        self._names = itertools.count(1)
-        self.pushed = 0
-        self.popped = 0
+        self._tally = Tally(self.name, self.workers)
+        self._me = weakref.ref(self)
 
     # ------------------------------------------------------------------ life
+
+    @property
+    def backup(self) -> Controller | None:
+        """The controller that runs what has crashed here too often."""
+        return self._backup
 
     @property
     def started(self) -> bool:
         """Whether there is an executor, which push() makes if need be."""
         return self._executor is not None
 
-    def start(self) -> None:
-        """Make the executor, if there is none: no worker yet, unless workers_min says so."""
+    @property
+    def executor(self) -> CrewExecutor | InlineExecutor:
+        """What runs the tasks, started if need be: for run_on_all(), share(), options(). terminate() ends it."""
+        return self._running()[0]
+
+    def _running(self) -> tuple[CrewExecutor | InlineExecutor, Clerk | None]:
+        """Return the executor and the clerk; inline needs no clerk."""
         with self._condition:
             if self._executor is None:
-                launcher = self._launcher
-                is_inline = launcher == "inline"
-                self._executor = InlineExecutor(self.name) if is_inline else self._make(launcher=launcher)
+                self._executor = self._make()
+            if (self._clerk is None or self._clerk.is_closed) and isinstance(self._executor, CrewExecutor):
+                self._clerk = Clerk(self, self.name)
+            return self._executor, self._clerk
+
+    def start(self) -> None:
+        """Make the executor, if there is none: no worker yet, unless workers_min says so."""
+        self.executor  # noqa: B018  made by being asked for
 
     def terminate(self) -> None:
         """End the workers, whatever they run, and wait for their end. What is not done is cancelled.
 
-        Results can still be popped. The next push() starts the controller again.
+        Results can still be popped. The next push() starts the controller again. If this is interrupted, call it again.
         """
         with self._condition:
-            executor = self._executor
-        if executor is None:
-            return
-        self.cancel(all=True)  # else the end of the workers would count as crashes
-        executor.kill_workers()
-        executor.shutdown(wait=True)
+            self._past += [] if self._executor is None else [self._executor]
+            self._executor = None  # from here on push() makes another
+            past, clerk = list(self._past), self._clerk
+        for executor in past:
+            executor.shutdown(wait=False)
+        self._kill([pushed for pushed in self._all_open() if pushed.executor in past])  # else they count as crashes
+        for executor in past:
+            executor.kill_workers()
+            executor.shutdown(wait=True)
+        if clerk is not None:
+            clerk.flush()
         with self._condition:
-            if self._executor is executor:
-                self._earlier = self._seats()
-                self._executor = None
+            for executor in past:
+                if executor in self._past:
+                    self._tally.keep(executor.stats().seats)
+                    self._past.remove(executor)
+        if clerk is not None and self._executor is None:
+            clerk.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -185,96 +198,98 @@ class Controller:
             CrewError: tasks of that name have crashed crashes_max times in a row, and there is no backup.
             whatever CrewExecutor.submit() raises.
         """
-        return self._push(name, None, Call(fn, args, kwargs or {}, seed, timeout)).future
+        return self._push(name, None, Call(callable_task(fn), args, kwargs or {}, seed, timeout)).handle
 
-    def _push(self, name: str | None, done: deque[Result] | None, call: Call) -> Pushed:
-        self.start()
-        with self._condition:
-            pushed = Pushed(self._checked_name(name), self, self._done if done is None else done, call)
-            pushed.is_plain = name is None and call.seed is None and call.timeout is None
-            runner = self._runner(pushed.name)
-            self._open[pushed.name] = pushed
-            self.pushed += 1
+    def _push(self, name: str | None, results: MapResults | None, call: Call) -> Pushed:
+        pushed = Pushed("" if name is None else name, self._me, results, call)
+        pushed.is_plain = name is None and call.seed is None and call.timeout is None
+        if self._backup is not None:
+            pushed.handle = Handle(pushed)
+        place = self._tasks.open if results is None else self._tasks.mapped
+        runner = self
         try:
+            with self._condition:
+                pushed.name = self._tasks.free_name(name)
+                runner = self._runner(pushed.name)
+                place[pushed.name] = pushed
             runner._submit(pushed)
         except BaseException:
-            with self._condition:
-                if self._open.get(pushed.name) is pushed:  # else it ran, and a callback or a Ctrl-C raised
-                    del self._open[pushed.name]
-                    self.pushed -= 1
+            if pushed.future is None and place.get(pushed.name) is pushed:
+                del place[pushed.name]
+                runner._guests.discard(pushed)
             raise
         return pushed
-
-    def _checked_name(self, name: str | None) -> str:
-        if name is None:
-            name = next(free for number in self._names if (free := str(number)) not in self._open)
-        if name in self._open or self._waiting[name]:
-            state = "not done" if name in self._open else "done and not popped"
-            raise ValueError(
-                f"controller {self.name} has a task named {name!r} already, which is {state}: give this one another "
-                "name, or pop that one first"
-            )
-        del self._waiting[name]  # the look has made an entry
-        return name
 
     def _runner(self, name: str) -> Controller:
         """Return who is to run tasks of that name: this controller, or the one behind it."""
         if self._crashes[name] < self.crashes_max:
             return self
-        if self.backup is None:
+        if self._backup is None:
             raise CrewError(
                 f"the worker of task {name!r} has died {self._crashes[name]} times in a row in controller {self.name} "
                 f"(crashes_max={self.crashes_max}): give the controller a backup with other workers, or push the task "
                 "under another name"
             )
-        return self.backup._runner(name)
+        return self._backup._runner(name)
 
     def _submit(self, pushed: Pushed) -> None:
         """Run a task here, for whomever."""
-        self.start()
-        executor, call = self._executor, pushed.call
-        assert executor is not None
-        assert call is not None
-        if isinstance(executor, InlineExecutor):
-            future: Any = executor.run(call.fn, call.args, call.kwargs, name=pushed.name, seed=call.seed)
-        else:
-            to: Executor = executor
-            if not pushed.is_plain:  # views cost more than the submit
-                to = executor.options(name=pushed.name, seed=call.seed, timeout=call.timeout)
-            future = to.submit(call.fn, *call.args, **call.kwargs)
-        pushed.future = future
-        if self.backup is None:
+        while True:
+            executor, clerk = self._running()
+            pushed.runner, pushed.executor, pushed.clerk = self._me, executor, clerk
+            try:
+                future = pushed.submit_to(executor)
+            except RuntimeError:
+                if self._executor is executor:
+                    raise
+                continue  # it was terminated meanwhile: the next one may have the task
+            break
+        if pushed.owner() is not self:
+            self._guests.add(pushed)
+        if self._backup is None:
             pushed.call = None  # nobody runs it again: a large argument need not stay
-        future.add_done_callback(partial(self._judge, pushed))
+        pushed.handle = pushed.handle or future
+        if clerk is None:
+            self._judge(pushed, future)
+        else:
+            future.add_done_callback(clerk.teller(pushed.judge))
+        pushed.future = future  # last: a push() that is interrupted before is forgotten, and so is what becomes of it
 
     def _judge(self, pushed: Pushed, future: Any) -> None:
-        """Take what became of a task that was run here; in the thread of callbacks, mostly."""
+        """Take what became of a run of a task here; in the clerk's thread, perhaps more than once."""
+        if any(judged is future for judged in pushed.judged):
+            return
+        pushed.judged.append(future)
         record = future.record()
-        with self._condition:
-            if record.status == "crash":
-                self._crashes[pushed.name] += 1
-            elif record.status != "cancel":
-                self._crashes.pop(pushed.name, None)
-            is_for_backup = record.status == "crash" and self._crashes[pushed.name] >= self.crashes_max
-        if is_for_backup and self.backup is not None:
+        pushed.attempts += record.attempts
+        self._guests.discard(pushed)
+        if record.status == "crash":
+            self._crashes[pushed.name] += 1
+        elif record.status != "cancel":
+            self._crashes.pop(pushed.name, None)
+        if record.status == "crash" and self._crashes[pushed.name] >= self.crashes_max and self._backup is not None:
             try:
-                self.backup._runner(pushed.name)._submit(pushed)
+                self._backup._runner(pushed.name)._submit(pushed)
             except Exception as error:
                 record.error.__context__ = error  # the backup is full of crashes, too, or shut down: the crash stands
             else:
                 return
-        changes = {"name": pushed.name, "command": pushed.command, "seed": pushed.seed, "controller": self.name}
-        pushed.owner._take(pushed, Result.of(record, **changes, number=next(_results_numbers)))
+        pushed.is_judged = True
+        owner = pushed.owner()
+        if owner is not None:
+            changes = {"command": pushed.command, "seed": pushed.seed, "attempts": pushed.attempts}
+            number = next(_results_numbers)
+            owner._take(pushed, Result.of(record, name=pushed.name, controller=self.name, number=number, **changes))
 
     def _take(self, pushed: Pushed, result: Result) -> None:
-        """Let the result of a task be popped."""
+        """Let the result of a task be had; in the clerk's thread."""
         with self._condition:
-            del self._open[pushed.name]
-            if pushed.done is self._done:
-                self._waiting[pushed.name] += 1
-            pushed.done.append(result)
+            if self._tasks.finish(pushed, result):
+                self._tally.count(result)  # map() has it
             self._condition.notify_all()
             listeners = list(self._listeners)
+        if isinstance(pushed.handle, Handle):
+            pushed.handle.finish(result)
         for condition in listeners:
             with condition:
                 condition.notify_all()
@@ -290,13 +305,20 @@ class Controller:
             ValueError: error is something else.
         """
         check_error_mode(error)
+        self._catch_up()
         with self._condition:
-            if not self._done:
+            if not self._tasks.done:
                 return None
-            result = self._done.popleft()
-            del self._waiting[result.name]
-            self._count_popped(result)
+            result = self._tasks.first()
+            self._tally.count(result)
+            self._tasks.remove_first()
         return heed(result, error)
+
+    def _catch_up(self) -> None:
+        """Let the clerk take what has come, since a caller may know it from the future; not for ever."""
+        clerk = self._clerk
+        if clerk is not None and self._tasks.open:
+            clerk.flush(CATCH_UP_SECONDS)
 
     def collect(self, error: str = "silent") -> Results:
         """Return all records that are there, in the order they came. Does not wait.
@@ -305,67 +327,73 @@ class Controller:
             error: as for pop(); with "stop", the first error is raised, and nothing is popped.
         """
         check_error_mode(error)
+        self._catch_up()
         with self._condition:
-            if error == "stop":
-                self.check()
-            results = Results(self._done)
-            self._done.clear()
-            self._waiting.clear()
-            for result in results:
-                self._count_popped(result)
-        for result in results:
-            heed(result, error)
+            self.check(error)
+            return self.take_until(math.inf)
+
+    def check(self, error: str = "stop", until: float = math.inf) -> None:
+        """Raise the error, or warn, of what pop() has that did not succeed, up to a number; see Result.number."""
+        with self._condition:
+            for result in self._tasks.done:
+                if result.number <= until:
+                    heed(result, error, 4)
+
+    def take_until(self, number: float) -> Results:
+        """Pop all that pop() has up to a number, and return it."""
+        results = Results()
+        with self._condition:
+            while self._tasks.done and self._tasks.done[0].number <= number:
+                results.append(self._tasks.first())
+                self._tally.count(results[-1])
+                self._tasks.remove_first()
         return results
 
-    def check(self) -> None:
-        """Raise the error of the first record that pop() has of a task that did not succeed, if there is one."""
+    def last_number(self) -> int | None:
+        """Return the number of the newest record that pop() has, or None."""
         with self._condition:
-            for result in self._done:
-                heed(result, "stop")
+            return self._tasks.done[-1].number if self._tasks.done else None
 
     def first_number(self) -> int | None:
         """Return the number of the record that pop() would return, or None."""
         with self._condition:
-            return self._done[0].number if self._done else None
+            return self._tasks.done[0].number if self._tasks.done else None
 
     def tell(self, condition: threading.Condition) -> None:
-        """Notify this condition, too, whenever a task is done."""
+        """Notify this condition, too, whenever a task is done, as long as it lives."""
         with self._condition:
-            self._listeners.append(condition)
-
-    def _count_popped(self, result: Result) -> None:
-        self.popped += 1
-        # A backup has seats of its own, and did the work for this controller.
-        seat = result.seat if result.controller == self.name else None
-        counts = self._popped.setdefault(seat, Popped())
-        counts.tasks += 1
-        counts.seconds += result.seconds or 0.0
-        counts.errors += result.status != "success"
-        counts.warnings += bool(result.warnings)
+            self._listeners.add(condition)
 
     def wait(self, mode: str = "all", seconds_timeout: float | None = None) -> bool:
-        """Wait for tasks; return whether they are done.
+        """Wait for tasks that were pushed; return whether they are done.
 
         Args:
             mode: "all": until all are; "one": until pop() has something.
             seconds_timeout: at most so long, or None for as long as it takes.
 
         Returns:
-            Whether that is so. Of a controller without any task it is.
+            Whether that is so. Of a controller without any task it is, and pop() has nothing then.
         """
+        self._warn_if_nobody_comes()
         return wait_for(self._condition, partial(self._is_waited_for, mode), mode, seconds_timeout)
 
+    def _warn_if_nobody_comes(self) -> None:
+        """Say what is missing where workers come only when they are called, and none was."""
+        if self._auto_scale == "none" and self._tasks.open and self._executor is not None and not self.stats().workers:
+            text = f"controller {self.name} has tasks, no worker, and auto_scale='none': call launch() or scale()"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
     def _is_waited_for(self, mode: str) -> bool:
-        with self._condition:
-            return not self._open or (mode == "one" and bool(self._done))
+        return not self._tasks.open or (mode == "one" and bool(self._tasks.done))
 
     def map(
-        self, fn: Callable[..., Any], /, *iterables: Iterable[Any], names: Iterable[str] | None = None,
+        self, fn: Callable[..., Any], /, *iterables: Iterable[Any], names: Iterable[Any] | None = None,
         seed: int | None = None, timeout: float | None = None, error: str = "stop",
+        kwargs: dict[str, Any] | None = None,
     ) -> Results:  # fmt: skip
         """Call a function for each item, wait, and return the records in the order of the items.
 
-        They have nothing to do with pop(), and are not counted as popped.
+        They do not go through pop(), but are counted as popped.
 
         Args:
             fn, iterables: as for the built-in map().
@@ -374,23 +402,23 @@ class Controller:
             timeout: seconds that each may run.
             error: what to do if one does not succeed: "stop": raise MapError, which has all records; "warn": warn;
                 "silent": just return.
+            kwargs: keyword arguments, the same in each call.
 
         Raises:
             MapError: see `error`.
         """
         check_error_mode(error)
-        done: deque[Result] = deque()
+        mapped = MapResults()
         pushed: list[Pushed] = []
         try:
-            for name, call in self._calls(fn, iterables, names, seed, timeout):
-                pushed.append(self._push(name, done, call))
-            wait_for(self._condition, lambda: len(done) == len(pushed))
+            for name, call in calls_of(fn, iterables, names, seed, timeout, kwargs):
+                pushed.append(self._push(name, mapped, call))
+            self._warn_if_nobody_comes()
+            wait_for(self._condition, lambda: len(mapped.by_name) == len(pushed))
         except BaseException:  # a Ctrl-C, mostly: what nobody will look at need not run
-            for one in pushed:
-                one.future.kill()
+            self._kill(pushed)
             raise
-        by_name = {result.name: result for result in done}
-        results = Results([by_name[one.name] for one in pushed])
+        results = Results([mapped.by_name[one.name] for one in pushed])
         failed = [result for result in results if result.status != "success"]
         if failed and error != "silent":
             text = f"{len(failed)} of {len(results)} tasks of map() did not succeed; the first: {describe(failed[0])}"
@@ -400,31 +428,25 @@ class Controller:
         return results
 
     def walk(
-        self, fn: Callable[..., Any], /, *iterables: Iterable[Any], names: Iterable[str] | None = None,
-        seed: int | None = None, timeout: float | None = None,
+        self, fn: Callable[..., Any], /, *iterables: Iterable[Any], names: Iterable[Any] | None = None,
+        seed: int | None = None, timeout: float | None = None, kwargs: dict[str, Any] | None = None,
     ) -> list[Any]:  # fmt: skip
         """Push a call for each item, with one decision on how many workers to launch; return the futures.
 
         Args:
-            fn, iterables, names, seed, timeout: as for map(). Wait and pop as after push().
+            fn, iterables, names, seed, timeout, kwargs: as for map(). Wait and pop as after push().
+
+        Raises:
+            as push(), and nothing is pushed if one of the names is taken.
         """
-        calls = list(self._calls(fn, iterables, names, seed, timeout))
-        self.start()
+        calls = list(calls_of(fn, iterables, names, seed, timeout, kwargs))
+        with self._condition:
+            for name, _call in calls:
+                if name is not None:
+                    self._tasks.free_name(name)
         if calls and self._auto_scale == "demand":
             self._launch_missing(self.unresolved() + len(calls))
-        return [self._push(name, None, call).future for name, call in calls]
-
-    def _calls(
-        self, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], names: Iterable[str] | None,
-        seed: int | None, timeout: float | None,
-    ) -> Iterable[tuple[str | None, Call]]:  # fmt: skip
-        stream = None if seed is None else SeedStream(seed)
-        items = list(zip(*iterables, strict=False))
-        words = [None] * len(items) if names is None else list(names)
-        if len(words) != len(items) or len({*words}) < (names is not None) * len(words):
-            raise ValueError(f"names must be as many as the items, {len(items)}, and no two the same")
-        for name, args in zip(words, items, strict=True):
-            yield name, Call(fn, args, {}, None if stream is None else stream.next(), timeout)
+        return [self._push(name, None, call).handle for name, call in calls]
 
     def cancel(self, names: str | Iterable[str] = (), *, all: bool = False) -> int:  # noqa: A002  crew's word
         """Cancel tasks, those that run as well; each gives a record with the status "cancel". Return how many.
@@ -433,32 +455,51 @@ class Controller:
             names: of tasks, or of one; those that are done or unknown do not matter.
             all: every one that is not done.
         """
+        if names is True:  # type: ignore[comparison-overlap]
+            raise TypeError("names are those of tasks; to cancel every one, say cancel(all=True)")
+        tasks = self._all_open()
+        if not all:
+            wanted = dict.fromkeys([names] if isinstance(names, str) else names)
+            tasks = [pushed for pushed in tasks if pushed.name in wanted]
+        number = self._kill(tasks)
+        for clerk in {pushed.clerk for pushed in tasks if pushed.clerk is not None}:
+            clerk.flush()  # so that the records are there
+        return number
+
+    def _all_open(self) -> list[Pushed]:
         with self._condition:
-            wanted = list(self._open) if all else [names] if isinstance(names, str) else list(names)
-            futures = [self._open[name].future for name in wanted if name in self._open]
-        # The last first: a running task that is cancelled makes room for a queued one.
-        return sum([future is not None and future.kill() for future in reversed(futures)])
+            return [*self._tasks.open.values(), *self._tasks.mapped.values(), *self._guests]
+
+    def _kill(self, tasks: list[Pushed]) -> int:
+        """End tasks, and return how many; the last first: a running task that is cancelled makes room for a queued one.
+
+        A callback is lost if a Ctrl-C strikes just before it is called: so clerks hear again of those that are over.
+        """
+        known = [(pushed, pushed.future) for pushed in reversed(tasks) if pushed.future is not None]
+        try:
+            return sum([future.kill() for _, future in known])
+        finally:
+            for pushed, future in known:
+                if pushed.clerk is not None and not pushed.is_judged and future.done():
+                    pushed.clerk.put(pushed.judge, future)
 
     # ------------------------------------------------------------------ workers
 
     def launch(self, n: int = 1) -> None:
         """Launch so many workers more, whatever there is to do, as far as `workers` allows. Does not wait for them."""
-        self.start()
-        executor = self._executor
-        assert executor is not None
-        executor.launch_workers(n)
+        self.executor.launch_workers(whole("n", n, 1))
 
     def scale(self) -> int:
         """Launch the workers that are missing for the tasks there are; return how many.
 
-        That goes by itself, always. Only with auto_scale="none" it needs this call.
+        That goes by itself; only with auto_scale="none" it needs this call.
         """
-        self.start()
-        return self._launch_missing(self.unresolved())
+        return self._launch_missing(self.unresolved() + len(self._guests))
 
     def _launch_missing(self, tasks: int) -> int:
-        executor = self._executor
-        assert executor is not None
+        if not tasks:
+            return 0
+        executor = self.executor
         there = [worker for worker in executor.stats().workers if worker.state != "leaving"]
         missing = max(0, min(tasks, self.workers) - len(there))
         if missing:
@@ -467,23 +508,35 @@ class Controller:
 
     # ------------------------------------------------------------------ what there is
 
+    @property
+    def popped(self) -> int:
+        """How many records were popped, collected or returned by map()."""
+        with self._condition:
+            return self._tally.popped
+
+    @property
+    def pushed(self) -> int:
+        """How many tasks were pushed, by whatever method."""
+        with self._condition:
+            return self.popped + self.size()
+
     def unresolved(self) -> int:
         """Return how many tasks are not done."""
-        return len(self._open)
+        return len(self._tasks.open) + len(self._tasks.mapped)
 
     def resolved(self) -> int:
         """Return how many tasks were pushed and are done, popped or not."""
         with self._condition:
-            return self.pushed - len(self._open)
+            return self.popped + len(self._tasks.done)
 
     def unpopped(self) -> int:
         """Return how many records pop() has."""
-        return len(self._done)
+        return len(self._tasks.done)
 
     def size(self) -> int:
         """Return how many tasks there are: not done, or not popped."""
         with self._condition:
-            return len(self._open) + len(self._done)
+            return self.unresolved() + len(self._tasks.done)
 
     def empty(self) -> bool:
         """Return whether there is no task: all are done and popped."""
@@ -494,20 +547,17 @@ class Controller:
         return not self.empty()
 
     def saturated(self) -> bool:
-        """Return whether there are as many tasks not done as workers: more would wait."""
-        return len(self._open) >= self.workers
+        """Return whether there are as many tasks not done as workers, those run as a backup too: more would wait."""
+        return self.unresolved() + len(self._guests) >= self.workers
 
     def crashes(self, name: str) -> int:
-        """Return how many times in a row the worker of a task of this name has died, here and at the backups."""
-        with self._condition:
-            return self._crashes.get(name, 0) + (self.backup.crashes(name) if self.backup is not None else 0)
+        """Return how many times in a row the worker of a task of that name has died, here and at the backups."""
+        return self._crashes.get(name, 0) + (self._backup.crashes(name) if self._backup is not None else 0)
 
     def stats(self) -> Stats:
         """Return what the executor says of itself: workers that are there now, decisions on how many to launch."""
-        self.start()
         executor = self._executor
-        assert executor is not None
-        return executor.stats()
+        return Stats(0, 0, 0, (), 0, self._seats(), ()) if executor is None else executor.stats()
 
     def summary(self, columns: str | Iterable[str] | None = None) -> Summary:
         """Return a table of what was done, a row for each of the `workers` seats, which workers have in turn.
@@ -515,55 +565,21 @@ class Controller:
         Args:
             columns: names, or patterns as "tasks_*"; None: all of summary.COLUMNS.
 
-        What was popped without having been at a worker of this controller, cancelled before, or run by a backup, is in
-        no row; `popped` counts it.
+        What was popped without having been at a worker of this controller is in no row; `popped` counts it.
         """
-        return Summary(self._rows(), columns)
-
-    def _rows(self) -> list[dict[str, Any]]:
         with self._condition:
-            rows = []
-            for seat in self._seats():
-                popped = self._popped.get(seat.number) or Popped()
-                rows.append({
-                    "controller": self.name, "worker_name": seat.worker, "worker_connected": seat.is_connected,
-                    "worker_busy": seat.is_busy, "worker_launches": seat.launches, "worker_instances": seat.instances,
-                    "tasks_assigned": seat.tasks_assigned, "tasks_complete": seat.tasks_complete,
-                    "popped_tasks": popped.tasks, "popped_seconds": popped.seconds, "popped_errors": popped.errors,
-                    "popped_warnings": popped.warnings,
-                })  # fmt: skip
-            return rows
+            return Summary(self._tally.rows(self._seats()), columns)
 
     def _seats(self) -> tuple[SeatStats, ...]:
-        """Return what the seats did, with this executor and earlier ones."""
-        earlier = self._earlier or tuple([SeatStats(n + 1, "", False, False, 0, 0, 0, 0) for n in range(self.workers)])
-        if self._executor is None:
-            return tuple([seat._replace(is_connected=False, is_busy=False) for seat in earlier])
-        return tuple([_add(*pair) for pair in zip(earlier, self._executor.stats().seats, strict=True)])
+        with self._condition:
+            executors = (*self._past, *([] if self._executor is None else [self._executor]))
+            return self._tally.seats(executor.stats().seats for executor in executors)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"controller {self.name} cannot be pickled or sent to a worker: give a task that submits tasks its executor"
+        )
 
     def __repr__(self) -> str:
-        state = f"{len(self._open)} tasks not done, {len(self._done)} not popped"
+        state = f"{len(self._tasks.open)} tasks not done, {len(self._tasks.done)} not popped"
         return f"<Controller {self.name}: {state}{'' if self.started else ', not started'}>"
-
-
-def _add(before: SeatStats, now: SeatStats) -> SeatStats:
-    return now._replace(
-        worker=now.worker or before.worker,
-        launches=before.launches + now.launches,
-        instances=before.instances + now.instances,
-        tasks_assigned=before.tasks_assigned + now.tasks_assigned,
-        tasks_complete=before.tasks_complete + now.tasks_complete,
-    )
-
-
-def _with_times(launcher: str | Launcher, seconds_start: float | None, seconds_wall: float | None) -> str | Launcher:
-    if launcher == "inline" or (seconds_start is None and seconds_wall is None):
-        return launcher
-    if launcher != "local":
-        raise ValueError(
-            f"seconds_start and seconds_wall belong to the launcher, and this one is made already: {launcher!r}; give "
-            "it startup_timeout and walltime instead"
-        )
-    if seconds_start is None:
-        return LocalLauncher(walltime=seconds_wall)
-    return LocalLauncher(startup_timeout=seconds_start, walltime=seconds_wall)

@@ -1,6 +1,7 @@
 """An executor without processes: a call runs in submit(), in the caller's thread, and gives the same kind of record.
 
 For debuggers and tests. Nothing is pickled, nothing is isolated, no time limit holds, and what a task breaks is broken.
+Tasks of several threads take turns.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
+from .. import errors
 from ..calls import command_of
+from ..log import logger
+from ..options import TaskOptions
 from ..records import TaskRecord, TaskWarning
 from ..seeding import Seeded
 from ..stats import SeatStats, Stats, WorkerStats
@@ -44,17 +48,28 @@ class InlineFuture(Future[T]):
         """Return False: it is done."""
         return False
 
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # late: for those who run a loop anyway
+
+        return asyncio.wrap_future(self).__await__()
+
 
 class InlineExecutor(Executor):
     """Run each call at once, here.
 
     Args:
         name: shown in records.
+        initializer, initargs: called before the first task.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+    ) -> None:
         self._name = name
+        self._initializer = initializer
+        self._initargs = initargs
         self._lock = threading.Lock()
+        self._turn = threading.RLock()  # one at a time: to catch warnings is the whole process's business
         self._tasks = 0
         self._seconds = 0.0
         self._is_shut_down = False
@@ -64,18 +79,25 @@ class InlineExecutor(Executor):
 
         Raises:
             RuntimeError: the executor is shut down.
+            BrokenCrewError: the initializer failed.
             KeyboardInterrupt: a Ctrl-C came while it ran; the call is over.
         """
-        return self.run(fn, args, kwargs)
+        return self.run(fn, args, kwargs, TaskOptions())
 
     def run(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], *, name: str | None = None,
-        seed: int | None = None,
-    ) -> InlineFuture[T]:  # fmt: skip
-        """Run a call with options; as submit()."""
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> InlineFuture[T]:
+        """Run a call with a name and a seed; as submit()."""
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        called = fn if seed is None else Seeded(seed, fn)
+        with self._turn:
+            self._initialize()
+            return self._run(fn, args, kwargs, options)
+
+    def _run(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> InlineFuture[T]:
+        called = fn if options.seed_stream is None else Seeded(options.seed_stream.next(), fn)
         result: Any = None
         error: BaseException | None = None
         started, begun, cpu_begun = time.time(), time.perf_counter(), time.process_time()
@@ -88,21 +110,27 @@ class InlineExecutor(Executor):
             except BaseException as failure:  # SystemExit as well: in a worker it is the task's error, too
                 error = failure.with_traceback(failure.__traceback__ and failure.__traceback__.tb_next)
         seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
-        noted = []
-        for warning in caught[:WARNINGS_MAX]:
-            category = warning.category.__name__
-            noted.append(TaskWarning(str(warning.message), category, warning.filename, warning.lineno))
+        noted = [_note(warning) for warning in caught[:WARNINGS_MAX]]
         with self._lock:
             self._tasks += 1
             self._seconds += seconds
         command = command_of(fn)
         record = TaskRecord(
-            name or command, command, "success" if error is None else "error", result, seconds, error,
+            options.name or command, command, "success" if error is None else "error", result, seconds, error,
             None if error is None else "".join(traceback.format_exception(type(error), error, error.__traceback__)),
             tuple(noted), f"{self._name}-inline", socket.gethostname(), os.getpid(), started, started,
-            started + seconds, 0.0, cpu_seconds, None, 1, seed, 1,
+            started + seconds, 0.0, cpu_seconds, None, 1, options.seed, 1,
         )  # fmt: skip
         return InlineFuture(record)
+
+    def _initialize(self) -> None:
+        initializer, self._initializer = self._initializer, None
+        if initializer is not None:
+            try:
+                initializer(*self._initargs)
+            except Exception as error:
+                self._initializer = initializer  # as a pool that is broken: the next task does not run either
+                raise errors.BrokenCrewError(f"the initializer failed in {self._name}") from error
 
     def stats(self) -> Stats:
         """Return a snapshot: one worker, this process."""
@@ -124,3 +152,12 @@ class InlineExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  Executor's
         """Take no more tasks."""
         self._is_shut_down = True
+
+
+def _note(warning: warnings.WarningMessage) -> TaskWarning:
+    """Show a warning that a task has caused, and return what the record has of it."""
+    try:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    except Exception as error:  # a filter that makes errors of warnings: a task's are in its record
+        logger.warning("a task's warning was turned into an error by a filter: %s", error)
+    return TaskWarning(str(warning.message), warning.category.__name__, warning.filename, warning.lineno)

@@ -55,9 +55,14 @@ class Results(list[Result]):
         import pandas as pd
 
         columns = [field.name for field in fields(Result)]
-        # Columns of objects: pandas would take results apart that are lists.
+        # Columns of objects: pandas would take results apart that are lists, and make floats of large integers where
+        # another is None.
         data = {name: pd.Series([getattr(result, name) for result in self], dtype=object) for name in columns}
-        return pd.DataFrame(data, columns=columns).infer_objects()
+        frame = pd.DataFrame(data, columns=columns)
+        kept = frame[["result", "seed"]]
+        frame = frame.infer_objects()
+        frame[["result", "seed"]] = kept
+        return frame
 
 
 class MapError(CrewError):
@@ -72,9 +77,26 @@ class MapError(CrewError):
         self.results = results
 
 
+class _Repr(reprlib.Repr):
+    """Says what a value is in a few words, and never reads through a large one for that."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        return super().repr_int(value, level) if abs(value) < _INT_MAX else "<a large int>"
+
+    def repr_bytes(self, value: bytes, _level: int) -> str:
+        """Return the beginning."""
+        return repr(bytes(value[: self.maxother])) + ("..." if len(value) > self.maxother else "")
+
+    repr_bytearray = repr_bytes
+
+
+_INT_MAX = 10**40
+_repr = _Repr().repr
+
+
 def text_of_call(fn: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
     """Return a call as one would write it."""
-    words = [reprlib.repr(value) for value in args]
-    words += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
+    words = [_repr(value) for value in args]
+    words += [f"{name}={_repr(value)}" for name, value in kwargs.items()]
     text = f"{command_of(fn).removeprefix('builtins.').removeprefix('__main__.')}({', '.join(words)})"
     return text if len(text) <= COMMAND_MAX else text[: COMMAND_MAX - 3] + "..."

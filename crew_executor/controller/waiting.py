@@ -6,7 +6,10 @@ import threading
 import warnings
 from collections.abc import Callable
 
+from ..condition import may_hold
 from .result import Result
+
+may_hold(__file__)
 
 ERROR_MODES = ("stop", "warn", "silent")
 WAIT_MODES = ("all", "one")
@@ -18,18 +21,21 @@ def check_error_mode(error: str) -> None:
         raise ValueError(f"error must be one of {', '.join(ERROR_MODES)}, not {error!r}")
 
 
-def heed(result: Result, error: str) -> Result:
-    """Return the record of a task; raise its error or warn of it if that is asked for."""
+def heed(result: Result, error: str, stacklevel: int = 3) -> Result:
+    """Return the record of a task; raise its error or warn of it, at this level, if that is asked for."""
     if result.status != "success" and error != "silent":
         if error == "stop" and result.error is not None:
             raise result.error
-        warnings.warn(describe(result), RuntimeWarning, stacklevel=3)
+        warnings.warn(describe(result), RuntimeWarning, stacklevel=stacklevel)
     return result
 
 
 def describe(result: Result) -> str:
     """Return in a line what became of a task."""
-    words = f"{type(result.error).__name__}: {result.error}" if result.error is not None else ""
+    try:
+        words = f"{type(result.error).__name__}: {result.error}" if result.error is not None else ""
+    except Exception:  # of a __str__ of the user's: the record must be had all the same
+        words = f"{type(result.error).__name__}, which cannot be told in words"
     return f"task {result.name}, {result.command}, status {result.status}: {words}"
 
 
@@ -42,9 +48,9 @@ def wait_for(
         condition: notified whenever that may have changed.
         is_so: called with the condition held.
         mode: only checked: one of WAIT_MODES.
-        timeout: seconds, or None for as long as it takes.
+        timeout: seconds; None, or more than a thread can wait, for as long as it takes.
     """
     if mode not in WAIT_MODES:
         raise ValueError(f"mode must be one of {', '.join(WAIT_MODES)}, not {mode!r}")
     with condition:
-        return condition.wait_for(is_so, timeout)
+        return condition.wait_for(is_so, None if timeout is None or timeout > threading.TIMEOUT_MAX else timeout)

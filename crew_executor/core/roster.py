@@ -59,8 +59,9 @@ class Roster:
         elif held > 1:
             lane = self.ahead
         else:
-            # Whoever owes an answer to a recall can be given nothing before it: not idle, though it may hold nothing.
-            lane = self.thin if held or worker.is_recalling else self.idle
+            # Whoever owes an answer to a recall, or a call, can be given nothing before it: not idle, though it may
+            # hold nothing.
+            lane = self.thin if held or worker.is_recalling or worker.calls_open else self.idle
         if lane is not worker.lane:
             if worker.lane is not None:
                 del worker.lane[worker]

@@ -19,6 +19,10 @@ BACKOFF_FIRST = 0.1
 BACKOFF_LONGEST = 60.0
 """Seconds to wait after the first failed launch in a row, doubled after each, up to the longest."""
 
+LEAVING_SPARE = 8
+"""Processes beyond twice max_workers that there may be: workers on their way out, whose exit functions take their time,
+must not pile up while their successors leave as well."""
+
 SCALING_MODES = ("demand", "one", "none", "manual")
 
 
@@ -100,15 +104,18 @@ class Scaler:
             tasks_open: tasks queued or held by workers that stay.
             starting: workers launched that have not joined yet.
             ready: workers at work.
-            leaving: workers told to leave that are still there; they do not count as supply, but a replacement may
-                start beside them so that recycling costs no pause.
+            leaving: workers told to leave that are still there; they do not count as supply, and a replacement may
+                start beside them so that recycling costs no pause, within LEAVING_SPARE.
             now: monotonic seconds.
         """
         if self.is_given_up or now < self.retry_at:
             return 0
         there = starting + ready
         requested, self.requested = min(self.requested, max(0, self.rules.max_workers - there)), 0
+        room = 2 * self.rules.max_workers + LEAVING_SPARE - there - leaving
         missing = max(self.wanted(tasks_open) - there, requested)
+        if missing > room:
+            missing, self.requested = room, max(0, requested - max(0, room))
         if missing <= 0:
             return 0
         if self.rules.mode == "one" and not requested:

@@ -170,10 +170,7 @@ class Scheduler:
 
     def cancel_all(self) -> list[Task]:
         """Drop every queued task and return them."""
-        tasks = list(self.queue)
-        for task in tasks:
-            self.cancel(task)
-        return tasks
+        return [task for task in list(self.queue) if self.cancel(task)]
 
     def abandon(self) -> list[Task]:
         """Drop every task, queued or held, and return them: the pool cannot go on."""
@@ -240,6 +237,21 @@ class Scheduler:
             raise ValueError(f"worker {worker.name} is already at work: names must be unique")
         self.workers[worker.name] = worker
         worker.is_ready = True
+        self._place(worker)
+        self._fill(worker, now)
+        if not worker.held:
+            self._recall_for_idle(now)
+
+    def call_begun(self, worker: Worker) -> None:
+        """Note that a worker was sent a call that every worker is to run. A task behind it could be trapped there."""
+        worker.calls_open += 1
+        self._place(worker)
+
+    def call_ended(self, worker: Worker, now: float) -> None:
+        """Note that a worker has answered a call, and give it work again."""
+        worker.calls_open -= 1
+        if self.workers.get(worker.name) is not worker:
+            return
         self._place(worker)
         self._fill(worker, now)
         if not worker.held:
@@ -369,7 +381,7 @@ class Scheduler:
         """Send the worker as much as it should hold. Cases: idle takes any task; busy takes known short ones."""
         queue, held = self.queue, worker.held
         waiting, holds = queue.living, len(held)
-        if not waiting or worker.is_leaving or worker.is_recalling or worker.is_lending or not worker.is_ready:
+        if not waiting or not worker.is_open:
             return
         if not holds:
             if not self._has_free_slot:

@@ -18,13 +18,15 @@ class Worker:
         since: when the oldest held task became the oldest, as far as is known here (seconds, monotonic).
         tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
         tasks_done, tasks_lost: how many have ended here, and how many ended with it.
+        calls_open: what it is to run beside tasks, run_on_all(), and has not answered: until then it gets none.
         is_lending: its running task waits for subtasks, so another worker may be busy instead.
         lane, rung, alarm: where the Roster has it.
     """
 
     __slots__ = (
-        "alarm", "held", "held_bytes", "held_items", "held_seconds", "is_leaving", "is_lending", "is_ready",
-        "is_recalling", "lane", "name", "ordinal", "rung", "since", "tasks_done", "tasks_left", "tasks_lost",
+        "alarm", "calls_open", "held", "held_bytes", "held_items", "held_seconds", "is_leaving", "is_lending",
+        "is_ready", "is_recalling", "lane", "name", "ordinal", "rung", "since", "tasks_done", "tasks_left",
+        "tasks_lost",
     )  # fmt: skip
 
     def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
@@ -42,6 +44,7 @@ class Worker:
         self.is_leaving = False
         self.is_lending = False
         self.is_recalling = False
+        self.calls_open = 0
         self.lane: dict[Worker, None] | None = None
         self.rung: dict[Worker, None] | None = None
         self.alarm: float | None = None
@@ -49,7 +52,7 @@ class Worker:
     @property
     def is_open(self) -> bool:
         """Whether it may be given tasks."""
-        return self.is_ready and not (self.is_leaving or self.is_lending or self.is_recalling)
+        return self.is_ready and not (self.is_leaving or self.is_lending or self.is_recalling or self.calls_open)
 
     @property
     def tasks_assigned(self) -> int:
@@ -65,7 +68,7 @@ class Worker:
             return "starting"
         if self.is_lending:
             return "waiting"
-        return "busy" if self.held else "idle"
+        return "busy" if self.held or self.calls_open else "idle"
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self.state} held={len(self.held)}>"

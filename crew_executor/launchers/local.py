@@ -48,7 +48,7 @@ class LocalLauncher(Launcher):
         max_task_memory: int | None = None,
     ) -> None:
         super().__init__(startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches)
-        self.python = None if python is None else os.fspath(python)
+        self.python = None if python is None else os.fsdecode(python)
         self.python_args = python_args
         self.max_worker_memory = _checked_bytes("max_worker_memory", max_worker_memory)
         self.max_task_memory = _checked_bytes("max_task_memory", max_task_memory)

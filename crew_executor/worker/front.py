@@ -97,6 +97,14 @@ class WorkerFront(TaskSubmitter):
         """Refuse: what the pool does is known in the client only."""
         raise RuntimeError(f"stats() of executor {self._name} can be asked in its client only, not in a task")
 
+    def run_on_all(self, fn: Callable[..., Any], /, *args: Any) -> NoReturn:  # noqa: ARG002  the executor's
+        """Refuse: which workers there are is known in the client only."""
+        raise RuntimeError(f"run_on_all() of executor {self._name} can be called in its client only, not in a task")
+
+    def share(self, obj: Any) -> NoReturn:  # noqa: ARG002  the executor's
+        """Refuse: constants are the client's."""
+        raise RuntimeError(f"share() of executor {self._name} can be called in its client only, not in a task")
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> NoReturn:  # noqa: ARG002  an Executor's
         """Refuse: the pool belongs to its client."""
         raise RuntimeError(f"executor {self._name} belongs to its client: a task of its own cannot shut it down")

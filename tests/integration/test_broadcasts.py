@@ -276,3 +276,41 @@ def test_exit_of_the_interpreter_is_an_error_like_any_other() -> None:
             future.result()
         assert executor.submit(identity, 1).result() == 1
         assert executor.stats().launched == 1
+
+
+def test_no_task_is_trapped_behind_a_call_that_takes_long(tmp_path: Path) -> None:
+    begun, release = str(tmp_path / "begun"), str(tmp_path / "release")
+    with CrewExecutor(2) as executor:
+        is_ready(executor, 2)
+        slow = executor.stats().workers[0].pid
+        futures = executor.run_on_all(wait_in, slow, begun, release)
+        wait_until((tmp_path / "begun").exists, "one worker is in the call")
+
+        assert [future.result(30) for future in [executor.submit(identity, n) for n in range(20)]] == list(range(20))
+        assert sorted(worker.state for worker in executor.stats().workers) == ["busy", "idle"]
+        Path(release).touch()
+        assert {future.result() for future in futures} == {worker.pid for worker in executor.stats().workers}
+
+
+def wait_in(pid: int, begun: str, release: str) -> int:
+    return touch_and_wait(begun, release) if os.getpid() == pid else os.getpid()
+
+
+def test_a_shutdown_that_cancels_does_not_wait_for_the_call_of_a_worker_that_never_initializes(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    executor = CrewExecutor(1, initializer=touch_and_wait, initargs=(str(begun), "never"))
+    executor.launch_workers(1)
+    wait_until(begun.exists, "it initializes")
+    (future,) = executor.run_on_all(identity, 1)
+    executor.shutdown(cancel_futures=True)
+    assert future.cancelled()
+
+
+def test_a_task_is_told_that_it_cannot_call_all_workers() -> None:
+    with CrewExecutor(1) as executor:
+        with pytest.raises(RuntimeError, match="in its client only"):
+            executor.submit(run_on_all_in, executor).result()
+
+
+def run_on_all_in(executor: CrewExecutor) -> None:
+    executor.run_on_all(identity, 1)

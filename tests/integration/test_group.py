@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import threading
@@ -89,3 +90,46 @@ def test_names_must_differ() -> None:
         ControllerGroup(Controller("a"), Controller("a"))
     with pytest.raises(ValueError, match="at least one"):
         ControllerGroup()
+
+
+def test_it_has_the_verbs_of_its_controllers(group: ControllerGroup) -> None:
+    assert not group.started
+    assert [result.result for result in group.map(identity, [1, 2], controller="gpu")] == [1, 2]
+    group.walk(identity, range(3))
+    assert group.nonempty()
+    assert group.wait()
+
+    assert (group.pushed, group.popped, group.unresolved(), group.resolved(), group.unpopped()) == (5, 2, 0, 5, 3)
+    assert not group.saturated()
+    assert group.crashes("0") == 0
+    assert group.scale() == 0
+    group.start()
+    assert group.started
+    group.launch(1, controllers="gpu")
+    assert len(group["gpu"].stats().workers) == 1
+
+
+def test_only_controllers_are_grouped() -> None:
+    with pytest.raises(TypeError, match=r"ControllerGroup\(first, second\)"):
+        ControllerGroup([Controller()])  # type: ignore[arg-type]
+
+
+def test_nothing_that_comes_while_errors_are_looked_for_is_lost(group: ControllerGroup) -> None:
+    collected = 0
+    for _ in range(100):
+        group.push(abs, -1, controller="gpu")
+        group.push(int, "x", controller="gpu")
+        while group.unresolved() or group.nonempty():
+            try:
+                collected += len(group.collect(error="stop"))
+            except ValueError:
+                collected += len(group.collect())
+    assert (collected, group.popped) == (200, 200)
+
+
+def test_a_group_that_is_forgotten_is_told_no_more() -> None:
+    controller = Controller("a")
+    for _ in range(10):
+        ControllerGroup(controller)
+    gc.collect()
+    assert not list(controller._listeners)

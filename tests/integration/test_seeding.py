@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import random
+import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +113,54 @@ def test_what_cannot_be_sent_is_named_as_ever(executor: CrewExecutor) -> None:
         executor.options(seed=42).submit(draw, (number for number in range(3))).result()
 
     assert "draw" in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_task_that_is_the_first_of_its_worker_to_import_numpy_begins_at_the_seed_as_well(tmp_path: Path) -> None:
+    # Stands for numpy, which the tests need not have: what matters is when it is imported.
+    package = tmp_path / "numpy"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "random.py").write_text(
+        "import random as _r\n_own = _r.Random()\nclass RandomState: pass\n"
+        "def seed(words): _own.seed(repr(words))\n"
+        "get_state, set_state, rand = _own.getstate, _own.setstate, _own.random\n"
+    )
+    runs = []
+    for workers in (1, 2, 2):
+        with CrewExecutor(
+            workers, max_tasks_per_child=2, initializer=sys.path.insert, initargs=(0, str(tmp_path))
+        ) as pool:
+            runs.append(list(pool.options(seed=42).map(draw_of_numpy, range(10), chunksize=1)))
+
+    assert runs[0] == runs[1] == runs[2]
+    assert len(set(runs[0])) == 10
+
+
+def draw_of_numpy(_item: int) -> float:
+    import numpy.random
+
+    return numpy.random.rand()  # type: ignore[no-any-return]
+
+
+def test_subtasks_of_the_items_of_a_map_have_numbers_of_their_own(executor: CrewExecutor) -> None:
+    view = executor.options(seed=1)
+
+    def parent(_item: int) -> tuple[float, float]:
+        return view.submit(draw).result()  # type: ignore[no-any-return]
+
+    def run() -> list[tuple[float, float]]:
+        return list(executor.map(parent, range(60)))
+
+    assert len(set(run())) == 60
+
+
+def test_an_integer_of_numpys_is_a_seed_as_any_other(executor: CrewExecutor) -> None:
+    views = [executor.options(seed=AnInteger()), executor.options(seed=7)]  # type: ignore[arg-type]
+    assert len({view.submit(draw).record().seed for view in views}) == 1
+
+
+class AnInteger:
+    """As numpy's: no int, but may stand for one."""
+
+    def __index__(self) -> int:
+        return 7

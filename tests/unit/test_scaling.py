@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from crew_executor.core.scaling import BACKOFF_FIRST, BACKOFF_LONGEST, Scaler, ScalingRules
+from crew_executor.core.scaling import BACKOFF_FIRST, BACKOFF_LONGEST, LEAVING_SPARE, Scaler, ScalingRules
 
 from .fakes import hypothesis_settings
 
@@ -61,6 +61,19 @@ def test_mode_none_keeps_a_fixed_size_whatever_the_demand(min_workers: int, expe
 
 def test_a_leaving_worker_is_no_supply() -> None:
     assert 1 == ask(make(1), 5, ready=0, leaving=1)
+
+
+def test_workers_that_take_long_to_leave_do_not_pile_up() -> None:
+    scaler = make(2)
+    there = 0
+    while (launched := ask(scaler, 99, leaving=there)) > 0:
+        there += launched
+    assert there == 2 * 2 + LEAVING_SPARE
+
+    scaler.request(2)
+    assert ask(scaler, 0, leaving=there) == 0
+    assert ask(scaler, 0, leaving=there - 1) == 1, "what was asked for is not forgotten meanwhile"
+    assert ask(scaler, 0, leaving=there - 1) == 1
 
 
 @pytest.mark.parametrize(("mode", "ready", "may_leave"), [("demand", 2, False), ("demand", 3, True), ("none", 3, True)])

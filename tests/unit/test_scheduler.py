@@ -481,6 +481,30 @@ def test_a_dead_worker_is_never_sent_anything(bench: Bench) -> None:
 # ---------------------------------------------------------------------- words and numbers
 
 
+def test_a_worker_with_a_call_to_answer_gets_no_task_before(bench: Bench) -> None:
+    caller, other = bench.join("w1"), bench.join("w2")
+    bench.scheduler.call_begun(caller)
+    bench.submit(3, key="short")
+    assert (len(caller.held), caller.state) == (0, "busy")
+    assert other.held
+
+    bench.scheduler.call_begun(caller)
+    bench.scheduler.call_ended(caller, 0.0)
+    assert not caller.held, "another call is open"
+    bench.scheduler.call_ended(caller, 0.0)
+    assert len(caller.held) + len(other.held) == 3, "what waits is its own again"
+    assert caller.held
+
+
+def test_a_call_of_a_worker_that_is_gone_is_nobodys_matter(bench: Bench) -> None:
+    worker = bench.join("w1")
+    bench.scheduler.call_begun(worker)
+    bench.scheduler.worker_lost(worker, 0, 0.0)
+    bench.submit()
+    bench.scheduler.call_ended(worker, 0.0)
+    assert not worker.held
+
+
 def test_a_worker_says_its_state_in_a_word(bench: Bench) -> None:
     worker = Worker("w1")
     words = [repr(worker)]
