@@ -461,3 +461,83 @@ sys.stdin.read()
     with running(script, folder):
         (household,) = listed()
         assert (household["answers"], household["command"]) == ("client", command)
+
+
+@contextlib.contextmanager
+def odd_supervisor(path: Path, answers: dict[str, Any]) -> Iterator[None]:
+    """Be a supervisor of some other version."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _address = server.accept()
+                with caller:
+                    received = recv_message(caller)
+                    if received is not None:
+                        send_message(caller, answers[received[0]["ask"]])
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"known": {"answer": {"workers": 5}}},
+        {"known": {"nothing": 1}},
+        {"known": {"answer": {"workers": []}}, "stats": {"answer": [1]}},
+        {"known": {"answer": {"workers": []}}, "stats": {"answer": {"command": [], "executors": [{"run": 1}]}}},
+        {
+            "known": {"answer": {"workers": []}},
+            "stats": {"answer": {"command": [], "executors": [{"run": 1, "name": 2, "workers": [{}]}]}},
+        },
+    ],
+)
+def test_a_client_that_cannot_be_understood_does_not_hide_the_others(
+    client: subprocess.Popen[str], folder: Path, answers: dict[str, Any]
+) -> None:
+    with odd_supervisor(folder / "1-2", answers):
+        status, out, err = call("ps")
+    assert (status, err) == (0, "")
+    assert "client 1, supervisor 2" in out
+    assert "sleeper  0 queued, 2 running, 0 done; 2 of at most 2 workers" in out
+
+
+def test_words_that_stdout_cannot_show_are_escaped(folder: Path) -> None:
+    with running(CLIENT, folder, b"\xff\xe4", "\N{SNOWMAN}"):
+        status, out, err = call("ps", PYTHONIOENCODING="ascii")
+        assert (status, err) == (0, "")
+        assert "-c '\\udcff\\udce4' '\\u2603'" in out
+
+
+def test_nobody_has_to_read_to_the_end(client: subprocess.Popen[str]) -> None:
+    command = [sys.executable, "-m", "crew_executor", "ps", "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert f"client {client.pid}" in process.stdout.readline()
+        process.stdout.close()  # as `| head -1` does
+        assert process.wait(30) == 1
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "error"),
+    [(">/dev/full", 1, "the output cannot be written: No space left on device\n"), (">&-", 0, ""), (">&- 2>&-", 0, "")],
+)
+def test_kill_does_its_work_where_it_cannot_say_so(
+    client: subprocess.Popen[str], where: str, status: int, error: str
+) -> None:
+    for word in ("ps", "kill --all"):
+        shell = ["sh", "-c", f'exec "$0" -m crew_executor {word} {where}', sys.executable]
+        run = subprocess.run(shell, capture_output=True, text=True, timeout=50, check=False)
+        assert (run.returncode, run.stderr) == (status, error)
+    assert [each["executors"] for each in listed()] == [[]]
