@@ -7,6 +7,7 @@ Only the module of the command that was asked for is imported, so that `worker` 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
@@ -62,9 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.stderr.write("\ninterrupted\n")
         return EXIT_INTERRUPTED
-    except ReportClosed:
+    except ReportClosed as closed:
         # `| head` has seen enough. Point stdout elsewhere, or the interpreter's last flush fails once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if str(closed) and sys.stderr is not None:
+            with contextlib.suppress(OSError):  # that is what could not be written to
+                sys.stderr.write(f"{closed}\n")
         return 1
 
 

@@ -16,6 +16,16 @@ from .supervisor_wire import recv_message, send_message
 ANSWER_SECONDS = 2.0
 """How long an answer may take; that of an executor that is to end, END_SECONDS."""
 END_SECONDS = 10.0
+_GONE = "it has ended, and its supervisor, too"
+_ENDS = {
+    "over": "ended by its client",
+    "begun": "its client has begun to end it, and is not done yet",
+    "none": "had ended already",
+}
+
+
+class NoAnswer(Exception):
+    """Nobody answered in time, or not as this version does."""
 
 
 @dataclass
@@ -26,7 +36,8 @@ class Household:
         client_pid, supervisor_pid: the processes.
         command: the client's; empty if it did not answer.
         executors: what it says of them; if it did not answer, what the supervisor knows.
-        answers: who did: "client", "supervisor" (the client is stopped, or hangs), or nobody.
+        answers: who did: "client", "supervisor" (the client is stopped, or hangs), or nobody: what cannot be understood
+            is no answer.
     """
 
     entry: registry.Entry
@@ -37,11 +48,11 @@ class Household:
     answers: str = ""
 
 
-def ask(entry: registry.Entry, question: dict[str, Any], seconds: float = ANSWER_SECONDS) -> Any:
+def ask(entry: registry.Entry, question: dict[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
     """Return the answer to a question; None if the supervisor is gone.
 
     Raises:
-        TimeoutError: nobody answered in time.
+        NoAnswer: there is none.
     """
     try:
         peer = registry.connect(entry, seconds)
@@ -50,11 +61,16 @@ def ask(entry: registry.Entry, question: dict[str, Any], seconds: float = ANSWER
         with peer:
             send_message(peer, question)
             received = recv_message(peer)
-    except (ConnectionError, ValueError):
+            answer = None if received is None else received[0]["answer"]
+    except ConnectionError:
         return None  # it ended meanwhile
-    except BlockingIOError as error:
-        raise TimeoutError from error
-    return None if received is None else received[0]["answer"]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # OSError: no time, or no room, is left
+        raise NoAnswer from error
+    if received is None:
+        return None
+    if not isinstance(answer, dict):  # None: the supervisor says that its client has not answered for a while
+        raise NoAnswer
+    return answer
 
 
 def find() -> list[Household]:
@@ -63,19 +79,28 @@ def find() -> list[Household]:
     for entry in registry.entries():
         household = Household(entry, entry.client_pid, entry.supervisor_pid)
         try:
-            known = ask(entry, {"ask": "known"})
-            if known is None:
-                continue
-            household.answers = "supervisor"
-            household.executors = _by_run(known["workers"])
-            told = ask(entry, {"ask": "stats"})
-            if told is None:
-                continue
-            household.answers, household.command, household.executors = "client", told["command"], told["executors"]
-        except TimeoutError:
-            pass  # `answers` says it
-        found.append(household)
+            is_there = _learn(household)
+        except (NoAnswer, KeyError, TypeError, AttributeError):
+            is_there = True  # `answers` says what could be learnt
+        if is_there:
+            found.append(household)
     return found
+
+
+def _learn(household: Household) -> bool:
+    """Fill in what is to be learnt; answer whether the supervisor is there."""
+    known = ask(household.entry, {"ask": "known"})
+    if known is None:
+        return False
+    household.executors = _by_run(known["workers"])
+    household.answers = "supervisor"
+    told = ask(household.entry, {"ask": "stats"})
+    if told is None:
+        return False
+    command = [str(word) for word in told["command"]]
+    executors = [{**each, "run": str(each["run"]), "name": str(each["name"])} for each in told["executors"]]
+    household.answers, household.command, household.executors = "client", command, executors
+    return True
 
 
 def _by_run(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -88,33 +113,76 @@ def _by_run(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def end(household: Household, run: str) -> str:
-    """End an executor; return how, in words. The client is asked first, then its supervisor, then nobody."""
+    """End an executor; return how, in words. The client is asked first, then its supervisor, then nobody.
+
+    Args:
+        household: whose it is.
+        run: which; empty if nobody has answered: then all that there are.
+    """
     entry = household.entry
-    with contextlib.suppress(TimeoutError):
-        # To one that did not answer a question, too: it will read this when it goes on.
-        seconds = END_SECONDS if household.answers == "client" else ANSWER_SECONDS
-        answer = ask(entry, {"ask": "end", "run": run}, seconds)
-        return "ended by its client" if answer is None or answer["ended"] else "had ended already"
-    with contextlib.suppress(TimeoutError):
-        answer = ask(entry, {"ask": "force", "run": run})
-        number = 0 if answer is None else answer["ended"]
-        return f"its client {household.client_pid} does not answer: {number} workers were killed by their supervisor"
-    pid = _listener_pid(entry)
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL)
-    return f"neither client nor supervisor answers: supervisor {pid} was killed, and its workers with it"
+    if run:
+        with contextlib.suppress(NoAnswer):
+            # To one that did not answer a question, too: it will read this when it goes on.
+            seconds = END_SECONDS if household.answers == "client" else ANSWER_SECONDS
+            answer = ask(entry, {"ask": "end", "run": run}, seconds)
+            return _GONE if answer is None else _ENDS.get(str(answer.get("end")), f"its client says {answer}")
+        with contextlib.suppress(NoAnswer):
+            return _force(entry, run)
+    else:
+        with contextlib.suppress(NoAnswer):
+            known = ask(entry, {"ask": "known"})
+            return _GONE if known is None else "its supervisor answers again: nothing was killed"
+    return _end_supervisor(entry)
 
 
-def _listener_pid(entry: registry.Entry) -> int | None:
-    """Return which process listens there, from the kernel: the number in the file's name may be another's by now."""
+def _force(entry: registry.Entry, run: str) -> str:
+    answer = ask(entry, {"ask": "force", "run": run})
+    if answer is None:
+        return _GONE
+    number = answer.get("ended", 0)
+    told = f"{number} workers were killed by their supervisor" if number else "its supervisor has no workers of it"
+    return f"its client {entry.client_pid} does not answer: {told}"
+
+
+def _end_supervisor(entry: registry.Entry) -> str:
+    """Kill a supervisor that does not answer, if it certainly is one; return what was done, in words."""
+    from . import processes
+
     try:
         peer = registry.connect(entry, ANSWER_SECONDS)
     except OSError:
-        return entry.supervisor_pid  # its queue is full, so it lives, or the connection would be refused
-    if peer is None:
+        pid = None  # its queue is full, and the kernel does not say whose it is
+    else:
+        if peer is None:
+            return _GONE
+        with peer:
+            pid = _listener_pid(peer)
+    if pid is None and processes.is_supervisor(entry.supervisor_pid, entry.client_pid):
+        pid = entry.supervisor_pid  # only now: the number in the file's name may be another's
+    if not pid:
+        return (
+            "neither client nor supervisor answers, and no supervisor of this user is found behind "
+            f"{entry.path}: nothing was killed"
+        )
+    has_client = processes.is_supervisor(pid, entry.client_pid)  # whose number may be another's if it is gone
+    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+        os.kill(pid, signal.SIGKILL)
+    told = f"neither client nor supervisor answers: supervisor {pid} was killed, and its workers with it"
+    if has_client:
+        told += (
+            f"; its client {entry.client_pid} is still there and may start workers again: "
+            f"`kill {entry.client_pid}` ends it"
+        )
+    return told
+
+
+def _listener_pid(peer: socket.socket) -> int | None:
+    """Return which process of this user listens there, from the kernel; None if it does not say, 0 if there is none.
+
+    One in another container has no number here, which the kernel calls 0, too. As the target of a signal, that would be
+    this process with its whole group.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
         return None
-    with peer:
-        if not hasattr(socket, "SO_PEERCRED"):
-            return entry.supervisor_pid
-        pid: int = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        return pid
+    pid, uid, _gid = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid if uid == os.getuid() else 0

@@ -380,7 +380,6 @@ LAST_WAIT_SECONDS = 2.0
 """How long a client that was interrupted at its end waits for its threads: a callback may take for ever."""
 
 _is_interpreter_ending = False
-_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
 
 def _check_not_forked() -> None:
@@ -396,7 +395,7 @@ def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:
     from .dispatcher import Dispatcher  # late: pynng takes 70-100 ms to import
 
     dispatcher = Dispatcher(*args, **kwargs)
-    _dispatchers.add(dispatcher)
+    pools.add_dispatcher(dispatcher.run_id, dispatcher)
     atexit.unregister(_end_without_hooks)
     atexit.register(_end_without_hooks)  # after pynng's own, which was registered when it was imported: so before it
     return dispatcher
@@ -423,7 +422,7 @@ def _end_of_interpreter() -> None:
     """
     global _is_interpreter_ending
     _is_interpreter_ending = True
-    dispatchers = list(_dispatchers)
+    dispatchers = pools.dispatchers()
     # In a shell that is what ended some earlier line, not the program.
     is_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     try:
@@ -446,7 +445,7 @@ def _end_of_interpreter() -> None:
 def _end_without_hooks() -> None:
     """End what runs, if a Ctrl-C has struck just before threading called its exit hooks, and then it calls none."""
     if not _is_interpreter_ending:
-        _end_at_once(list(_dispatchers))
+        _end_at_once(pools.dispatchers())
 
 
 def _end_at_once(dispatchers: list[Dispatcher]) -> None:
@@ -460,10 +459,9 @@ def _end_at_once(dispatchers: list[Dispatcher]) -> None:
 
 def _forget_in_child() -> None:
     """A forked child ends without waiting for its parent's workers."""
-    global _dispatchers
-    for dispatcher in list(_dispatchers):
+    for dispatcher in pools.dispatchers():
         dispatcher._lock = threading.RLock()  # another thread of the parent may have held it; a cancel() takes it
-    _dispatchers = weakref.WeakSet()
+    pools.forget_dispatchers()
 
 
 threading._register_atexit(_end_of_interpreter)  # type: ignore[attr-defined]  # what concurrent.futures itself uses

@@ -8,42 +8,85 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import NamedTuple
 
-from .callers import end, find
+from .callers import Household, end, find
+from .report import Report, ReportClosed
+
+BEGINNING_MIN = 4
+"""A shorter beginning of a run is none: one letter may mean the only executor there is by accident."""
+
+
+class Target(NamedTuple):
+    """What can be ended: an executor, or all of a client whose executors are not known; then `run` is empty."""
+
+    household: Household
+    run: str
+    name: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="as `ps` shows it, or its beginning, or the name")
+    meaning = f"as `ps` shows it, or its beginning, {BEGINNING_MIN} characters or more, or the name"
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=meaning)
     parser.add_argument("--all", action="store_true", help="all executors of this user")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """End them; return the exit status: 1 if one was not found or two are meant by a word, 2 if none is named."""
+    problems = Report(sys.stderr)
     if not arguments.runs and not arguments.all:
-        sys.stderr.write("name a RUN, as `python -m crew_executor ps` shows it, or say --all\n")
+        problems.line("name a RUN, as `python -m crew_executor ps` shows it, or say --all")
         return 2
+    there = _targets()
+    chosen = list(there) if arguments.all else []
+    unclear = []
+    for word in arguments.runs:
+        meant = _meant(word, there)
+        if len(meant) == 1:
+            chosen += [each for each in meant if each not in chosen]
+        else:
+            unclear.append(_problem(word, meant, there))
+    _end(chosen)
+    for text in unclear:
+        problems.line(text)
+    return 1 if unclear else 0
+
+
+def _targets() -> list[Target]:
     there = []
     for household in find():
-        there += [(household, each["run"], each["name"]) for each in household.executors]
+        there += [Target(household, each["run"], each["name"]) for each in household.executors]
         if not household.answers:  # its executors are not known, and have all to go
-            there.append((household, "", f"client-{household.client_pid}"))
-    chosen = there if arguments.all else []
-    status = 0
-    for word in arguments.runs:
-        meant = [each for each in there if word == each[2] or (word and each[1].startswith(word))]
-        if len(meant) == 1:
-            chosen += meant
-            continue
-        status = 1
-        told = (
-            ", ".join(
-                f"{run} ({name}, client {home.client_pid})" if run else name for home, run, name in meant or there
-            )
-            or "none"
-        )
-        problem = "more than one run is meant by" if meant else "no run is"
-        sys.stderr.write(f"{problem} {word!r}; there are: {told}\n")
-    for household, name_of_run, name in chosen:
-        sys.stdout.write(f"run {name_of_run or '?'} ({name}): {end(household, name_of_run)}\n")
-    return status
+            there.append(Target(household, "", f"client-{household.client_pid}"))
+    return there
+
+
+def _meant(word: str, there: list[Target]) -> list[Target]:
+    exactly = [each for each in there if word and word in (each.run, each.name)]
+    if exactly or len(word) < BEGINNING_MIN:
+        return exactly
+    return [each for each in there if each.run.startswith(word)]
+
+
+def _problem(word: str, meant: list[Target], there: list[Target]) -> str:
+    listed = (
+        f"{each.run} ({each.name}, client {each.household.client_pid})" if each.run else each.name
+        for each in meant or there
+    )  # fmt: skip
+    problem = "more than one run is meant by" if meant else "no run is"
+    return f"{problem} {word!r}; there are: {', '.join(listed) or 'none'}"
+
+
+def _end(chosen: list[Target]) -> None:
+    """End all of them, even if nobody reads any more what became of the first."""
+    report = Report()
+    closed: ReportClosed | None = None
+    for each in chosen:
+        told = f"run {each.run or '?'} ({each.name}): {end(each.household, each.run)}"
+        try:
+            report.line(told)
+        except ReportClosed as error:
+            closed = error
+    if closed is not None:
+        raise closed

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 _executors: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_dispatchers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _joined: dict[int, Callable[[str, int], Any]] = {}
 _births: Counter[tuple[str, int]] = Counter()
 _IMPORT_FILE = "<frozen importlib._bootstrap>"
@@ -54,9 +55,21 @@ def add(run: int, executor: Any) -> None:
     _executors[run] = executor
 
 
-def executors() -> list[tuple[int, Any]]:
-    """Return the executors of this process, with their runs."""
-    return sorted(_executors.items())
+def add_dispatcher(run: int, dispatcher: Any) -> None:
+    """Note what does an executor's work. It may outlive the executor: its thread keeps it until the work is done."""
+    _dispatchers[run] = dispatcher
+
+
+def dispatchers() -> list[Any]:
+    """Return the dispatchers of this process, the oldest first; also of executors that are forgotten."""
+    # The references are copied in one step: another thread may make an executor meanwhile.
+    return [dispatcher for each in _dispatchers.valuerefs() if (dispatcher := each()) is not None]
+
+
+def forget_dispatchers() -> None:
+    """Note none any more: in a forked child they are its parent's."""
+    global _dispatchers
+    _dispatchers = weakref.WeakValueDictionary()
 
 
 def join(run: int, make_front: Callable[[str, int], Any]) -> None:

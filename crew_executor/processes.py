@@ -27,6 +27,17 @@ def kill_descendants() -> None:
         psutil.wait_procs(living, timeout=0.1)
 
 
+def is_supervisor(pid: int, client_pid: int) -> bool:
+    """Answer whether a process is the supervisor of a client, and this user's."""
+    try:
+        process = psutil.Process(pid)
+        if process.uids().real != os.getuid() or process.ppid() != client_pid:
+            return False
+        return any("crew_executor.supervisor" in word for word in process.cmdline())
+    except psutil.Error:  # it has ended, or is none of ours
+        return False
+
+
 def child_pids() -> frozenset[int]:
     """Return the process ids of this process's children."""
     return frozenset(child.pid for child in psutil.Process().children())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 import time
 from dataclasses import asdict
 
 from .callers import Household, find
+from .report import Report
 
 WATCH_SECONDS = 1.0
 CLEAR = "\x1b[2J\x1b[H"
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List them; return the exit status."""
+    report = Report()
     while True:
         households = find()
         if arguments.json:
@@ -30,10 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
             text = json.dumps([{name: each[name] for name in each if name != "entry"} for each in figures])
         else:
             text = "\n".join(line for household in households for line in _lines(household))
-        if arguments.watch and sys.stdout.isatty():
-            sys.stdout.write(CLEAR)
-        sys.stdout.write((text or "no executor of this user is running on this machine") + "\n")
-        sys.stdout.flush()
+        clear = CLEAR if arguments.watch and report.is_live else ""
+        report.line(clear + (text or "no executor of this user is running on this machine"))
         if not arguments.watch:
             return 0
         time.sleep(WATCH_SECONDS)
@@ -47,6 +46,14 @@ def _lines(household: Household) -> list[str]:
         lines = [f"{who}: the client does not answer; what its supervisor knows:"]
     else:
         lines = [f"{who}: neither answers"]
+    try:
+        return lines + _executor_lines(household)
+    except (KeyError, TypeError, ValueError):  # the others are listed all the same
+        return [*lines, "  what it says is not understood here: it may have another version of crew_executor"]
+
+
+def _executor_lines(household: Household) -> list[str]:
+    lines = []
     for executor in household.executors:
         head = f"  run {executor['run']}  {executor['name']}"
         if "queued" in executor:

@@ -16,7 +16,7 @@ __all__ = ["Report", "ReportClosed"]
 
 
 class ReportClosed(BaseException):
-    """Whoever read our output has gone.
+    """Whoever read our output has gone, or there is no room for it; then its text says so.
 
     Not an Exception, like KeyboardInterrupt: it must end a `with CrewExecutor(...)` at once, not after all its work.
     """
@@ -79,6 +79,8 @@ class Report:
             self._stream.flush()
         except BrokenPipeError:
             raise ReportClosed from None
+        except OSError as error:
+            raise ReportClosed(f"the output cannot be written: {error.strerror}") from None
 
 
 def _is_number(cell: str) -> bool:

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import select
 import selectors
 import signal
 import socket
@@ -208,8 +209,17 @@ class Supervisor:
         workers = [{"run": run, "name": name, "pid": pid} for pid, (run, name) in self._names.items()]
         return {"client": self._client_pid, "supervisor": self._pid, "workers": workers}
 
-    def _ask_client(self, question: dict[str, Any]) -> None:
-        self._tell(event="question", id="", **question)
+    def _ask_client(self, question: dict[str, Any]) -> bool:
+        """Pass a question on, and answer whether that was possible at once.
+
+        A client that stands still reads nothing. If this waited for it, no task would be ended when its time is over.
+        """
+        poll = select.poll()
+        poll.register(self._control, select.POLLOUT)
+        has_room = bool(poll.poll(0))  # for much more than one question
+        if has_room:
+            self._tell(event="question", id="", **question)
+        return has_room
 
     def _force(self, run: str) -> int:
         pids = [pid for pid, (of, _name) in self._names.items() if of == run]

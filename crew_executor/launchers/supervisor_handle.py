@@ -91,7 +91,14 @@ class SupervisorHandle:
             raise LaunchError(f"the supervisor cannot be started with {sys.executable}: {error}") from error
         self._socket = ours
         self._reader = threading.Thread(target=self._read, name="crew-supervisor", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError as error:  # no more threads, or the interpreter ends: nobody would hear of its workers
+            self._process.kill()
+            self._process.wait()
+            ours.close()
+            registry.remove(self.client_pid, self.pid)  # it could not
+            raise LaunchError(f"the thread that hears the supervisor cannot be started: {error}") from error
 
     @property
     def pid(self) -> int:
@@ -163,7 +170,10 @@ class SupervisorHandle:
     def _handle(self, event: dict[str, Any]) -> None:
         launch_id = event["id"]
         if event["event"] == "question":
-            threading.Thread(target=self._answer, args=(event,), name="crew-question", daemon=True).start()
+            try:
+                threading.Thread(target=self._answer, args=(event,), name="crew-question", daemon=True).start()
+            except RuntimeError:  # no more threads, or the interpreter ends: who only asks must do no harm
+                self._answer(event, may_wait=False)
             return
         if event["event"] == "started":
             self._pids[launch_id] = event["pid"]
@@ -176,9 +186,9 @@ class SupervisorHandle:
         else:
             on_exit(WorkerExit(name, pid, event["exitcode"], event["max_rss"], verdict=event["verdict"]))
 
-    def _answer(self, question: dict[str, Any]) -> None:
-        """Answer `ps` and `kill`; in a thread of its own, for an executor may take its time to end."""
-        answer = questions.answer(question)
+    def _answer(self, question: dict[str, Any], may_wait: bool = True) -> None:
+        """Answer `ps` and `kill`; in a thread of its own if it may wait, for an executor may take its time to end."""
+        answer = questions.answer(question, may_wait=may_wait)
         with self._lock, contextlib.suppress(OSError):
             send_message(self._socket, {"op": "answer", "caller": question["caller"], "answer": answer})
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crew_executor import CrewExecutor, registry
+from crew_executor import CrewExecutor, errors, processes, registry
+from crew_executor.launchers import supervisor_handle
+from crew_executor.supervisor_wire import recv_message, send_message
 
-from .helpers import identity, wait_until
+from .helpers import identity, is_alive, wait_until
 
 CLIENT = """
 import sys, time
@@ -47,13 +51,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "registry"
 
 
-@pytest.fixture
-def client(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with process:
+@contextlib.contextmanager
+def running(script: str, folder: Path, *words: str | bytes) -> Iterator[subprocess.Popen[str]]:
+    """Run a client until it says that it is ready, and end it after the block."""
+    command = [sys.executable, "-c", script, *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
         try:
+            assert process.stdout.readline() == "ready\n"
             yield process
         finally:
             supervisor = supervisor_of(process, folder)
@@ -62,21 +67,21 @@ def client(folder: Path) -> Iterator[subprocess.Popen[str]]:
                 os.kill(supervisor, signal.SIGKILL)
 
 
+@pytest.fixture
+def client(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with running(CLIENT, folder) as process:
+        yield process
+
+
 def supervisor_of(client: subprocess.Popen[str], folder: Path) -> int | None:
     found = [int(path.name.split("-")[1]) for path in folder.glob(f"{client.pid}-*")]
     return found[0] if found else None
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
-def call(*words: str) -> tuple[int, str, str]:
+def call(*words: str, **environment: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "crew_executor", *words]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    environ = {**os.environ, **environment}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=environ)
     return run.returncode, run.stdout, run.stderr
 
 
@@ -155,8 +160,20 @@ def test_a_client_that_stands_still_is_told_by_its_supervisor(client: subprocess
     assert client.stdout.readline() == "3\n", "the other executor goes on"
 
 
+def fill_queue_of(path: Path) -> contextlib.ExitStack:
+    """Call until nobody else can, and the kernel tells no newcomer whose socket it is; hang up after the block."""
+    stack = contextlib.ExitStack()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            caller.connect(str(path))
+    return stack
+
+
+@pytest.mark.parametrize("is_full", [False, True])
 def test_when_nobody_answers_the_supervisor_is_killed_and_its_workers_with_it(
-    client: subprocess.Popen[str], folder: Path
+    client: subprocess.Popen[str], folder: Path, is_full: bool
 ) -> None:
     (household,) = listed()
     workers = pids_in(household, "sleeper") + pids_in(household, "other")
@@ -164,13 +181,40 @@ def test_when_nobody_answers_the_supervisor_is_killed_and_its_workers_with_it(
     assert supervisor is not None
     for pid in (client.pid, supervisor):
         os.kill(pid, signal.SIGSTOP)
-    assert [each["answers"] for each in listed()] == [""]
-    status, out, _err = call("kill", f"client-{client.pid}")
+    with fill_queue_of(folder / f"{client.pid}-{supervisor}") if is_full else contextlib.ExitStack():
+        assert [each["answers"] for each in listed()] == [""]
+        status, out, _err = call("kill", f"client-{client.pid}")
 
     assert status == 0
     assert f"supervisor {supervisor} was killed" in out
     wait_until(lambda: not any(is_alive(pid) for pid in (supervisor, *workers)), "all are dead")
     assert listed() == []
+
+
+def test_a_client_that_lives_on_without_its_supervisor_is_named(client: subprocess.Popen[str], folder: Path) -> None:
+    supervisor = supervisor_of(client, folder)
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGSTOP)
+    _status, out, _err = call("kill", "--all")
+
+    assert f"client {client.pid} is still there and may start workers again: `kill {client.pid}` ends it" in out
+    assert client.stdout is not None
+    assert [client.stdout.readline() for _ in range(3)] == ["WorkerCrashError\n", "WorkerCrashError\n", "3\n"]
+    assert [each["client_pid"] for each in listed()] == [client.pid], "it has another supervisor"
+
+
+def test_nobody_is_killed_for_a_number_in_a_name(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        path = folder / f"{os.getpid()}-{victim.pid}"  # a child of that client, and no supervisor
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            with fill_queue_of(path):
+                status, out, _err = call("kill", "--all")
+        assert "nothing was killed" in out
+        assert (status, victim.poll()) == (0, None)
+        victim.kill()
 
 
 @pytest.mark.parametrize("victim", ["client", "supervisor"])
@@ -229,3 +273,271 @@ def test_this_process_is_listed_by_what_it_has_said_before(monkeypatch: pytest.M
         executor.submit(identity, 1).result()
         names = {each["name"] for household in listed() for each in household["executors"]}
         assert "of-the-tests" in names
+
+
+FORGOTTEN = """
+import sys, time
+from crew_executor import CrewExecutor
+
+def submit(name):
+    executor = CrewExecutor(1, name=name)
+    future = executor.submit(time.sleep, 100)
+    while {w.state for w in executor.stats().workers} != {"busy"}:
+        time.sleep(0.01)
+    if name == "dropped":
+        executor.shutdown(wait=False)
+    return future
+
+futures = [submit("forgotten"), submit("dropped")]
+unused, over = CrewExecutor(1, name="unused"), CrewExecutor(1, name="over")
+over.submit(len, "abc").result()
+over.shutdown()
+print("ready", flush=True)
+for future in futures:
+    print(type(future.exception()).__name__, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_is_listed_is_what_lives_also_if_its_program_has_forgotten_it(folder: Path) -> None:
+    with running(FORGOTTEN, folder) as client:
+        (household,) = listed()
+        names = [each["name"] for each in household["executors"]]
+        assert names == ["forgotten", "dropped", "unused"]
+        assert [len(pids_in(household, name)) for name in names] == [1, 1, 0]
+        status, out, _err = call("kill", *names)
+        assert status == 0
+        assert out.count("ended by its client") == 3
+        assert client.stdout is not None
+        assert [client.stdout.readline() for _ in range(2)] == ["WorkerCrashError\n"] * 2
+        assert [each["executors"] for each in listed()] == [[]]
+        status, _out, err = call("kill", "forgotten")
+        assert (status, err) == (1, "no run is 'forgotten'; there are: none\n")
+
+
+ENDING = """
+import sys, threading, time
+from pathlib import Path
+from crew_executor import CrewExecutor
+
+def refuse(thread):
+    if thread.name == "crew-question":
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+def wait():
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.01)
+
+start = threading.Thread.start
+if sys.argv[1] == "without threads":
+    threading.Thread.start = refuse
+executor = CrewExecutor(1, name="late")
+future = executor.submit(wait)
+future.add_done_callback(lambda done: print(type(done.exception()).__name__, flush=True))
+while {w.state for w in executor.stats().workers} != {"busy"}:
+    time.sleep(0.01)
+threading._register_atexit(lambda: print("ready", flush=True))
+"""
+
+
+@pytest.mark.parametrize("how", ["with threads", "without threads"])
+@pytest.mark.parametrize("word", ["ps", "kill"])
+def test_a_client_is_asked_at_its_interpreters_end(folder: Path, tmp_path: Path, how: str, word: str) -> None:
+    """Python 3.12 starts no thread any more then, and what it has begun has to be finished nonetheless."""
+    with running(ENDING, folder, how, str(tmp_path / "go on")) as client:
+        (household,) = listed()
+        assert household["answers"] == "client"
+        assert len(pids_in(household, "late")) == 1
+        if word == "kill":
+            status, out, _err = call("kill", "late")
+            assert status == 0
+            told = ("ended by its client", "and is not done yet", "it has ended, and its supervisor, too")
+            assert out.rstrip().endswith(told)
+        else:
+            (tmp_path / "go on").touch()
+        assert client.stdout is not None
+        assert client.stdout.readline() == ("WorkerCrashError\n" if word == "kill" else "NoneType\n")
+        assert client.wait(30) == 0
+
+
+def test_a_supervisor_that_nobody_would_hear_is_not_left(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = processes.child_pids()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(errors.LaunchError, match="can't start new thread"):
+        supervisor_handle.SupervisorHandle()
+    assert processes.child_pids() == before
+    assert not list(folder.glob("*-*"))
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from crew_executor import CrewExecutor
+
+def wait(future):
+    while not Path(sys.argv[1]).exists():
+        time.sleep(0.01)
+
+executor = CrewExecutor(1, name="slow")
+future = executor.submit(time.sleep, 100)
+future.add_done_callback(wait)
+while {w.state for w in executor.stats().workers} != {"busy"}:
+    time.sleep(0.01)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_callback_that_takes_its_time_does_not_make_the_client_silent(folder: Path, tmp_path: Path) -> None:
+    with running(SLOW, folder, str(tmp_path / "go on")):
+        status, out, _err = call("kill", "slow")
+        assert status == 0
+        assert "ended by its client" in out
+        assert [each["executors"] for each in listed()] == [[]]
+        (tmp_path / "go on").touch()
+
+
+LIMITED = """
+import sys, time
+from pathlib import Path
+from crew_executor import CrewExecutor
+
+def nap():
+    Path(sys.argv[1]).touch()
+    try:
+        time.sleep(100)
+    finally:
+        Path(sys.argv[2]).touch()
+
+executor = CrewExecutor(1, name="limited")
+future = executor.options(timeout=5).submit(nap)
+while not Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+print("ready", flush=True)
+print(type(future.exception()).__name__, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_client_that_answers_no_question_does_not_keep_its_supervisor(folder: Path, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+    with running(LIMITED, folder, str(tmp_path / "started"), str(over)) as client, contextlib.ExitStack() as stack:
+        os.kill(client.pid, signal.SIGSTOP)
+        (entry,) = registry.entries()
+        callers = []
+        for _ in range(300):
+            caller = registry.connect(entry, 20)
+            assert caller is not None
+            callers.append(stack.enter_context(caller))
+            send_message(caller, {"ask": "stats"})
+        assert recv_message(callers[-1]) == ({"answer": None}, []), "it was told at once"
+        assert [each["answers"] for each in listed()] == ["supervisor"]
+        wait_until(over.exists, "the task's time is over")
+
+        os.kill(client.pid, signal.SIGCONT)
+        assert client.stdout is not None
+        assert client.stdout.readline() == "TaskTimeoutError\n"
+        assert recv_message(callers[0]) is not None
+        wait_until(lambda: [each["answers"] for each in listed()] == ["client"], "it answers again")
+
+
+@pytest.mark.parametrize(
+    ("change", "command"), [("sys.argv = [Path('x')]", ["x"]), ("del sys.argv", []), ("sys.argv = None", [])]
+)
+def test_a_client_may_do_with_its_argv_what_it_likes(folder: Path, change: str, command: list[str]) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from crew_executor import CrewExecutor
+executor = CrewExecutor(1)
+{change}
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with running(script, folder):
+        (household,) = listed()
+        assert (household["answers"], household["command"]) == ("client", command)
+
+
+@contextlib.contextmanager
+def odd_supervisor(path: Path, answers: dict[str, Any]) -> Iterator[None]:
+    """Be a supervisor of some other version."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _address = server.accept()
+                with caller:
+                    received = recv_message(caller)
+                    if received is not None:
+                        send_message(caller, answers[received[0]["ask"]])
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"known": {"answer": {"workers": 5}}},
+        {"known": {"nothing": 1}},
+        {"known": {"answer": {"workers": []}}, "stats": {"answer": [1]}},
+        {"known": {"answer": {"workers": []}}, "stats": {"answer": {"command": [], "executors": [{"run": 1}]}}},
+        {
+            "known": {"answer": {"workers": []}},
+            "stats": {"answer": {"command": [], "executors": [{"run": 1, "name": 2, "workers": [{}]}]}},
+        },
+    ],
+)
+def test_a_client_that_cannot_be_understood_does_not_hide_the_others(
+    client: subprocess.Popen[str], folder: Path, answers: dict[str, Any]
+) -> None:
+    with odd_supervisor(folder / "1-2", answers):
+        status, out, err = call("ps")
+    assert (status, err) == (0, "")
+    assert "client 1, supervisor 2" in out
+    assert "sleeper  0 queued, 2 running, 0 done; 2 of at most 2 workers" in out
+
+
+def test_words_that_stdout_cannot_show_are_escaped(folder: Path) -> None:
+    with running(CLIENT, folder, b"\xff\xe4", "\N{SNOWMAN}"):
+        status, out, err = call("ps", PYTHONIOENCODING="ascii")
+        assert (status, err) == (0, "")
+        assert "-c '\\udcff\\udce4' '\\u2603'" in out
+
+
+def test_nobody_has_to_read_to_the_end(client: subprocess.Popen[str]) -> None:
+    command = [sys.executable, "-m", "crew_executor", "ps", "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert f"client {client.pid}" in process.stdout.readline()
+        process.stdout.close()  # as `| head -1` does
+        assert process.wait(30) == 1
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "error"),
+    [(">/dev/full", 1, "the output cannot be written: No space left on device\n"), (">&-", 0, ""), (">&- 2>&-", 0, "")],
+)
+def test_kill_does_its_work_where_it_cannot_say_so(
+    client: subprocess.Popen[str], where: str, status: int, error: str
+) -> None:
+    for word in ("ps", "kill --all"):
+        shell = ["sh", "-c", f'exec "$0" -m crew_executor {word} {where}', sys.executable]
+        run = subprocess.run(shell, capture_output=True, text=True, timeout=50, check=False)
+        assert (run.returncode, run.stderr) == (status, error)
+    assert [each["executors"] for each in listed()] == [[]]
