@@ -342,30 +342,6 @@ def test_workers_that_never_come_up_end_in_an_error() -> None:
         assert isinstance(future.exception(), BrokenCrewError)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"backup": "large"}, "backup must be a Controller"),
-        ({"auto_scale": "always"}, "auto_scale must be one of"),
-        ({"crashes_max": 0}, "crashes_max must be at least 1"),
-        ({"workers": 0}, "workers must be at least 1"),
-        ({"workers": 2.0}, "workers must be a whole number"),
-        ({"tasks_max": 0}, "tasks_max must be at least 1"),
-        ({"seconds_idle": 0}, "seconds_idle must be above 0"),
-        ({"seconds_start": "x"}, "seconds_start must be a number"),
-        ({"seconds_wall": -1}, "seconds_wall must be above 0"),
-        ({"workers_min": 3}, "workers_min must be from 0 to 1"),
-        ({"initializer": 5}, "initializer must be a function"),
-        ({"name": ""}, "name must have 1 to 100"),
-        ({"launcher": "sequential"}, "'inline', which runs each task in push"),
-        ({"launcher": LocalLauncher(), "seconds_wall": 3}, "belong to the launcher"),
-    ],
-)
-def test_arguments_are_checked_when_they_are_given_in_crews_words(arguments: dict[str, Any], text: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=text):
-        Controller(**arguments)
-
-
 def test_infinity_is_no_limit() -> None:
     with Controller(tasks_max=math.inf, seconds_idle=math.inf, seconds_wall=math.inf) as controller:  # type: ignore[arg-type]
         controller.push(identity, 1, timeout=math.inf)
