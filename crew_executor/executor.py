@@ -354,7 +354,8 @@ def _check_own_arguments(
     max_workers: int, min_workers: int, scaling: str, idle_timeout: float | None, max_pending: int | None
 ) -> None:
     if not hasattr(min_workers, "__index__") or not 0 <= min_workers <= max_workers:
-        raise ValueError(f"min_workers must be a whole number from 0 to max_workers={max_workers}, not {min_workers!r}")
+        text = f"min_workers must be between 0 and max_workers={max_workers}, and a whole number, not {min_workers!r}"
+        raise ValueError(text)
     if scaling not in SCALING_MODES:
         raise ValueError(f"scaling must be one of {', '.join(SCALING_MODES)}, not {scaling!r}")
     if idle_timeout is not None and not 0 < idle_timeout < SECONDS_MAX and idle_timeout != math.inf:
@@ -460,7 +461,8 @@ def _end_at_once(dispatchers: list[Dispatcher]) -> None:
 def _forget_in_child() -> None:
     """A forked child ends without waiting for its parent's workers."""
     for dispatcher in pools.dispatchers():
-        dispatcher._lock = threading.RLock()  # another thread of the parent may have held it; a cancel() takes it
+        # Another thread of the parent may have held it; a cancel() takes it.
+        dispatcher._lock = dispatcher.canceller._lock = threading.RLock()
     pools.forget_dispatchers()
 
 

@@ -289,6 +289,29 @@ with CrewExecutor(2) as executor:
     assert executor.submit(operator.add, 2, 3).result(30) == 5
 """
 
+HELD = """
+executor = CrewExecutor(1)
+pending = [executor.submit(time.sleep, 0.3) for _ in range(2)][1]
+is_held, may_go = threading.Event(), threading.Event()
+def hold():  # as any thread of ours does now and then
+    with executor._dispatcher._lock:
+        is_held.set()
+        may_go.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+is_held.wait()
+pid = os.fork()
+if pid == 0:
+    pending.cancel()
+    os._exit(3)
+code = ends(pid)
+may_go.set()
+thread.join()
+assert code == 3, "the child waits for a lock of its parent's"
+pending.result()
+executor.shutdown()
+"""
+
 SCRIPTS = {
     "children of a client": CHILDREN,
     "pools of a client": POOLS,
@@ -296,6 +319,7 @@ SCRIPTS = {
     "a thread that imports": IMPORTS,
     "children of a client that has used NNG": NNG_USERS,
     "an executor that was not used": UNUSED,
+    "a cancel while a thread of the client decides": HELD,
     "pools of a task": NESTED,
     "executors of a task": CREW_IN_CREW,
 }
