@@ -63,10 +63,11 @@ class CallbackThread:
         self._stuck_at = -1  # what _ended was when somebody lost patience
 
     def run(self, future: CrewFuture[Any]) -> None:
-        """Run the callbacks of a future that is done: here if all are quick, else in the thread."""
+        """Run the callbacks of a future that is done: the quick ones here, at once, the others in the thread."""
         if not self.is_needed(future) or not self._can_run_later():
             future._call_back()
         else:
+            future._call_back_some(_is_quick)
             self._mailbox.put(future._call_back)
 
     @staticmethod

@@ -591,6 +591,8 @@ class Dispatcher:
         if cancel_futures:
             self._announcer.dropped(self.decide(self._scheduler.cancel_all))
             self.broadcasts.cancel_early()
+        self._scaler.is_finishing = True
+        self._poke()
         is_done.release()
 
     def _kill_all(self, signal_number: int) -> None:

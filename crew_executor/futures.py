@@ -338,20 +338,22 @@ class CrewFuture(Future[T]):
         if self._has_callbacks:
             self._call_back() if callbacks is None else callbacks.run(self)
 
+    def _call_back_some(self, is_wanted: Callable[[Any], bool]) -> None:
+        """Run those of the callbacks here."""
+        for callback in list(filter(is_wanted, self._done_callbacks)):
+            self._done_callbacks.remove(callback)  # each runs once, also if this is begun again after a Ctrl-C
+            try:
+                callback(self)
+            except BaseException as error:  # not even a SystemExit may end the thread that serves a worker
+                is_ctrl_c = isinstance(error, KeyboardInterrupt)
+                if is_ctrl_c and threading.current_thread() is threading.main_thread():
+                    raise
+                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+
     def _call_back(self) -> None:
         """Run the callbacks here."""
         try:
-            while self._done_callbacks:
-                callback = self._done_callbacks.pop(
-                    0
-                )  # each runs once, also if a Ctrl-C ends this and it is done again
-                try:
-                    callback(self)
-                except BaseException as error:  # not even a SystemExit may end the thread that serves a worker
-                    is_ctrl_c = isinstance(error, KeyboardInterrupt)
-                    if is_ctrl_c and threading.current_thread() is threading.main_thread():
-                        raise
-                    logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+            self._call_back_some(lambda _callback: True)
         finally:
             if self._caller is not None:
                 with self._condition:

@@ -113,6 +113,11 @@ def birthplace() -> tuple[str, int, int] | None:
     return (*place, _births[place])
 
 
+def is_imported_by_worker() -> bool:
+    """Answer whether the caller is a module that is being imported in a worker."""
+    return bool(_joined) and birthplace() is not None
+
+
 def front_for(place: tuple[str, int, int] | None) -> Any:
     """Return the front of the pool that this process is a worker of, if its executor was made there; else None."""
     origin = None if place is None else _origins.get(place)

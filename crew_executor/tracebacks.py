@@ -32,21 +32,25 @@ def load() -> None:
         import tblib.pickling_support  # noqa: F401
 
 
-def describe(error: BaseException, frames: TracebackType | None = None) -> dict[str, str]:
+def describe(
+    error: BaseException, frames: TracebackType | None = None, *, is_interruptible: bool = True
+) -> dict[str, str]:
     """Return an exception as text: its type, message and formatted traceback. Never raises.
 
     Args:
         error: the exception.
         frames: its frames, where they are not those that it carries now.
+        is_interruptible: a KeyboardInterrupt is the caller's; else it is what a user's __str__ has raised.
     """
     kind = type(error)
+    failures: Any = (Exception, SystemExit, GeneratorExit) if is_interruptible else BaseException
     try:
         text = str(error)
-    except (Exception, SystemExit, GeneratorExit) as broken:  # a user's __str__ may fail; its failure is the text then
+    except failures as broken:  # a user's __str__ may fail; its failure is the text then
         text = f"<no text: str() raised {type(broken).__name__}>"
     try:
         lines = "".join(traceback.format_exception(kind, error, frames or error.__traceback__))
-    except (Exception, SystemExit, GeneratorExit) as broken:
+    except failures as broken:
         lines = f"<no traceback: formatting raised {type(broken).__name__}>"
     return {
         "type_name": f"{kind.__module__}.{kind.__qualname__}",

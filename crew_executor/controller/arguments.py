@@ -6,11 +6,11 @@ crew's `Inf`, math.inf here, stands for "no limit" wherever None does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ..executor import CrewExecutor
+from ..executor import SECONDS_MAX, CrewExecutor
 from ..launchers import Launcher, make_launcher
 from .inline import InlineExecutor
 
@@ -42,8 +42,8 @@ def seconds(word: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{word} must be a number of seconds or None, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{word} must be above 0 seconds, not {value!r}")
+    if not 0 < value <= SECONDS_MAX and value != math.inf:
+        raise ValueError(f"{word} must be above 0 seconds and at most {SECONDS_MAX:g}, or math.inf, not {value!r}")
     return value
 
 
@@ -61,6 +61,13 @@ def callable_task(fn: Any) -> Callable[..., Any]:
     if not callable(fn):
         raise TypeError(f"a task is a function and what it is called with, push(f, 1, 2), not {fn!r}, as f(1, 2) gives")
     return fn  # type: ignore[no-any-return]
+
+
+def keywords(kwargs: Any) -> dict[str, Any]:
+    """Return the keyword arguments of a call."""
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a dictionary of keyword arguments, not {kwargs!r}")
+    return dict(kwargs or {})
 
 
 def items(iterables: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -105,7 +112,7 @@ def executor_maker(
     launcher: Any, workers_min: Any, initializer: Any, initargs: Any,
 ) -> Callable[[], CrewExecutor | InlineExecutor]:  # fmt: skip
     """Return what makes the executor of a controller with these arguments; raise what Controller() does."""
-    if auto_scale not in AUTO_SCALE:
+    if not isinstance(auto_scale, str) or auto_scale not in AUTO_SCALE:
         raise ValueError(f"auto_scale must be one of {', '.join(AUTO_SCALE)}, not {auto_scale!r}")
     if initializer is not None and not callable(initializer):
         raise TypeError(f"initializer must be a function, not {initializer!r}")

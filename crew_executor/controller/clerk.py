@@ -66,17 +66,11 @@ class Clerk:
             if left <= 0 or is_done.acquire(timeout=min(left, LOOK_SECONDS)):
                 return
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the thread is ending, or has ended: then there should be another clerk."""
-        return not self._finalizer.alive
-
-    def close(self) -> None:
-        """Have the thread do what was put so far, then end, and wait for it. May be done again."""
+    def close(self, timeout: float) -> None:
+        """Have the thread do what was put so far, then end, and wait for it, so many seconds. May be done again."""
         self._mailbox.put(_stop)
         self._finalizer.detach()
-        if self._thread is not threading.current_thread():
-            self._thread.wait_over()
+        if self._thread is not threading.current_thread() and self._thread.wait_over(timeout):
             _run_all(self._mailbox.take(0))  # what came behind the last word
 
 

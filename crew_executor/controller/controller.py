@@ -25,10 +25,11 @@ from ..condition import FutureCondition, may_hold
 from ..errors import CrewError
 from ..executor import CrewExecutor
 from ..launchers import Launcher
+from ..records import TaskRecord
 from ..stats import SeatStats, Stats
-from .arguments import INLINE, callable_task, executor_maker, name_of, whole
+from .arguments import INLINE, callable_task, executor_maker, keywords, name_of, whole
 from .backlog import Backlog
-from .clerk import Clerk
+from .engines import Engines
 from .inline import InlineExecutor
 from .pushed import Call, Handle, MapResults, Pushed, calls_of
 from .result import MapError, Result, Results
@@ -94,13 +95,13 @@ class Controller:
         self.crashes_max = crashes_max if crashes_max == math.inf else whole("crashes_max", crashes_max, 1)
         self._auto_scale = auto_scale
         self._backup = backup
-        self._make = executor_maker(
+        if len({controller.name for controller in self.chain()}) < len(self.chain()):
+            raise ValueError(f"a backup must have another name than {self.name!r}: records tell them apart by it")
+        make = executor_maker(
             self.name, self.workers, tasks_max, seconds_idle, seconds_start, seconds_wall, auto_scale, launcher,
             workers_min, initializer, initargs,
         )  # fmt: skip
-        self._executor: CrewExecutor | InlineExecutor | None = None
-        self._past: list[CrewExecutor | InlineExecutor] = []  # that are being terminated
-        self._clerk: Clerk | None = None
+        self._engines = Engines(self.name, self, make)
         self._condition = FutureCondition()
         self._listeners: weakref.WeakSet[threading.Condition] = weakref.WeakSet()  # of groups
         self._tasks = Backlog(self.name)
@@ -119,50 +120,29 @@ class Controller:
     @property
     def started(self) -> bool:
         """Whether there is an executor, which push() makes if need be."""
-        return self._executor is not None
+        return self._engines.now is not None
 
     @property
     def executor(self) -> CrewExecutor | InlineExecutor:
         """What runs the tasks, started if need be: for run_on_all(), share(), options(). terminate() ends it."""
-        return self._running()[0]
-
-    def _running(self) -> tuple[CrewExecutor | InlineExecutor, Clerk | None]:
-        """Return the executor and the clerk; inline needs no clerk."""
-        with self._condition:
-            if self._executor is None:
-                self._executor = self._make()
-            if (self._clerk is None or self._clerk.is_closed) and isinstance(self._executor, CrewExecutor):
-                self._clerk = Clerk(self, self.name)
-            return self._executor, self._clerk
+        return self._engines.get().executor
 
     def start(self) -> None:
         """Make the executor, if there is none: no worker yet, unless workers_min says so."""
-        self.executor  # noqa: B018  made by being asked for
+        self._engines.start()
 
     def terminate(self) -> None:
         """End the workers, whatever they run, and wait for their end. What is not done is cancelled.
 
         Results can still be popped. The next push() starts the controller again. If this is interrupted, call it again.
         """
-        with self._condition:
-            self._past += [] if self._executor is None else [self._executor]
-            self._executor = None  # from here on push() makes another
-            past, clerk = list(self._past), self._clerk
-        for executor in past:
-            executor.shutdown(wait=False)
-        self._kill([pushed for pushed in self._all_open() if pushed.executor in past])  # else they count as crashes
-        for executor in past:
-            executor.kill_workers()
-            executor.shutdown(wait=True)
-        if clerk is not None:
-            clerk.flush()
-        with self._condition:
-            for executor in past:
-                if executor in self._past:
-                    self._tally.keep(executor.stats().seats)
-                    self._past.remove(executor)
-        if clerk is not None and self._executor is None:
-            clerk.close()
+        if self._engines.is_a_parents:
+            return
+        past = self._engines.retire()
+        executors = [engine.executor for engine in past]
+        # Before the workers end, which would count as crashes. A backup's workers do not end: what they do for us does.
+        self._kill([one for one in self._all_open() if one.executor in executors or one.runner() is not self])
+        self._engines.end(past, self._tally)
 
     def __enter__(self) -> Self:
         self.start()
@@ -198,7 +178,7 @@ class Controller:
             CrewError: tasks of that name have crashed crashes_max times in a row, and there is no backup.
             whatever CrewExecutor.submit() raises.
         """
-        return self._push(name, None, Call(callable_task(fn), args, kwargs or {}, seed, timeout)).handle
+        return self._push(name, None, Call(callable_task(fn), args, keywords(kwargs), seed, timeout)).handle
 
     def _push(self, name: str | None, results: MapResults | None, call: Call) -> Pushed:
         pushed = Pushed("" if name is None else name, self._me, results, call)
@@ -235,12 +215,12 @@ class Controller:
     def _submit(self, pushed: Pushed) -> None:
         """Run a task here, for whomever."""
         while True:
-            executor, clerk = self._running()
+            engine = executor, clerk = self._engines.get()
             pushed.runner, pushed.executor, pushed.clerk = self._me, executor, clerk
             try:
                 future = pushed.submit_to(executor)
             except RuntimeError:
-                if self._executor is executor:
+                if self._engines.now is engine:
                     raise
                 continue  # it was terminated meanwhile: the next one may have the task
             break
@@ -260,22 +240,26 @@ class Controller:
         if any(judged is future for judged in pushed.judged):
             return
         pushed.judged.append(future)
-        record = future.record()
+        record = _record_of(future)
         pushed.attempts += record.attempts
         self._guests.discard(pushed)
         if record.status == "crash":
             self._crashes[pushed.name] += 1
         elif record.status != "cancel":
             self._crashes.pop(pushed.name, None)
-        if record.status == "crash" and self._crashes[pushed.name] >= self.crashes_max and self._backup is not None:
+        is_too_often = record.status == "crash" and self._crashes[pushed.name] >= self.crashes_max
+        if is_too_often and self._backup is not None and not pushed.is_cancelled:
             try:
                 self._backup._runner(pushed.name)._submit(pushed)
             except Exception as error:
+                assert record.error is not None
                 record.error.__context__ = error  # the backup is full of crashes, too, or shut down: the crash stands
             else:
                 return
         pushed.is_judged = True
         owner = pushed.owner()
+        if isinstance(pushed.handle, Handle):
+            pushed.handle.finish(record)
         if owner is not None:
             changes = {"command": pushed.command, "seed": pushed.seed, "attempts": pushed.attempts}
             number = next(_results_numbers)
@@ -288,8 +272,6 @@ class Controller:
                 self._tally.count(result)  # map() has it
             self._condition.notify_all()
             listeners = list(self._listeners)
-        if isinstance(pushed.handle, Handle):
-            pushed.handle.finish(result)
         for condition in listeners:
             with condition:
                 condition.notify_all()
@@ -305,7 +287,7 @@ class Controller:
             ValueError: error is something else.
         """
         check_error_mode(error)
-        self._catch_up()
+        self.catch_up()
         with self._condition:
             if not self._tasks.done:
                 return None
@@ -314,11 +296,11 @@ class Controller:
             self._tasks.remove_first()
         return heed(result, error)
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Let the clerk take what has come, since a caller may know it from the future; not for ever."""
-        clerk = self._clerk
-        if clerk is not None and self._tasks.open:
-            clerk.flush(CATCH_UP_SECONDS)
+        engine = self._engines.now
+        if engine is not None and self._tasks.open and not self._engines.is_a_parents:
+            engine.catch_up(CATCH_UP_SECONDS)
 
     def collect(self, error: str = "silent") -> Results:
         """Return all records that are there, in the order they came. Does not wait.
@@ -327,7 +309,7 @@ class Controller:
             error: as for pop(); with "stop", the first error is raised, and nothing is popped.
         """
         check_error_mode(error)
-        self._catch_up()
+        self.catch_up()
         with self._condition:
             self.check(error)
             return self.take_until(math.inf)
@@ -374,16 +356,19 @@ class Controller:
         Returns:
             Whether that is so. Of a controller without any task it is, and pop() has nothing then.
         """
-        self._warn_if_nobody_comes()
-        return wait_for(self._condition, partial(self._is_waited_for, mode), mode, seconds_timeout)
+        self.check_before_wait()
+        return wait_for(self._condition, partial(self.is_waited_for, mode), mode, seconds_timeout)
 
-    def _warn_if_nobody_comes(self) -> None:
-        """Say what is missing where workers come only when they are called, and none was."""
-        if self._auto_scale == "none" and self._tasks.open and self._executor is not None and not self.stats().workers:
+    def check_before_wait(self) -> None:
+        """Say what would make a wait last for ever: no worker where none comes unless it is called; another process."""
+        if self.unresolved():
+            self._engines.check_process()
+        if self._auto_scale == "none" and self.unresolved() and self.started and not self.stats().workers:
             text = f"controller {self.name} has tasks, no worker, and auto_scale='none': call launch() or scale()"
             warnings.warn(text, RuntimeWarning, stacklevel=3)
 
-    def _is_waited_for(self, mode: str) -> bool:
+    def is_waited_for(self, mode: str) -> bool:
+        """Answer whether a wait in this mode is over."""
         return not self._tasks.open or (mode == "one" and bool(self._tasks.done))
 
     def map(
@@ -413,7 +398,7 @@ class Controller:
         try:
             for name, call in calls_of(fn, iterables, names, seed, timeout, kwargs):
                 pushed.append(self._push(name, mapped, call))
-            self._warn_if_nobody_comes()
+            self.check_before_wait()
             wait_for(self._condition, lambda: len(mapped.by_name) == len(pushed))
         except BaseException:  # a Ctrl-C, mostly: what nobody will look at need not run
             self._kill(pushed)
@@ -443,7 +428,7 @@ class Controller:
         with self._condition:
             for name, _call in calls:
                 if name is not None:
-                    self._tasks.free_name(name)
+                    self._runner(self._tasks.free_name(name))
         if calls and self._auto_scale == "demand":
             self._launch_missing(self.unresolved() + len(calls))
         return [self._push(name, None, call).handle for name, call in calls]
@@ -463,7 +448,7 @@ class Controller:
             tasks = [pushed for pushed in tasks if pushed.name in wanted]
         number = self._kill(tasks)
         for clerk in {pushed.clerk for pushed in tasks if pushed.clerk is not None}:
-            clerk.flush()  # so that the records are there
+            clerk.flush(CATCH_UP_SECONDS)  # so that the records are there
         return number
 
     def _all_open(self) -> list[Pushed]:
@@ -475,9 +460,13 @@ class Controller:
 
         A callback is lost if a Ctrl-C strikes just before it is called: so clerks hear again of those that are over.
         """
+        if self._engines.is_a_parents:
+            return 0
+        for pushed in tasks:
+            pushed.is_cancelled = True  # a crash that is not judged yet sends none of them to a backup
         known = [(pushed, pushed.future) for pushed in reversed(tasks) if pushed.future is not None]
         try:
-            return sum([future.kill() for _, future in known])
+            return sum([future.kill() for _, future in known if not future.done()])
         finally:
             for pushed, future in known:
                 if pushed.clerk is not None and not pushed.is_judged and future.done():
@@ -552,12 +541,16 @@ class Controller:
 
     def crashes(self, name: str) -> int:
         """Return how many times in a row the worker of a task of that name has died, here and at the backups."""
-        return self._crashes.get(name, 0) + (self._backup.crashes(name) if self._backup is not None else 0)
+        return sum([controller._crashes.get(name, 0) for controller in self.chain()])
+
+    def chain(self) -> list[Controller]:
+        """Return this controller, its backup, the backup of that, and so on."""
+        return [self, *([] if self._backup is None else self._backup.chain())]
 
     def stats(self) -> Stats:
         """Return what the executor says of itself: workers that are there now, decisions on how many to launch."""
-        executor = self._executor
-        return Stats(0, 0, 0, (), 0, self._seats(), ()) if executor is None else executor.stats()
+        engine = self._engines.now
+        return Stats(0, 0, 0, (), 0, self._seats(), ()) if engine is None else engine.executor.stats()
 
     def summary(self, columns: str | Iterable[str] | None = None) -> Summary:
         """Return a table of what was done, a row for each of the `workers` seats, which workers have in turn.
@@ -572,8 +565,7 @@ class Controller:
 
     def _seats(self) -> tuple[SeatStats, ...]:
         with self._condition:
-            executors = (*self._past, *([] if self._executor is None else [self._executor]))
-            return self._tally.seats(executor.stats().seats for executor in executors)
+            return self._tally.seats(self._engines.seats())
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -583,3 +575,12 @@ class Controller:
     def __repr__(self) -> str:
         state = f"{len(self._tasks.open)} tasks not done, {len(self._tasks.done)} not popped"
         return f"<Controller {self.name}: {state}{'' if self.started else ', not started'}>"
+
+
+def _record_of(future: Any) -> TaskRecord:
+    """Return the record of a future that is done; if that cannot be made, one that says so."""
+    try:
+        record: TaskRecord = future.record()
+    except BaseException as error:  # of a user's class that raises what nobody catches when it is unpickled
+        record = TaskRecord("", "", "error", error=error)
+    return record

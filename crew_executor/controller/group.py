@@ -64,7 +64,10 @@ class ControllerGroup:
 
     def terminate(self, controllers: str | Iterable[str] | None = None) -> None:
         """Terminate controllers."""
-        for controller in self._some(controllers):
+        some = self._some(controllers)
+        for controller in some:
+            controller.cancel(all=True)  # first: one may be the backup of another, and would be started again
+        for controller in some:
             controller.terminate()
 
     def __enter__(self) -> Self:
@@ -107,13 +110,19 @@ class ControllerGroup:
         self, mode: str = "all", seconds_timeout: float | None = None, controllers: str | Iterable[str] | None = None
     ) -> bool:
         """Wait until all tasks of these controllers are done, or pop() has one of them: see Controller.wait()."""
-        return wait_for(self._condition, partial(_is_waited_for, self._some(controllers), mode), mode, seconds_timeout)
+        some = self._some(controllers)
+        for one in some:
+            one.check_before_wait()
+        return wait_for(self._condition, partial(_is_waited_for, some, mode), mode, seconds_timeout)
 
     def pop(self, error: str = "silent", controllers: str | Iterable[str] | None = None) -> Result | None:
         """Return the record that came first in any of these controllers, or None: see Controller.pop()."""
         check_error_mode(error)
+        some = self._some(controllers)
+        for one in some:
+            one.catch_up()
         while True:
-            first = [(number, one) for one in self._some(controllers) if (number := one.first_number()) is not None]
+            first = [(number, one) for one in some if (number := one.first_number()) is not None]
             if not first:
                 return None
             result = min(first, key=lambda pair: pair[0])[1].pop()
@@ -124,7 +133,9 @@ class ControllerGroup:
         """Return all records of these controllers, in the order they came: see Controller.collect()."""
         check_error_mode(error)
         some = self._some(controllers)
-        number = max([one.last_number() or 0 for one in some])  # what comes later must not be popped unseen
+        for one in some:
+            one.catch_up()
+        number = max([one.last_number() or 0 for one in some], default=0)  # what comes later must not be popped unseen
         for one in some:
             one.check(error, number)
         return Results(sorted([one for each in some for one in each.take_until(number)], key=lambda one: one.number))
@@ -169,7 +180,8 @@ class ControllerGroup:
 
     def crashes(self, name: str, controllers: str | Iterable[str] | None = None) -> int:
         """Return how many times in a row the worker of a task of this name has died: see Controller.crashes()."""
-        return sum([controller.crashes(name) for controller in self._some(controllers)])
+        chains = {id(one): one for each in self._some(controllers) for one in each.chain()}
+        return sum([one.crashes(name) - sum([o.crashes(name) for o in one.chain()[1:2]]) for one in chains.values()])
 
     def size(self, controllers: str | Iterable[str] | None = None) -> int:
         """Return how many tasks there are, not done or not popped."""
@@ -194,6 +206,6 @@ class ControllerGroup:
 
 
 def _is_waited_for(controllers: list[Controller], mode: str) -> bool:
-    return not any(one.unresolved() for one in controllers) or (
+    return all(one.is_waited_for("all") for one in controllers) or (
         mode == "one" and any(one.unpopped() for one in controllers)
     )

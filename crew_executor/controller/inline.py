@@ -10,13 +10,12 @@ import os
 import socket
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-from .. import errors
+from .. import errors, tracebacks
 from ..calls import command_of
 from ..log import logger
 from ..options import TaskOptions
@@ -88,9 +87,9 @@ class InlineExecutor(Executor):
         self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> InlineFuture[T]:
         """Run a call with a name and a seed; as submit()."""
-        if self._is_shut_down:
-            raise RuntimeError("cannot schedule new futures after shutdown")
         with self._turn:
+            if self._is_shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
             self._initialize()
             return self._run(fn, args, kwargs, options)
 
@@ -117,7 +116,7 @@ class InlineExecutor(Executor):
         command = command_of(fn)
         record = TaskRecord(
             options.name or command, command, "success" if error is None else "error", result, seconds, error,
-            None if error is None else "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+            None if error is None else tracebacks.describe(error)["traceback_text"],
             tuple(noted), f"{self._name}-inline", socket.gethostname(), os.getpid(), started, started,
             started + seconds, 0.0, cpu_seconds, None, 1, options.seed, 1,
         )  # fmt: skip

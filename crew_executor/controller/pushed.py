@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..options import TaskOptions
 from ..records import TaskRecord
 from ..seeding import SeedStream
-from .arguments import callable_task, items
+from .arguments import callable_task, items, keywords
 from .inline import InlineExecutor
 from .result import Result, text_of_call
 
@@ -44,11 +44,12 @@ class Pushed:
         runner, executor, clerk: who runs it, where, and whose clerk judges that.
         attempts: how often it was run so far, at this controller and at backups.
         judged: the futures of runs that were judged; `is_judged`: its result is there.
+        is_cancelled: it was to be ended: it is not run again.
     """
 
     __slots__ = (
-        "attempts", "call", "clerk", "command", "executor", "future", "handle", "is_judged", "is_plain", "judged",
-        "name", "owner", "results", "runner", "seed",
+        "attempts", "call", "clerk", "command", "executor", "future", "handle", "is_cancelled", "is_judged",
+        "is_plain", "judged", "name", "owner", "results", "runner", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +68,7 @@ class Pushed:
         self.clerk: Clerk | None = None
         self.attempts = 0
         self.judged: list[Any] = []
-        self.is_judged = False
+        self.is_judged = self.is_cancelled = False
         self.is_plain = False  # without a name of the user's, a seed, a timeout
 
     def submit_to(self, executor: CrewExecutor | InlineExecutor) -> Any:
@@ -85,6 +86,8 @@ class Pushed:
         runner = self.runner()
         if runner is not None:
             runner._judge(self, future)
+        elif isinstance(self.handle, Handle):
+            self.handle.finish(future.record())
 
 
 class MapResults:
@@ -103,34 +106,54 @@ class Handle(Future[Any]):
 
     def __init__(self, pushed: Pushed) -> None:
         super().__init__()
-        self.set_running_or_notify_cancel()  # it is never cancelled but by the end of a run
         self._pushed = pushed
-        self._result_record: Result | None = None
+        self._record: TaskRecord | None = None
 
-    def finish(self, result: Result) -> None:
+    def finish(self, record: TaskRecord) -> None:
         """Take what has become of the task; for the clerk. Callbacks may wait for it, and so run elsewhere."""
-        self._result_record = result
+        self._record = record
         if self._done_callbacks:  # type: ignore[attr-defined]  # an Executor's future has them
-            thread = threading.Thread(target=self._finish, args=(result,), name="crew-callbacks", daemon=True)
+            thread = threading.Thread(target=self._finish, args=(record,), name="crew-callbacks")
             with contextlib.suppress(RuntimeError):  # too many threads, or the interpreter is ending
                 thread.start()
                 return
-        self._finish(result)
+        self._finish(record)
 
-    def _finish(self, result: Result) -> None:
-        if result.error is None:
-            self.set_result(result.result)
-        else:
-            self.set_exception(result.error)
+    def _finish(self, record: TaskRecord) -> None:
+        with contextlib.suppress(InvalidStateError):  # cancelled by its user
+            if record.status == "cancel":
+                if super().cancel():
+                    self.set_running_or_notify_cancel()
+            elif record.error is None:
+                self.set_result(record.result)
+            else:
+                self.set_exception(record.error)
 
-    def record(self) -> TaskRecord | None:
-        """Return what has become of the task, or None before its end."""
-        return self._result_record
+    def record(self) -> TaskRecord:
+        """Return what is known of the task now: of its last run."""
+        record: TaskRecord = self._record or self._pushed.future.record()
+        return record
+
+    def running(self) -> bool:
+        """Return whether a worker has the task."""
+        return not self.done() and bool(self._pushed.future.running())
+
+    def cancel(self) -> bool:
+        """Cancel the task if no worker has it; return whether it is cancelled."""
+        if not self.done() and self._pushed.future.cancel():
+            self._pushed.is_cancelled = True
+            if super().cancel():
+                self.set_running_or_notify_cancel()
+        return self.cancelled()
 
     def kill(self) -> bool:
         """End the task wherever it runs; return False if it was done before."""
         owner = self._pushed.owner()
         return owner is not None and bool(owner._kill([self._pushed]))
+
+    def name(self) -> str:
+        """Return the name of the task."""
+        return self._pushed.name
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # late: for those who run a loop anyway
@@ -150,4 +173,4 @@ def calls_of(
     if len(words) != len(each) or len({*words}) < (names is not None) * len(words):
         raise ValueError(f"names must be as many as the items, {len(each)}, and no two the same")
     for name, args in zip(words, each, strict=True):
-        yield name, Call(fn, args, kwargs or {}, None if stream is None else stream.next(), timeout)
+        yield name, Call(fn, args, keywords(kwargs), None if stream is None else stream.next(), timeout)

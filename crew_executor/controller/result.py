@@ -32,7 +32,7 @@ class Result(TaskRecord):
     @classmethod
     def of(cls, record: TaskRecord, **changes: Any) -> Result:
         """Return a record with some attributes changed."""
-        return cls(**{field.name: getattr(record, field.name) for field in fields(TaskRecord)} | changes)
+        return cls(**{**vars(record), **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all attributes by name."""

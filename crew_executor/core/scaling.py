@@ -53,6 +53,7 @@ class Scaler:
         self.requested = 0  # workers that somebody has asked for, and that are not launched yet
         self.failures = 0  # in a row
         self.is_given_up = False
+        self.is_finishing = False  # nobody can ask for workers any more, and what was submitted is to be done
         self.retry_at = 0.0
         self.failed_at = float("-inf")  # when the last failure that counted was known
         self.last_decision = "nothing launched yet"
@@ -67,7 +68,7 @@ class Scaler:
 
     def wanted(self, tasks_open: int) -> int:
         """Return how many workers there should be for so many tasks queued or running."""
-        if self.rules.mode in ("none", "manual"):
+        if self.rules.mode == "none" or (self.rules.mode == "manual" and not self.is_finishing):
             return self.floor()
         return max(self.floor(), min(tasks_open, self.rules.max_workers))
 
@@ -75,7 +76,7 @@ class Scaler:
         """Answer whether workers are missing: cheap, before any counting."""
         if self.requested or workers < self.floor():
             return True
-        return tasks_open > workers and self.rules.mode != "manual"
+        return tasks_open > workers and (self.rules.mode != "manual" or self.is_finishing)
 
     def request(self, number: int) -> None:
         """Have so many workers launched, whatever there is to do, as far as there is room."""

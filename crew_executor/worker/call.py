@@ -230,7 +230,7 @@ class CallRunner:
         flags = OutcomeFlag.ERROR | OutcomeFlag.REPORT
         if task is not None and task.flags & TaskFlag.RETRY_ON and self._is_one_of(error, task.parts[-1]):
             flags |= OutcomeFlag.RETRYABLE
-        report = tracebacks.describe(error)
+        report = tracebacks.describe(error, is_interruptible=False)  # the task is over: nobody interrupts it here
         report_part = json.dumps(report).encode()
         try:
             part = tracebacks.dumps_error(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import random
@@ -12,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,7 @@ from crew_executor import BrokenCrewError, CrewError
 from crew_executor.controller import Controller, MapError
 from crew_executor.launchers import LocalLauncher
 
-from .helpers import identity, is_alive, touch_and_wait, wait_until
+from .helpers import identity, touch_and_wait, wait_until
 
 
 def die() -> None:
@@ -404,182 +402,3 @@ def test_threads_may_push_and_pop_together(controller: Controller) -> None:
 
 def _pid(_item: int) -> int:
     return os.getpid()
-
-
-# ---------------------------------------------------------------------- what must not get lost
-
-
-def test_what_map_returns_is_counted_as_popped_and_is_no_matter_of_wait(controller: Controller, tmp_path: Path) -> None:
-    release = str(tmp_path / "release")
-    mapping = threading.Thread(target=controller.map, args=(touch_and_wait, [str(tmp_path / "begun")], [release]))
-    mapping.start()
-    wait_until((tmp_path / "begun").exists, "the item runs")
-
-    assert controller.wait("all", 0)
-    assert (controller.pushed, controller.unresolved()) == (1, 1)
-    Path(release).touch()
-    mapping.join()
-    assert (controller.pushed, controller.popped, controller.size()) == (1, 1, 0)
-    assert sum(controller.summary()["popped_tasks"]) == 1
-
-
-def test_who_has_a_result_can_pop_its_record(controller: Controller) -> None:
-    for number in range(200):
-        assert controller.push(identity, number).result() == number
-        result = controller.pop()
-        assert result is not None
-        assert result.result == number
-
-
-def test_names_of_numbers_are_never_given_twice(controller: Controller) -> None:
-    controller.push(identity, 0, name="1")
-    controller.wait()
-    controller.walk(identity, range(3), names=[2, 3, 4])
-    controller.push(identity, 5)
-    controller.wait()
-
-    assert sorted(result.name for result in controller.collect()) == ["1", "2", "3", "4", "5"]
-
-
-def test_a_walk_with_a_name_that_is_taken_pushes_nothing(controller: Controller) -> None:
-    controller.push(identity, 0, name="b")
-    with pytest.raises(ValueError, match="has a task named 'b' already"):
-        controller.walk(identity, [1, 2], names=["a", "b"])
-    assert controller.pushed == 1
-    with pytest.raises(ValueError, match="has a task named 'b' already"):
-        controller.map(identity, [1, 2], names=["a", "b"])
-    wait_until(lambda: controller.unresolved() == 0, "what map() had pushed is over")
-
-
-def test_a_callback_may_use_the_controller(controller: Controller) -> None:
-    results: list[Any] = []
-    future = controller.push(identity, 1)
-    future.add_done_callback(lambda _future: results.extend(controller.map(identity, [2, 3])))
-    wait_until(lambda: len(results) == 2, "the callback has got its results")
-    assert controller.wait()
-
-
-def test_a_callback_that_takes_its_time_holds_no_record_back(controller: Controller) -> None:
-    is_over = threading.Event()
-    controller.push(identity, 1).add_done_callback(lambda _future: is_over.wait(30))
-    controller.push(identity, 2)
-    try:
-        assert controller.wait(seconds_timeout=20)
-    finally:
-        is_over.set()
-
-
-def test_the_future_of_a_task_that_a_backup_runs_is_done_when_that_is(tmp_path: Path) -> None:
-    big = Controller("big", initializer=be_big, initargs=("here",))
-    with Controller("small", crashes_max=1, backup=big) as small, big:
-        future = small.push(die_unless, "here", name="hungry")
-        called: list[Any] = []
-        future.add_done_callback(lambda done: called.append((done.result(), len(small.map(identity, [1])))))
-        assert future.result(30) == "done"
-        wait_until(lambda: called == [("done", 1)], "the callback has run, and could use the controller")
-        result = small.pop()
-        assert result is not None
-        assert (result.attempts, result.controller, small.crashes("hungry")) == (2, "big", 1)
-        with pytest.raises(AttributeError):
-            small.backup = small  # type: ignore[misc]
-
-        long = small.push(touch_and_wait, str(tmp_path / "begun"), "never", name="hungry")
-        wait_until((tmp_path / "begun").exists, "it runs at the backup")
-        assert (big.saturated(), big.unresolved(), small.unresolved()) == (True, 0, 1)
-        assert long.kill()
-        assert small.wait()
-        assert small.collect()[0].status == "cancel"
-
-
-def test_the_end_of_a_backup_is_no_crash_of_what_it_runs_for_others(tmp_path: Path) -> None:
-    big = Controller("big", auto_scale="none")
-    with Controller("small", crashes_max=1, backup=big) as small, big:
-        small.push(die, name="x")
-        wait_until(big.saturated, "it is the backup's")
-        small.cancel(all=True)
-        assert small.wait()
-        small.collect()
-        small.push(touch_and_wait, str(tmp_path / "begun"), "never", name="x")
-        assert big.scale() == 1
-        wait_until((tmp_path / "begun").exists, "it runs at the backup")
-        big.terminate()
-        assert small.wait()
-        result = small.pop()
-
-        assert result is not None
-        assert (result.status, big.crashes("x")) == ("cancel", 0)
-
-
-def test_a_look_at_a_controller_that_is_not_started_starts_nothing() -> None:
-    controller = Controller(workers_min=1)
-    assert controller.stats().workers == ()
-    assert controller.scale() == 0
-    assert not controller.started
-
-
-def test_pushing_while_another_thread_terminates_loses_nothing() -> None:
-    controller = Controller(workers=2)
-    is_over = threading.Event()
-
-    def terminate() -> None:
-        while not is_over.is_set():
-            controller.terminate()
-
-    thread = threading.Thread(target=terminate)
-    thread.start()
-    try:
-        for number in range(300):
-            controller.push(identity, number)
-    finally:
-        is_over.set()
-        thread.join()
-    assert controller.wait(seconds_timeout=30)
-    statuses = {result.status for result in controller.collect()}
-    assert controller.pushed == 300
-    assert statuses <= {"success", "cancel"}
-    controller.terminate()
-
-
-def test_a_cancelled_task_that_had_not_started_has_no_times(controller: Controller, tmp_path: Path) -> None:
-    controller.map(time.sleep, [0.001] * 20)  # so that more than one is sent ahead
-    with Controller(workers=1) as one:
-        one.map(identity, range(10))
-        one.push(touch_and_wait, str(tmp_path / "begun"), "never")
-        wait_until((tmp_path / "begun").exists, "it runs")
-        one.walk(identity, range(5))
-        one.cancel(all=True)
-        assert one.wait()
-        assert [result.seconds is None or result.seconds < 60 for result in one.collect()] == [True] * 6
-
-
-def test_an_error_that_cannot_be_told_in_words_costs_no_record(controller: Controller) -> None:
-    with pytest.raises(MapError, match="which cannot be told in words") as caught:
-        controller.map(fail_without_words, [1, 2])
-    assert len(caught.value.results) == 2
-    controller.push(identity, 10**5000, name="huge")
-    controller.push(len, b"x" * 1000, name="long")
-    controller.wait()
-    commands = {result.name: result.command for result in controller.collect()}
-    assert commands["long"] == f"len({b'x' * 30!r}...)"
-    assert commands["huge"].endswith("identity(<a large int>)")
-
-
-def test_a_forgotten_controller_ends_its_workers_though_a_future_is_kept() -> None:
-    controller = Controller(workers=1)
-    future = controller.push(os.getpid)
-    pid = future.result()
-    del controller
-    gc.collect()
-    wait_until(lambda: not is_alive(pid), "its worker has left")
-    assert future.result() == pid
-
-
-def fail_without_words(_item: int) -> None:
-    raise Wordless
-
-
-class Wordless(Exception):
-    """Has no text."""
-
-    def __str__(self) -> str:
-        raise ValueError

@@ -15,7 +15,10 @@ from crew_executor.controller import Controller
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ["crew-walkthrough.md", "coming-from-crew.md"]
 MARK = "=" * 7 + " end of block"
-FOR_GROUPS = {"check", "first_number", "last_number", "take_until", "tell"}
+FOR_GROUPS = {
+    "catch_up", "chain", "check", "check_before_wait", "first_number", "is_waited_for", "last_number", "take_until",
+    "tell",
+}  # fmt: skip
 NUMBER = re.compile(r"\d+\.\d+")
 
 
