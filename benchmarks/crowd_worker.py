@@ -16,8 +16,9 @@ from crew_executor import serialize
 from crew_executor.cell import Cell
 from crew_executor.channel import Channel
 from crew_executor.core.messages import Kind, Outcome, decode_tasks, encode_clock, encode_outcome
+from crew_executor.framing import LinkClosed
 from crew_executor.supervisor_wire import recv_message, send_message
-from crew_executor.transport import Link, LinkClosed
+from crew_executor.transport import Link
 
 
 class LightLink(Link):

@@ -11,7 +11,7 @@ from typing import Any
 from .core.messages import Buffer, Frame, Kind, decode_frame, encode_control, encode_header
 from .core.sequence import SequenceCounter
 from .errors import ProtocolError
-from .transport import FRAME_BYTES_MAX, Link
+from .framing import FRAME_BYTES_MAX, FramedStream
 
 
 class Channel:
@@ -23,7 +23,7 @@ class Channel:
         has_own_reader: a thread reads it that ends with the process: the link must not be freed before.
     """
 
-    def __init__(self, link: Link, run: int) -> None:
+    def __init__(self, link: FramedStream, run: int) -> None:
         self.link = link
         self.run = run
         self.has_own_reader = False

@@ -35,6 +35,7 @@ from .core.messages import (
 from .core.task import Task
 from .core.worker import Worker
 from .errors import ProtocolError
+from .framing import FRAME_BYTES_MAX, UNTRUSTED_BYTES_MAX, LinkClosed, LinkTimeout
 from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
 from .log import logger
@@ -43,7 +44,7 @@ from .segment_port import SegmentPort, is_number, pack_number, socket_pair, unpa
 from .segments import Segment
 from .shares import Beside, Share
 from .stats import WorkerStats
-from .transport import FRAME_BYTES_MAX, UNTRUSTED_BYTES_MAX, Link, LinkClosed, LinkTimeout
+from .transport import Link
 
 INLINE_BYTES = 64 * 1024
 """Frames up to this size are sent by whoever comes along: the socket's buffer takes them. Larger ones could block

@@ -12,9 +12,9 @@ from typing import Protocol
 from .connection import Connection
 from .core.messages import Frame, Kind, Outcome, decode_control, decode_outcomes
 from .errors import ProtocolError
+from .framing import LinkClosed
 from .log import logger
 from .tracebacks import loads_error
-from .transport import LinkClosed
 
 
 class Listener(Protocol):

@@ -1,7 +1,7 @@
-"""Framed byte streams over sockets and NNG: the only importer of pynng.
+"""Links on one machine, over sockets and NNG: the only importer of pynng.
 
 NNG's stream API carries the frames (docs/adr/0001): one code for ipc, tcp and TLS, nothing dropped silently, every
-link an object of its own. A frame here is a length of 8 bytes and so many bytes; what they mean is not known here.
+link an object of its own. What a frame looks like is the business of framing.py; links over a network, network.py's.
 
 On a local link, which is a socket pair, most frames need no NNG: what has arrived is read from the socket itself, and
 what fits is written to it (docs/adr/0017, 0021). NNG adopts the socket when a frame is larger than that (0022), and
@@ -24,34 +24,26 @@ import importlib.util
 import os
 import select
 import socket
-import struct
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 from . import late
-from .errors import CrewError, ProtocolError
+from .errors import CrewError
+from .framing import Buffer, FramedStream, LinkClosed, LinkTimeout
 
-Buffer = bytes | bytearray | memoryview
-
-_LENGTH = struct.Struct("<Q")
-RECEIVE_BYTES = 64 * 1024
-"""The receive buffer. Frames above it are received straight into a buffer of their own."""
-JOIN_BYTES = 256 * 1024
-"""Pieces up to this total are joined into one write; above, large pieces are written from where they are."""
 POLL_MS_MAX = (1 << 31) - 1
 """The longest wait that poll() takes: 24 days."""
-FRAME_BYTES_MAX = 1 << 40
-UNTRUSTED_BYTES_MAX = 4096
-"""The longest frame accepted from a peer that has not proved who it is."""
 
 _NEEDED = (
     "nng_aio_alloc", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
-    "nng_aio_set_iov", "nng_aio_wait", "nng_init_set_parameter", "nng_stream_close",
+    "nng_aio_set_iov", "nng_aio_set_timeout", "nng_aio_wait", "nng_init_set_parameter", "nng_stream_close",
     "nng_stream_free", "nng_stream_listener_accept", "nng_stream_listener_alloc", "nng_stream_listener_free",
-    "nng_stream_listener_listen", "nng_stream_listener_set_int", "nng_stream_send",
+    "nng_stream_dialer_alloc", "nng_stream_dialer_dial", "nng_stream_dialer_free", "nng_stream_dialer_set_ptr",
+    "nng_stream_listener_close", "nng_stream_listener_get_int", "nng_stream_listener_listen",
+    "nng_stream_listener_set_int", "nng_stream_listener_set_ptr", "nng_stream_recv", "nng_stream_send",
+    "nng_tls_config_alloc", "nng_tls_config_free", "nng_tls_config_psk", "nng_tls_config_version",
 )  # fmt: skip
 
 
@@ -59,19 +51,11 @@ _SENDING_CLOSED = "sending: the link is closed"
 _NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # the latter is not on macOS
 
 
-class LinkClosed(CrewError):
-    """The link is closed, by this side or the other; what had arrived before has been delivered."""
-
-
-class LinkTimeout(CrewError):
-    """Nothing arrived within the timeout; nothing is lost."""
-
-
-class _Nng:
+class Nng:
     """pynng's cffi library, loaded and checked at first use."""
 
     def __init__(self) -> None:
-        library = _load_library()
+        library = _loadlibrary()
         # Typed as Any: cffi's names exist at run time only.
         self.lib: Any = library.lib
         self.ffi: Any = library.ffi
@@ -104,7 +88,7 @@ class _Nng:
         return pointer[0]
 
 
-def _load_library() -> Any:
+def _loadlibrary() -> Any:
     """Return pynng's extension module, without the rest of pynng where that has not been imported.
 
     The extension takes 8 ms, the rest 90: asyncio and ssl, for an API that is not used here. Client and supervisor both
@@ -128,10 +112,10 @@ def _load_library() -> Any:
     return pynng
 
 
-_nng: _Nng | None = None
+_nng: Nng | None = None
 _is_used = False  # whether a link was opened in this process
 _is_forked_from_user = False  # whether this process is a forked child of one that used NNG
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
+_links: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def load() -> None:
@@ -139,7 +123,12 @@ def load() -> None:
     global _nng
     with late.imports():
         if _nng is None:
-            _nng = _Nng()
+            _nng = Nng()
+
+
+def track(link: Any) -> None:
+    """Have the attribute `_is_inert` of what uses NNG set in forked children: it must touch nothing there."""
+    _links.add(link)
 
 
 def leave_open() -> None:
@@ -149,7 +138,12 @@ def leave_open() -> None:
         atexit.unregister(module._pynng_atexit)
 
 
-def _library() -> _Nng:
+def library() -> Nng:
+    """Return NNG, for use now: from here on this process must not be forked without care, see rule 1.
+
+    Raises:
+        CrewError: this is a forked child of a process that used NNG, or pynng is not what is needed.
+    """
     global _is_used
     if _is_forked_from_user:
         raise CrewError(
@@ -181,7 +175,7 @@ class _Stream:
     """NNG's stream on a socket, for one sender at a time."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._nng = nng = _library()
+        self._nng = nng = library()
         self._stream = _adopt(nng, sock)
         self._aio = nng.new_aio()
         self._iov = nng.ffi.new("nng_iov[1]")
@@ -213,78 +207,21 @@ class _Stream:
         self._nng.lib.nng_stream_free(self._stream)
 
 
-class Link:
-    """A framed, reliable byte stream with one reader and any number of senders, on a connected stream socket.
-
-    recv() belongs to one thread; send() may be called by any; close() by any. The socket is taken over.
-    """
+class Link(FramedStream):
+    """A framed stream on a connected stream socket of this machine, which is taken over."""
 
     def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
         self._socket = sock
         self._stream: _Stream | None = None
         self._is_inert = False
         self._is_closed = False
-        self._buffer = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
-        self._large: tuple[bytearray, int] | None = None  # a frame above RECEIVE_BYTES, and how much of it is here
         self._gate = threading.Lock()  # between "is it closed?" and the call; rule 4 of this file
-        self.send_lock = threading.Lock()
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
-        _links.add(self)
+        track(self)
 
     # ------------------------------------------------------------------ receiving
-
-    def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
-        """Return the next frame without its length.
-
-        Args:
-            timeout: seconds to wait for each read, None for ever. What had arrived is kept for the next call.
-            limit: the longest frame accepted, in bytes.
-
-        Raises:
-            LinkClosed: the peer or this side closed the link.
-            LinkTimeout: nothing came in time.
-            ProtocolError: the frame is longer than `limit`.
-        """
-        while self._large is None:
-            have = self._end - self._start
-            if have >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(self._buffer, self._start)
-                if length > limit:
-                    raise ProtocolError(f"a frame of {length} bytes was announced where {limit} are allowed")
-                whole = _LENGTH.size + length
-                if have >= whole:
-                    start = self._start + _LENGTH.size
-                    self._start += whole
-                    return memoryview(bytes(self._buffer[start : self._start]))
-                if whole > RECEIVE_BYTES:
-                    self._begin_large(length)
-                    break
-            if self._start:
-                self._buffer[:have] = self._buffer[self._start : self._end]
-                self._start, self._end = 0, have
-            self._end += self._read(self._view[self._end :], timeout)
-        return self._recv_large(timeout)
-
-    def _begin_large(self, length: int) -> None:
-        """Make room for a frame that does not fit into the buffer, whose beginning is there."""
-        frame = bytearray(length)
-        got = self._end - self._start - _LENGTH.size
-        frame[:got] = self._buffer[self._start + _LENGTH.size : self._end]
-        self._start = self._end = 0
-        self._large = (frame, got)
-
-    def _recv_large(self, timeout: float | None) -> memoryview:
-        assert self._large is not None
-        frame, got = self._large
-        view = memoryview(frame)
-        while got < len(frame):
-            got += self._read(view[got:], timeout)
-            self._large = (frame, got)
-        self._large = None
-        return memoryview(frame)
 
     def _read(self, into: memoryview, timeout: float | None) -> int:
         """Wait for bytes and take what is there.
@@ -320,32 +257,6 @@ class Link:
                 self._socket.shutdown(socket.SHUT_RD)
 
     # ------------------------------------------------------------------ sending
-
-    def send(self, pieces: Sequence[Buffer]) -> None:
-        """Send a frame whose pieces already begin with its length; return when the kernel has it.
-
-        Raises:
-            LinkClosed: the link is closed; the frame may have left in part.
-        """
-        with self.send_lock:
-            self.send_locked(pieces)
-
-    def send_locked(self, pieces: Sequence[Buffer]) -> None:
-        """Send like send(), for a caller that holds `send_lock`."""
-        if sum(map(len, pieces)) <= JOIN_BYTES:
-            self._write(b"".join(pieces))
-            return
-        small: list[Buffer] = []
-        for piece in pieces:
-            if len(piece) < JOIN_BYTES:
-                small.append(piece)
-                continue
-            if small:
-                self._write(b"".join(small))
-                small = []
-            self._write(piece)
-        if small:
-            self._write(b"".join(small))
 
     def _write(self, data: Buffer) -> None:
         """Hand all of `data` to the kernel."""
@@ -408,7 +319,7 @@ class Link:
             self._socket.close()
 
 
-def _adopt(nng: _Nng, sock: socket.socket) -> Any:
+def _adopt(nng: Nng, sock: socket.socket) -> Any:
     """Make a stream of NNG's of a connected socket.
 
     NNG's `socket://` listener adopts a descriptor: no name, no port, nobody else can connect.

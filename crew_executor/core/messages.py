@@ -70,6 +70,7 @@ class Kind(IntEnum):
     SHARE = 13  # c>w a constant that later tasks name by its number, or that none will name any more
     CALL = 14  # c>w run this between tasks: every worker is sent it
     CALLED = 15  # w>c this has become of it
+    BEAT = 16  # both: I am here, and have received so much; not numbered
 
 
 CALL_ORDINAL = -1

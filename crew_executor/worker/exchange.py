@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from .. import errors, late, namespace, tracebacks
 from ..channel import Channel
 from ..core.messages import Frame, Kind, OutcomeFlag, decode_control, decode_outcome_items
+from ..framing import LinkClosed, LinkTimeout
 from ..surroundings import Surroundings
-from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .. import errors, pools
 from ..calls import command_of, pickling_error
+from ..framing import LinkClosed
 from ..futures import CrewFuture
 from ..mapping import called
 from ..options import TaskOptions
 from ..seeding import Seeded
 from ..submitter import TaskSubmitter
-from ..transport import LinkClosed
 from .exchange import Exchange
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..channel import Channel
 from ..core.messages import Kind
+from ..framing import LinkClosed
 from ..log_records import encode_record
-from ..transport import LinkClosed
 from .output import Output
 
 if TYPE_CHECKING:

@@ -40,11 +40,11 @@ from ..core.messages import (
     encode_outcome,
 )
 from ..errors import ProtocolError
+from ..framing import LinkClosed, LinkTimeout
 from ..log_records import adopt_levels
 from ..process_settings import adopt_settings
 from ..segment_port import SegmentPort
 from ..supervisor_wire import LOG_PLACE
-from ..transport import LinkClosed, LinkTimeout
 from .call import CallRunner, dump_initializer_error
 from .carrier import Carrier
 from .chunk import ChunkRunner

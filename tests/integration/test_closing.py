@@ -11,7 +11,7 @@ import sys
 
 SCRIPT = """
 import os, socket, threading
-from crew_executor import transport
+from crew_executor import framing, transport
 
 ours, theirs = socket.socketpair()
 link = transport.Link(ours)
@@ -32,7 +32,7 @@ def send():
     try:
         link.send([bytes(10_000_000)])  # more than the socket takes at once: the rest is NNG's
         link.send([b"once more"])
-    except transport.LinkClosed:
+    except framing.LinkClosed:
         pass
 
 lib, transport._nng.lib = transport._nng.lib, Library()

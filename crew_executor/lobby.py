@@ -1,0 +1,166 @@
+"""Where strangers wait: connections over a network whose peers have not proved who they are.
+
+One thread for all of them, and bounds on everything: how many there are, how long each may take, how much it may say.
+Nothing that a stranger says is a pickle; core/admission.py judges it. Who is let in is handed on with its stream, who
+is not is told why in a sentence. Must not wait for any stranger.
+
+    stream --knock--> challenge --answer--> welcome    at most TALK_SECONDS after the connection
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from .core.admission import KNOCK_BYTES_MAX, NONCE_BYTES, WELCOME, Admitted, Door, Refusal, Visit, refusal, seat_of
+from .log import logger
+from .mailbox import Mailbox
+from .network import Listener, NetworkLink, Stream
+from .thread import Thread
+
+TALK_SECONDS = 10.0
+"""From the connection to the answer. TLS over a slow link takes three round trips of it."""
+STRANGERS_MAX = 64
+"""So many may wait at a time; for one more the first has to go. Guests that are expected take milliseconds."""
+PARTING_SECONDS = 1.0
+"""A refusal is on its way for so long before the stream is closed."""
+LENGTH_BYTES = 4
+"""Before each of the things said."""
+COMPLAINTS_MAX = 20
+"""Refusals that are logged as warnings; then as debugging: nobody may fill a log."""
+
+
+class Stranger:
+    """One who waits."""
+
+    def __init__(self, stream: Stream, deadline: float) -> None:
+        self.stream = stream
+        self.deadline = deadline
+        self.said = b""
+        self.visit: Visit | None = None
+        self.is_parting = False
+
+
+class Lobby:
+    """Listen at a port, and let in who proves that it was invited.
+
+    Args:
+        name: the executor's.
+        host, ports, key: as for network.Listener.
+        door: knows the seats. Only the lobby's thread uses it, but for offer() and forget().
+        received_of: returns the number of the last frame that came from a seat.
+        on_admitted: called with who was let in and its link, in the lobby's thread; must not block.
+
+    Attributes:
+        host, port: where it listens.
+    """
+
+    def __init__(
+        self, name: str, host: str, ports: Iterable[int], key: bytes | None, door: Door,
+        received_of: Callable[[str], int], on_admitted: Callable[[Admitted, NetworkLink], None],
+    ) -> None:  # fmt: skip
+        self._door = door
+        self._received_of = received_of
+        self._on_admitted = on_admitted
+        self._mailbox = Mailbox()
+        self._strangers: OrderedDict[int, Stranger] = OrderedDict()  # the first to come is the first
+        self._complaints = 0
+        self._is_closed = False
+        self._listener = Listener(host, ports, key, partial(self._mailbox.put, self._came))
+        self.host, self.port = host, self._listener.port
+        self._thread = Thread(self._run, f"crew-lobby-{name}")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Free the port, send all strangers away, end the thread and wait for it. Idempotent."""
+        self._listener.close()
+        self._is_closed = True
+        self._mailbox.put(self._nothing)
+        self._thread.wait_over()
+
+    def _nothing(self) -> None: ...  # only to wake the thread
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            first = next(iter(self._strangers.values()), None)
+            wake_in = None if first is None else min(s.deadline for s in self._strangers.values()) - time.monotonic()
+            for function, arguments in self._mailbox.take(wake_in):
+                try:
+                    function(*arguments)
+                except Exception:  # of one stranger: the others must not suffer
+                    logger.exception("a connection could not be dealt with")
+            now = time.monotonic()
+            for number in [number for number, stranger in self._strangers.items() if stranger.deadline <= now]:
+                self._send_away(number)
+        for function, arguments in self._mailbox.take(0):
+            if function == self._came:
+                arguments[0].free()
+        for number in list(self._strangers):
+            self._send_away(number)
+
+    # ------------------------------------------------------------------ in the lobby's thread
+
+    def _came(self, stream: Stream) -> None:
+        if len(self._strangers) >= STRANGERS_MAX:
+            self._send_away(next(iter(self._strangers)))
+        stranger = Stranger(stream, time.monotonic() + TALK_SECONDS)
+        self._strangers[id(stream)] = stranger
+        self._listen_to(stranger)
+
+    def _listen_to(self, stranger: Stranger) -> None:
+        number = id(stranger.stream)
+        room = LENGTH_BYTES + KNOCK_BYTES_MAX - len(stranger.said)
+        stranger.stream.read_later(room, lambda data: self._mailbox.put(self._heard, number, stranger, data))
+
+    def _heard(self, number: int, stranger: Stranger, data: bytes) -> None:
+        if self._strangers.get(number) is not stranger:
+            return  # sent away meanwhile
+        stranger.said += data
+        length = int.from_bytes(stranger.said[:LENGTH_BYTES], "little")
+        has_length = len(stranger.said) >= LENGTH_BYTES
+        if not data or stranger.is_parting or (has_length and length > KNOCK_BYTES_MAX):
+            self._send_away(number)
+        elif not has_length or len(stranger.said) < LENGTH_BYTES + length:
+            self._listen_to(stranger)
+        else:
+            said, rest = stranger.said[LENGTH_BYTES : LENGTH_BYTES + length], stranger.said[LENGTH_BYTES + length :]
+            stranger.said = b""
+            try:
+                self._judge(number, stranger, said, rest)
+            except Refusal as error:
+                self._refuse(stranger, error)
+
+    def _judge(self, number: int, stranger: Stranger, said: bytes, rest: bytes) -> None:
+        if rest:
+            raise Refusal("more was said than was asked for")
+        if stranger.visit is None:
+            received = self._received_of(seat_of(said))
+            stranger.visit, challenge = self._door.challenge(said, os.urandom(NONCE_BYTES), received)
+            stranger.stream.write_later(with_length(challenge))
+            self._listen_to(stranger)
+            return
+        admitted = self._door.admit(stranger.visit, said)
+        del self._strangers[number]
+        stranger.stream.write_later(with_length(WELCOME))
+        self._on_admitted(admitted, NetworkLink(stranger.stream))
+
+    def _refuse(self, stranger: Stranger, error: Refusal) -> None:
+        self._complaints += 1
+        level = logging.WARNING if self._complaints <= COMPLAINTS_MAX else logging.DEBUG
+        logger.log(level, "a connection to port %d is refused: %s", self.port, error)
+        stranger.stream.write_later(with_length(refusal(error)))
+        stranger.is_parting = True
+        stranger.deadline = min(stranger.deadline, time.monotonic() + PARTING_SECONDS)
+        self._listen_to(stranger)  # its end, mostly
+
+    def _send_away(self, number: int) -> None:
+        self._strangers.pop(number).stream.free()
+
+
+def with_length(data: bytes) -> bytes:
+    """Return what is said, behind its length."""
+    return len(data).to_bytes(LENGTH_BYTES, "little") + data
