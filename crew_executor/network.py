@@ -12,7 +12,8 @@ Rules that NNG's behaviour dictates (each measured), besides those of transport.
 3. A callback of NNG's runs in its threads: it may only leave word. An aio is freed by somebody else, when nothing is
    under way.
 4. When the peer resets the connection, a TLS stream's pending read, or write, or both, may never end (12 of 12 trials;
-   plain tcp: 0 of 12). A close ends them. So whoever sees one of them fail closes the stream, and silence is watched.
+   plain tcp: 0 of 12), nor does now and then a read when the peer has refused the key. A close ends them. So whoever
+   sees one of them fail closes the stream, and silence is watched.
 5. A closed stream that is not freed still holds the connection open: the peer may wait for what it writes to be taken.
 """
 

@@ -85,8 +85,8 @@ def _hear_exactly(stream: Stream, size: int, deadline: float) -> bytes:
 
         stream.read_later(size - len(said), take)
         if not is_heard.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise LinkClosed("no answer came in time")
+            raise LinkClosed("no answer came in time: the keys differ, perhaps, or it is somebody else")
         if not heard[0]:
-            raise LinkClosed("the connection was closed before the end of the greeting: the keys differ, perhaps")
+            raise LinkClosed("closed before the end of the greeting: the keys differ, perhaps, or it is somebody else")
         said += heard[0]
     return said
