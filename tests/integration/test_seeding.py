@@ -136,6 +136,10 @@ def test_a_task_that_is_the_first_of_its_worker_to_import_numpy_begins_at_the_se
     assert len(set(runs[0])) == 10
 
 
+def look_first_in(path: str) -> None:
+    sys.path.insert(0, path)
+
+
 def draw_of_numpy(_item: int) -> float:
     import numpy.random
 
