@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import random
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +114,9 @@ def test_what_cannot_be_sent_is_named_as_ever(executor: CrewExecutor) -> None:
     assert "draw" in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_task_that_is_the_first_of_its_worker_to_import_numpy_begins_at_the_seed_as_well(tmp_path: Path) -> None:
+def test_a_task_that_is_the_first_of_its_worker_to_import_numpy_begins_at_the_seed_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Stands for numpy, which the tests need not have: what matters is when it is imported.
     package = tmp_path / "numpy"
     package.mkdir()
@@ -125,6 +126,7 @@ def test_a_task_that_is_the_first_of_its_worker_to_import_numpy_begins_at_the_se
         "def seed(words): _own.seed(repr(words))\n"
         "get_state, set_state, rand = _own.getstate, _own.setstate, _own.random\n"
     )
+    monkeypatch.syspath_prepend(tmp_path)  # workers have the same path
     runs = []
     for workers in (1, 2, 2):
         with CrewExecutor(
@@ -134,10 +136,6 @@ def test_a_task_that_is_the_first_of_its_worker_to_import_numpy_begins_at_the_se
 
     assert runs[0] == runs[1] == runs[2]
     assert len(set(runs[0])) == 10
-
-
-def look_first_in(path: str) -> None:
-    sys.path.insert(0, path)
 
 
 def draw_of_numpy(_item: int) -> float:
