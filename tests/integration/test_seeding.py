@@ -129,9 +129,7 @@ def test_a_task_that_is_the_first_of_its_worker_to_import_numpy_begins_at_the_se
     monkeypatch.syspath_prepend(tmp_path)  # workers have the same path
     runs = []
     for workers in (1, 2, 2):
-        with CrewExecutor(
-            workers, max_tasks_per_child=2, initializer=sys.path.insert, initargs=(0, str(tmp_path))
-        ) as pool:
+        with CrewExecutor(workers, max_tasks_per_child=2) as pool:
             runs.append(list(pool.options(seed=42).map(draw_of_numpy, range(10), chunksize=1)))
 
     assert runs[0] == runs[1] == runs[2]
