@@ -56,6 +56,18 @@ def exit_now(code: int) -> None:
     os._exit(code)
 
 
+def die_unless(path: str) -> str:
+    """Kill this process unless be_big() has been called in it with this word; else say "done"."""
+    if os.environ.get("CREW_TEST_BIG") != path:
+        die()
+    return "done"
+
+
+def be_big(path: str) -> None:
+    """Make this process fit for die_unless()."""
+    os.environ["CREW_TEST_BIG"] = path
+
+
 def touch_and_wait(started: str, release: str) -> int:
     """Make the file `started`, wait for the file `release`, return the pid."""
     Path(started).write_text(str(os.getpid()))

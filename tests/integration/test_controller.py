@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import signal
 import threading
 import time
 import warnings
@@ -18,22 +17,7 @@ from crew_executor import BrokenCrewError, CrewError
 from crew_executor.controller import Controller, MapError
 from crew_executor.launchers import LocalLauncher
 
-from .helpers import identity, touch_and_wait, wait_until
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_unless(path: str) -> str:
-    """Die in a worker that has no such variable; else say so."""
-    if os.environ.get("CREW_TEST_BIG") != path:
-        die()
-    return "done"
-
-
-def be_big(path: str) -> None:
-    os.environ["CREW_TEST_BIG"] = path
+from .helpers import be_big, die, die_unless, identity, touch_and_wait, wait_until
 
 
 def warn() -> None:

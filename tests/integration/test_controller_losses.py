@@ -18,18 +18,7 @@ import pytest
 
 from crew_executor.controller import Controller, ControllerGroup, MapError
 
-from .helpers import die, identity, is_alive, touch_and_wait, wait_until
-
-
-def die_unless(path: str) -> str:
-    """Die in a worker that has no such variable; else say so."""
-    if os.environ.get("CREW_TEST_BIG") != path:
-        die()
-    return "done"
-
-
-def be_big(path: str) -> None:
-    os.environ["CREW_TEST_BIG"] = path
+from .helpers import be_big, die, die_unless, identity, is_alive, touch_and_wait, wait_until
 
 
 @pytest.fixture
