@@ -341,7 +341,10 @@ class CrewFuture(Future[T]):
     def _call_back_some(self, is_wanted: Callable[[Any], bool]) -> None:
         """Run those of the callbacks here."""
         for callback in list(filter(is_wanted, self._done_callbacks)):
-            self._done_callbacks.remove(callback)  # each runs once, also if this is begun again after a Ctrl-C
+            try:
+                self._done_callbacks.remove(callback)  # each runs once, also if this is begun again after a Ctrl-C
+            except ValueError:  # another thread has it
+                continue
             try:
                 callback(self)
             except BaseException as error:  # not even a SystemExit may end the thread that serves a worker
