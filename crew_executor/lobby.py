@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -67,7 +66,7 @@ class Lobby:
         self._received_of = received_of
         self._on_admitted = on_admitted
         self._mailbox = Mailbox()
-        self._strangers: OrderedDict[int, Stranger] = OrderedDict()  # the first to come is the first
+        self._strangers: dict[int, Stranger] = {}  # the first to come is the first
         self._complaints = 0
         self._is_closed = False
         self._listener = Listener(host, ports, key, partial(self._mailbox.put, self._came))
@@ -86,9 +85,8 @@ class Lobby:
 
     def _run(self) -> None:
         while not self._is_closed:
-            first = next(iter(self._strangers.values()), None)
-            wake_in = None if first is None else min(s.deadline for s in self._strangers.values()) - time.monotonic()
-            for function, arguments in self._mailbox.take(wake_in):
+            wake_at = min([stranger.deadline for stranger in self._strangers.values()], default=None)
+            for function, arguments in self._mailbox.take(None if wake_at is None else wake_at - time.monotonic()):
                 try:
                     function(*arguments)
                 except Exception:  # of one stranger: the others must not suffer

@@ -30,6 +30,8 @@ from .errors import CrewError
 from .framing import Buffer, FramedStream, LinkClosed
 
 KEY_BYTES = 32
+RETRY_SECONDS = 0.1
+"""Between an accept that has failed and the next."""
 _IDENTITY = b"crew"
 _CLOSED = "the link is closed"
 
@@ -270,7 +272,12 @@ class Listener:
         if nng.lib.nng_aio_result(self._accepting.aio) == 0:
             pointer = nng.ffi.cast("nng_stream *", nng.lib.nng_aio_get_output(self._accepting.aio, 0))
             self._on_stream(Stream(nng, pointer))
-        self._accept()  # also after an error: no descriptor was left, or the peer was gone already
+            self._accept()
+        elif not self._is_closed:
+            # No descriptor is left, mostly: at once it would fail again, and again.
+            pause = threading.Timer(RETRY_SECONDS, self._accept)
+            pause.daemon = True
+            pause.start()
 
     def close(self) -> None:
         """Free the port. Idempotent; not in a callback. Streams that were taken live on."""

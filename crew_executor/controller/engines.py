@@ -104,7 +104,8 @@ class Engines:
     def retire(self) -> list[Engine]:
         """Let no more tasks go to the engine that runs; return all that are to be ended."""
         with self._lock:
-            self._past += [] if self.now is None else [self.now]
+            if self.now is not None and self.now not in self._past:  # there already, if this was interrupted before
+                self._past.append(self.now)
             self.now = None  # from here on there will be another
             for engine in self._past:
                 engine.executor.shutdown(wait=False)

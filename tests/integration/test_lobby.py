@@ -222,6 +222,42 @@ def test_a_port_is_taken_from_a_range_and_free_again_at_the_end() -> None:
     again.close()
 
 
+STARVED = """
+import os, resource, socket, sys, time
+sys.path.insert(0, sys.argv[1])
+from integration.network_helpers import Caller, Host
+from crew_executor.core.messages import Kind
+host = Host(None)
+listener, tries = host.lobby._listener, []
+accept = listener._accept
+listener._accept = lambda: (tries.append(1), accept())
+clients = [socket.socket() for _ in range(5)]
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, limits[1]))
+for client in clients:
+    client.connect(host.address)
+while len(tries) < 3:
+    time.sleep(0.01)
+time.sleep(0.3)
+count = len(tries)
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+caller = Caller(host.address, None, host.guest())
+caller.conversation.send(Kind.TASKS, [b"hello"])
+print(bytes(host.conversations["s1"].recv().body), count)
+caller.close()
+host.close()
+"""
+
+
+def test_a_client_without_descriptors_rests_and_takes_guests_when_it_has_some_again() -> None:
+    tests = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED, tests], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.startswith("b'hello'"), done.stderr
+    assert int(done.stdout.split()[1]) < 100, "it has not tried all the time"
+
+
 def test_keys_are_checked() -> None:
     with pytest.raises(ValueError, match="a key has 32 bytes, not 3"):
         Listener("127.0.0.1", [0], b"abc", lambda _stream: None)
