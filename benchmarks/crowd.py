@@ -23,13 +23,13 @@ from typing import Any
 import psutil
 
 from crew_executor import CrewExecutor
-from crew_executor.launchers import Invitation, Launcher, WorkerExit
+from crew_executor.launchers import Invitation, LocalLauncher, WorkerExit
 from crew_executor.supervisor_wire import recv_message, send_message
 
 JOIN_SECONDS = 600.0
 
 
-class CrowdLauncher(Launcher):
+class CrowdLauncher(LocalLauncher):
     """Start light workers, all in one process."""
 
     def __init__(self) -> None:
@@ -41,8 +41,11 @@ class CrowdLauncher(Launcher):
         self._on_exit: dict[str, Callable[[WorkerExit], None]] = {}
         threading.Thread(target=self._read, daemon=True).start()
 
+    def prepare(self) -> None:
+        """Have no supervisor."""
+
     def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
-        """Hand a worker's descriptors over; see Launcher.launch()."""
+        """Hand a worker's descriptors over."""
         self._on_exit[invitation.name] = on_exit
         message = {"name": invitation.name, "run": invitation.run, "secret": invitation.secret}
         send_message(self._socket, message, invitation.descriptors)

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from .announcer import Announcer
 from .callbacks import CallbackThread
 from .chunks import MapRun
-from .connection import Connection
 from .core.messages import TaskFlag
 from .core.scheduler import Scheduler
 from .core.task import STOPPING, Task
@@ -19,6 +18,7 @@ from .futures import CrewFuture
 from .inbox import Inbox
 from .mailbox import Mailbox
 from .obituary import run_times
+from .recaller import Recaller
 from .workforce import Workforce
 
 
@@ -27,12 +27,10 @@ class Shell(Protocol):
 
     mailbox: Mailbox
     is_closing: bool
+    recaller: Recaller
 
     def is_interrupting(self) -> bool:
         """Answer whether the caller has interrupted the holder of the lock."""
-
-    def recall_now(self, connection: Connection) -> None:
-        """Take back what a worker has not started."""
 
 
 class Canceller:
@@ -87,7 +85,7 @@ class Canceller:
             connections = [self._workforce.connections[name] for name in holders]
         self._announcer.dropped(dropped)
         for connection in connections:
-            self._shell.recall_now(connection)  # what comes back is not queued again, for the run is dropped
+            self._shell.recaller.recall(connection)  # what comes back is not queued again, for the run is dropped
 
     def _cancel(self, future: CrewFuture[Any], is_running_included: bool, callbacks: CallbackThread | None) -> None:
         task: Task | None = future._task
@@ -128,6 +126,6 @@ class Canceller:
         with self._lock:
             connection = None if task.worker is None else self._workforce.connections.get(task.worker.name)
         if connection is not None:
-            self._shell.recall_now(connection)
+            self._shell.recaller.recall(connection)
             if task.state is STOPPING:
                 self._workforce.stop(connection, task.ordinal)

@@ -25,6 +25,7 @@ class Channel:
 
     def __init__(self, link: FramedStream, run: int) -> None:
         self.link = link
+        self.send_lock = link.send_lock
         self.run = run
         self.has_own_reader = False
         self._counter = SequenceCounter()
@@ -39,7 +40,7 @@ class Channel:
 
     def send(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:
         """Send a frame whose body are these pieces."""
-        with self.link.send_lock:
+        with self.send_lock:
             self.send_locked(kind, pieces, count)
 
     def send_locked(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The client's end of one worker: its link, its cell, its log, and what is known of its process.
+"""The client's side of one worker: what it is to be sent, what it has sent, and what is known of its process.
 
 Sends what the scheduler decided, in the order it decided it, from whichever thread comes along; reads in a thread of
 its own. Decides nothing.
@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
-import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from . import cell as cells
-from .channel import Channel
 from .core.messages import (
     FLUSH_SECONDS,
     Buffer,
@@ -34,17 +29,18 @@ from .core.messages import (
 )
 from .core.task import Task
 from .core.worker import Worker
+from .ends import Ends, LocalEnds
 from .errors import ProtocolError
-from .framing import FRAME_BYTES_MAX, UNTRUSTED_BYTES_MAX, LinkClosed, LinkTimeout
+from .framing import FRAME_BYTES_MAX, UNTRUSTED_BYTES_MAX, LinkTimeout
 from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
 from .log import logger
 from .log_records import current_levels, show_record
-from .segment_port import SegmentPort, is_number, pack_number, socket_pair, unpack_number
+from .pump import Pump
+from .segment_port import is_number, pack_number, unpack_number
 from .segments import Segment
 from .shares import Beside, Share
 from .stats import WorkerStats
-from .transport import Link
 
 INLINE_BYTES = 64 * 1024
 """Frames up to this size are sent by whoever comes along: the socket's buffer takes them. Larger ones could block
@@ -71,7 +67,8 @@ class Connection:
     Attributes:
         worker: the scheduler's view of it.
         facts: name, host and pid, for records.
-        launched_at: monotonic seconds.
+        launched_at: when it was ordered, monotonic seconds; `expected_from`: since when its start takes time, inf as
+            long as that is somebody else's business; `leaves_at`: when it is told to leave.
         exit: how its process ended, or None while that is not known.
         is_joined: it has proved who it is, and was welcomed; `is_ready`: and its initializer has run.
         initializer_error: what has ended its start; `began_with`: what failed then, in words.
@@ -80,10 +77,11 @@ class Connection:
         calls: what it was sent by run_on_all() and has not answered, by number; changed under the dispatcher's lock.
     """
 
-    def __init__(self, worker: Worker, run: int, launched_at: float) -> None:
+    def __init__(self, worker: Worker, run: int, launched_at: float, ends: Ends) -> None:
         self.worker = worker
         self.facts = WorkerFacts(worker.name)
         self.launched_at = launched_at
+        self.expected_from = self.leaves_at = float("inf")
         self.busy_seconds = 0.0
         self.exit: WorkerExit | None = None
         self.is_joined = False
@@ -100,17 +98,17 @@ class Connection:
         self._spare_since: float | None = None
         self._run = run
         self._secret = os.urandom(32).hex()
-        self._outgoing: deque[_Entry] = deque()
-        self._sender: threading.Thread | None = None
-        self._sender_wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        ours, self._theirs = socket.socketpair()
-        self.cell = cells.Cell(cells.create_file())
-        self._log_fd = cells.create_file(0)
-        own, self._their_port = socket_pair()
-        self._port = SegmentPort(own)
+        self.ends = ends
+        self.cell = ends.cell
+        self._port = ends.port
+        self._writer = ends.writer
+        self.is_far = ends.is_far
+        self._pump: Pump[_Entry] = Pump(worker.name, self._writer.send_lock, self._write, never_blocks=self.is_far)
+        self._put = self._pump.put
+        self.pump = self._pump.pump
+        self.is_recall_asked = False
         self._lends = False  # it has lent something, at any time
-        self._shares: set[int] = set()  # that the worker has; for whoever holds the link's send_lock
-        self._channel = Channel(Link(ours), run)
+        self._shares: set[int] = set()  # that the worker has; for whoever holds the writer's send_lock
         self.reader: threading.Thread | None = None
 
     # ------------------------------------------------------------------ the invitation
@@ -119,21 +117,10 @@ class Connection:
         self,
         idle_timeout: float | None = None,
         environment: dict[str, str] | None = None,
-        inherited: tuple[int, ...] = (),
+        descriptors: tuple[int, ...] = (),
     ) -> Invitation:
         """Return what a launcher needs to bring the worker here, or to find it again."""
-        descriptors = (self._theirs.fileno(), self.cell.fd, self._log_fd, self._their_port, *inherited)
         return Invitation(self.worker.name, self._run, self._secret, idle_timeout, environment or {}, descriptors)
-
-    def invited(self) -> None:
-        """Close this process's copy of the worker's end, once the launcher has passed it on."""
-        self._theirs.close()
-        self._close_their_port()
-
-    def _close_their_port(self) -> None:
-        fd, self._their_port = self._their_port, -1
-        if fd >= 0:
-            os.close(fd)
 
     # ------------------------------------------------------------------ sending
 
@@ -156,7 +143,7 @@ class Connection:
         ]
         size = sum([task.payload_bytes for task in tasks])
         may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
-        self._outgoing.append(_Entry(Kind.TASKS, first, entries, may_block=may_block))
+        self._put(_Entry(Kind.TASKS, first, entries, may_block=may_block))
 
     def _lent(self, beside: Beside) -> Beside:
         """Note that the worker may read a segment from now on."""
@@ -167,25 +154,36 @@ class Connection:
 
     def put_go(self, ordinal: int) -> None:
         """Queue the word to leave after a task; called under the dispatcher's lock."""
-        self._outgoing.append(_Entry(Kind.GO, body=encode_control({"ordinal": ordinal})))
+        self._put(_Entry(Kind.GO, body=encode_control({"ordinal": ordinal})))
+
+    def put_recall(self, ordinal: int) -> None:
+        """Queue the question what a worker on another host keeps, all up to the ordinal being withdrawn; as above."""
+        self._put(_Entry(Kind.RECALL, body=encode_control({"ordinal": ordinal})))
+
+    def put_stop(self, ordinal: int) -> None:
+        """Queue the order to end a task's run, for the agent of a worker on another host. Behind its recall."""
+        self._put(_Entry(Kind.STOP, body=encode_control({"ordinal": ordinal})))
 
     def put_welcome(self, parts: Sequence[bytes]) -> None:
         """Queue the welcome: the initializer, and the calls that all workers have run; under the dispatcher's lock."""
-        self._outgoing.append(_Entry(Kind.WELCOME, body=encode_control(current_levels(), parts)))
+        self._put_control(Kind.WELCOME, encode_control(current_levels(), parts))
 
     def put_call(self, task: Task, data: bytes) -> None:
         """Queue a call of run_on_all(); called under the dispatcher's lock."""
         self.calls[task.task_id] = task
-        self._outgoing.append(_Entry(Kind.CALL, body=encode_control({"number": task.task_id}, (data,))))
+        self._put_control(Kind.CALL, encode_control({"number": task.task_id}, (data,)))
+
+    def _put_control(self, kind: Kind, body: bytes) -> None:
+        self._put(_Entry(kind, body=body, may_block=len(body) > INLINE_BYTES))
 
     def forget_share(self, number: int) -> None:
         """Let the worker forget a constant, if it has it."""
-        self._outgoing.append(_Entry(Kind.SHARE, share=number))
+        self._put(_Entry(Kind.SHARE, share=number))
         self.pump()
 
     def answer(self, fields: dict[str, Any], parts: tuple[bytes, ...] = ()) -> None:
         """Tell the worker what has become of a subtask."""
-        self._outgoing.append(_Entry(Kind.SUBTASK, body=encode_control(fields, parts)))
+        self._put_control(Kind.SUBTASK, encode_control(fields, parts))
         self.pump()
 
     @property
@@ -206,53 +204,14 @@ class Connection:
         is_interrupt = self.exit is not None and self.exit.exitcode == -signal.SIGINT  # the task took our handler away
         return self.cell.timed_out or (self.cell.interrupted if is_interrupt else 0)
 
-    def pump(self, may_block: bool = False) -> None:
-        """Write the queued frames, unless another thread is at it: then that one writes them.
-
-        The last look at the queue comes after the lock is free again, so a frame queued while its holder was about to
-        stop is not forgotten:
-        1. holder: sees the queue empty   2. other: queues, finds the lock taken, goes away
-        3. holder: frees the lock         4. holder: looks again, and writes it
-        """
-        send_lock = self._channel.link.send_lock
-        while self._outgoing and send_lock.acquire(blocking=may_block):
-            try:
-                while self._outgoing:
-                    first = self._outgoing[0]
-                    is_big = first.may_block or len(first.body) > INLINE_BYTES
-                    if is_big and not may_block and self._wake_sender():
-                        return
-                    self._write(self._outgoing.popleft())
-            except LinkClosed:
-                self._outgoing.clear()  # the loss is noticed and judged elsewhere
-            finally:
-                send_lock.release()
-
-    def _wake_sender(self) -> bool:
-        """Leave the big frame to the sender thread; False when there can be none any more."""
-        if self._sender is None:
-            name = f"crew-sender-{self.worker.name}"
-            sender = threading.Thread(target=self._send_big, name=name, daemon=True)
-            try:
-                sender.start()
-            except RuntimeError:  # Python 3.12 at its end
-                return False
-            self._sender = sender
-        self._sender_wake.put(True)
-        return True
-
-    def _send_big(self) -> None:
-        while self._sender_wake.get():
-            self.pump(may_block=True)
-
     def _write(self, entry: _Entry) -> None:
         if entry.share:
             if entry.share in self._shares:
                 self._shares.remove(entry.share)
-                self._channel.send_locked(Kind.SHARE, [encode_control({"share": entry.share})])
+                self._writer.send_locked(Kind.SHARE, [encode_control({"share": entry.share})])
             return
         if entry.kind is not Kind.TASKS:
-            self._channel.send_locked(entry.kind, [entry.body])
+            self._writer.send_locked(entry.kind, [entry.body])
             return
         pieces: list[Buffer] = [encode_first_ordinal(entry.ordinal)]
         for task_id, attempt, flags, parts, timeout, beside in entry.tasks:
@@ -262,7 +221,7 @@ class Connection:
                 if beside.segment is not None:
                     flags, parts = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
             pieces += encode_task(task_id, attempt, flags, parts, timeout)
-        self._channel.send_locked(Kind.TASKS, pieces, len(entry.tasks))
+        self._writer.send_locked(Kind.TASKS, pieces, len(entry.tasks))
 
     def _write_share(self, share: Share) -> None:
         """Send a constant, unless the worker has it."""
@@ -272,7 +231,7 @@ class Connection:
         if share.content is not None:
             content = share.content
             parts.append(content if isinstance(content, bytes) else self._part_for(content, is_constant=True))
-        self._channel.send_locked(Kind.SHARE, [encode_control({"share": share.number}, parts)])
+        self._writer.send_locked(Kind.SHARE, [encode_control({"share": share.number}, parts)])
         self._shares.add(share.number)
 
     def _part_for(self, segment: Segment, *, is_constant: bool = False) -> Buffer:
@@ -282,20 +241,22 @@ class Connection:
 
     # ------------------------------------------------------------------ reading
 
-    def greet(self) -> None:
-        """Wait for the worker, check its secret. Who waits too long is drained from elsewhere.
+    def greet(self, frame: Frame) -> None:
+        """Check who has come.
 
         Raises:
             ProtocolError: it is not the invited worker.
-            LinkClosed: it did not come.
         """
-        frame = self._recv(UNTRUSTED_BYTES_MAX)
         if frame.kind != Kind.HELLO:
             raise ProtocolError(f"expected a hello from {self.worker.name}, got a frame of kind {frame.kind}")
         hello, _parts = decode_control(frame.body)
         if hello.get("secret") != self._secret:  # how long that takes tells nobody anything: there is one try
             raise ProtocolError(f"whoever dialled in as {self.worker.name} does not know its secret")
         self.facts = self.facts._replace(host=str(hello["host"]), pid=int(hello["pid"]))
+
+    def recv_first(self) -> Frame:
+        """Return the first frame of whoever has come, who has proved nothing yet; for the reader thread."""
+        return self._recv(UNTRUSTED_BYTES_MAX)
 
     def recv(self) -> Frame:
         """Return the next frame of the worker; for its reader thread."""
@@ -306,7 +267,8 @@ class Connection:
         timeout = SIGNAL_LOOK if threading.current_thread() is threading.main_thread() else None
         while True:
             with contextlib.suppress(LinkTimeout):
-                return self._channel.recv(limit=limit, timeout=timeout)
+                assert isinstance(self.ends, LocalEnds)  # who is far has no reader of its own
+                return self.ends.recv(limit=limit, timeout=timeout)
 
     def show_log(self, frame: Frame) -> None:
         """Let the client's handlers have what the worker has logged."""
@@ -328,13 +290,14 @@ class Connection:
 
     def drain(self) -> None:
         """Let the reader finish with what has arrived: the worker is dead."""
-        self._channel.link.drain()
+        self.ends.drain()
 
     # ------------------------------------------------------------------ the end
 
     def extend_deadlines(self, seconds: float) -> None:
         """Give the worker more time: the client itself stood still."""
         self.launched_at += seconds
+        self.expected_from += seconds
         if self._unstarted_since is not None:
             self._unstarted_since += seconds
         if self.kill_at is not None:
@@ -364,17 +327,20 @@ class Connection:
         if not self._lends:
             return
         for outcome in outcomes:
-            if outcome.flags & OutcomeFlag.RELEASED:
+            if self.is_far or outcome.flags & OutcomeFlag.RELEASED:  # who is far reads a copy
                 task = self.worker.held.get(outcome.task_id)
-                if task is not None and task.attempt == outcome.attempt and task.beside is not None:
-                    task.beside.segment.borrowers -= 1
+                beside = None if task is None or task.attempt != outcome.attempt else task.beside
+                if beside is not None and beside.segment is not None:
+                    beside.segment.borrowers -= 1
 
     def unstarted_seconds(self, now: float) -> float:
         """Return for how long the worker's next task has reached it and was not started, as far as was looked at."""
+        if self.is_far:
+            return 0.0  # its agent looks
         held = self.worker.held
         next_ordinal = next(iter(held.values())).ordinal if held else 0
-        is_sending = bool(self._outgoing) or self._channel.link.send_lock.locked()
-        if next_ordinal <= self.cell.started or is_sending or self.calls:
+        is_sending = self._pump.is_busy
+        if next_ordinal <= (self.cell.started or 0) or is_sending or self.calls:
             self._unstarted_since = None
             return 0.0
         if self._unstarted_since is None:
@@ -396,27 +362,15 @@ class Connection:
 
     def log_tail(self, bytes_max: int = LOG_TAIL_BYTES) -> str:
         """Return the last lines that the worker wrote to its stderr, or the task whose output was caught to both."""
-        if self._log_fd < 0:
-            return ""
-        size = os.fstat(self._log_fd).st_size
-        tail = os.pread(self._log_fd, bytes_max, max(0, size - bytes_max))
-        return tail.decode(errors="replace").strip()
+        return self.ends.log_tail(bytes_max)
 
     def close(self) -> None:
         """Free everything; for the dispatcher, after the reader is done. Joins the threads of this connection."""
-        self._channel.link.close()
-        self._theirs.close()
-        self._close_their_port()
-        self._sender_wake.put(False)
-        for thread in (self.reader, self._sender):
-            if thread is not None:
-                thread.join()
-        self._channel.link.free()
-        self._port.close()
-        self.cell.close()
-        if self._log_fd >= 0:
-            os.close(self._log_fd)
-            self._log_fd = -1
+        self.ends.shut()
+        self._pump.close()
+        if self.reader is not None:
+            self.reader.join()
+        self.ends.close()
 
 
 class Census(NamedTuple):

@@ -39,6 +39,7 @@ class Conversation:
         patience: seconds that it may be without a link.
         silence: seconds after which a link on which nothing is heard is taken for dead; see tick().
         clock: the monotonic time.
+        on_unlinked: called when a link was lost, by the thread that has found out; must not wait.
 
     Attributes:
         heard_at: when anything was heard last; when it was made, if nothing was.
@@ -46,12 +47,14 @@ class Conversation:
     """
 
     def __init__(
-        self, name: str, run: int, patience: float, silence: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, name: str, run: int, patience: float, silence: float, clock: Callable[[], float] = time.monotonic,
+        on_unlinked: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._run = run
         self._patience = patience
         self._silence = silence
         self._clock = clock
+        self._on_unlinked = on_unlinked
         self._changed = threading.Condition()  # of all that follows
         self._replay = Replay()
         self._next = 1  # the number of the frame that is to be written next on the link
@@ -60,6 +63,7 @@ class Conversation:
         self._reading: FramedStream | None = None  # the link that recv() is in
         self._unfreed: set[FramedStream] = set()
         self._is_over = False
+        self._bytes_seen = 0  # on the link, when tick() looked last
         self._unacknowledged = 0  # bytes that have arrived and that the peer was not told of
         self.heard_at = self._lost_at = clock()
         self.links = 0
@@ -80,6 +84,11 @@ class Conversation:
     def has_link(self) -> bool:
         """Whether there is a link now, as far as is known."""
         return self._link is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._is_over
 
     # ------------------------------------------------------------------ links
 
@@ -119,11 +128,14 @@ class Conversation:
         """Note that a link is of no more use."""
         link.close()
         with self._changed:
-            if self._link is link:
+            is_current = self._link is link
+            if is_current:
                 self._link = None
                 self._lost_at = self._clock()
                 self._changed.notify_all()
         self._free(link)
+        if is_current:
+            self._on_unlinked()
 
     def _free(self, link: FramedStream) -> None:
         """Give a link back to the system, unless recv() is in it: then that does so.
@@ -150,10 +162,19 @@ class Conversation:
         always: see rule 4 of network.py.
         """
         with self._changed:
-            is_silent = self._link is not None and self._clock() - self.heard_at > self._silence
+            link = self._link
+            if link is not None and link.bytes_received != self._bytes_seen:  # a part of a long frame, perhaps
+                self._bytes_seen = link.bytes_received
+                self.heard_at = self._clock()
+            is_silent = link is not None and self._clock() - self.heard_at > self._silence
         if is_silent:
             self.drop_link()
         self.beat()
+
+    def wait_for_parting(self, timeout: float) -> bool:
+        """Wait until the peer has closed the link, or there is none; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._link is None, timeout)
 
     def close(self) -> None:
         """End it: recv() and send() raise LinkClosed. Idempotent."""
@@ -167,10 +188,14 @@ class Conversation:
 
     # ------------------------------------------------------------------ sending
 
-    def send(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:
+    def send(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0, owner: object = None) -> None:
         """Send a frame; without a link, or if that breaks, it is sent over the next one.
 
         The pieces are kept until the peer has them, and must not change.
+
+        Args:
+            kind, pieces, count: the frame.
+            owner: of the pieces' memory: kept as long.
 
         Raises:
             LinkClosed: the conversation is over.
@@ -180,7 +205,8 @@ class Conversation:
             if self._is_over:
                 raise LinkClosed(_OVER)
             replay = self._replay
-            replay.keep([encode_header(kind, self._run, replay.next(), replay.received, count, size), *pieces])
+            header = encode_header(kind, self._run, replay.next(), replay.received, count, size)
+            replay.keep([header, *pieces], owner)
             self._unacknowledged = 0
             self._changed.notify_all()
 

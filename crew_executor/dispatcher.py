@@ -39,16 +39,16 @@ from .core.scaling import ScalingRules
 from .core.scheduler import Scheduler
 from .core.task import Task
 from .core.worker import Worker
+from .employer import Employer
 from .errors import LaunchError, ProtocolError
 from .futures import CrewFuture
 from .inbox import Inbox
-from .inheritance import Courier
-from .launchers import Launcher
 from .log import logger
 from .mailbox import Event, Mailbox
 from .obituary import describe_loss
 from .options import TaskOptions
 from .reader import serve
+from .recaller import Recaller
 from .recruiter import Recruiter
 from .segments import SegmentPool
 from .shares import Beside, Shares
@@ -69,9 +69,8 @@ class Dispatcher:
     """Run the tasks of one executor. All public methods may be called from any thread."""
 
     def __init__(
-        self, name: str, run_id: int, launcher: Launcher, rules: ScalingRules, *, idle_timeout: float | None,
-        tasks_max: int | None, max_pending: int | None, environment: dict[str, str],
-        initializer: tuple[bytes, Courier | None],
+        self, name: str, run_id: int, hire: Callable[[Dispatcher], Employer], rules: ScalingRules, *,
+        tasks_max: int | None, max_pending: int | None, initializer: bytes,
     ) -> None:  # fmt: skip
         transport.load()
         errors.load()
@@ -82,15 +81,13 @@ class Dispatcher:
         self._lock = threading.RLock()  # re-entrant only for is_interrupting()
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self, rules.max_workers)
-        self._workforce = Workforce(
-            self, launcher, name, self.run_id, idle_timeout=idle_timeout, tasks_max=tasks_max, environment=environment,
-            courier=initializer[1], seats=rules.max_workers,
-        )  # fmt: skip
+        self.mailbox: Mailbox = Mailbox()
+        self._employer = hire(self)
+        self._workforce = Workforce(self, self._employer, name, tasks_max=tasks_max, seats=rules.max_workers)
         self._connections = self._workforce.connections
         self._recruiter = Recruiter(rules, self._scheduler, self._connections)
         self._scaler = self._recruiter.scaler
         self._task_ids = itertools.count(1)
-        self.mailbox: Mailbox = Mailbox()
         self.segments: SegmentPool = SegmentPool()
         self.shares: Shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
         self._inbox = Inbox(self.mailbox)
@@ -102,8 +99,9 @@ class Dispatcher:
         self._is_started = self._is_running = self._is_ended = False  # the thread
         self._reader_idents: set[int] = set()
         self._announcer = announcer = Announcer(name)
+        self.recaller = Recaller(self, self._scheduler, self._connections)
         self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer)
-        self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer[0], self._scheduler)
+        self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer, self._scheduler)
         self._subtasks = Subtasks(self, self.canceller, self._task_ids)
         # What readers tell these two, as the dispatcher is their listener:
         self.subtask_asked = self._subtasks.serve
@@ -243,8 +241,8 @@ class Dispatcher:
         self._poke()
 
     def recall(self, worker: Worker) -> None:
-        """Take back through the cell, after the lock is free."""
-        self._effects.append((self.recall_now, (self._connections[worker.name],)))
+        """Take back after the lock is free."""
+        self._effects.append((self.recaller.recall, (self._connections[worker.name],)))
 
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         """Resolve the futures after the lock is free."""
@@ -322,22 +320,6 @@ class Dispatcher:
         self._act(effects)
         return result
 
-    def recall_now(self, connection: Connection) -> None:
-        """Take back what the worker has not started, and deliver what it has finished."""
-        # In this order: what had finished before the withdrawal is certainly in the outbox that is read after it. All
-        # that was ever sent is withdrawn: another recall may have come between, and more been sent after it.
-        with self._lock:
-            if connection.worker.name not in self._connections:
-                return  # buried meanwhile, its tasks judged
-            kept = connection.cell.withdraw(connection.worker.ordinal)
-            now = time.monotonic()
-            self._scheduler.recalled(connection.worker, kept, now)
-            outcomes = connection.unsent_outcomes()
-            connection.take_back_segments(outcomes)
-            self._scheduler.outcomes(connection.worker, outcomes, now)
-            effects = self._settle()
-        self._act(effects)
-
     # ------------------------------------------------------------------ the readers' threads
 
     def serve(self, connection: Connection) -> None:
@@ -370,7 +352,8 @@ class Dispatcher:
             if self._inbox.tasks:
                 self._take_submitted()  # first: a worker that seems to have nothing to do would take from the others
             now = time.monotonic()
-            self._scheduler.observe_reaction(now - sent_at)
+            if not connection.is_far:  # its clock is another
+                self._scheduler.observe_reaction(now - sent_at)
             if self._scaler.failures:
                 self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
             connection.take_back_segments(outcomes)
@@ -460,6 +443,7 @@ class Dispatcher:
         finally:
             self._is_ended = True
             self._refuse(self._inbox.take())
+            self._employer.close()
             self._announcer.callbacks.close()
             self.segments.close()
 
@@ -481,7 +465,8 @@ class Dispatcher:
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
             self._scheduler.tick(now)
             is_idle_end = self.is_closing and not (self._scheduler.tasks_open or self.broadcasts.are_open())
-            for worker in self._workforce.watch(now, is_idle_end=is_idle_end, spare=self._scheduler.workers_spare):
+            spare, queued = self._scheduler.workers_spare, len(self._scheduler.queue)
+            for worker in self._workforce.watch(now, is_idle_end=is_idle_end, spare=spare, tasks_queued=queued):
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
             effects = self._settle()

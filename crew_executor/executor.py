@@ -11,13 +11,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import late, pools
 from .core.scaling import SCALING_MODES, ScalingRules
 from .cpus import usable_cpus
-from .launchers import Launcher, LocalLauncher, make_launcher
+from .launchers import BaseLauncher, Launcher, LocalLauncher, make_launcher
 from .log import logger
 from .options import TaskOptions
 from .submitter import TaskSubmitter
@@ -25,6 +26,7 @@ from .submitter import TaskSubmitter
 if TYPE_CHECKING:
     from .chunks import MapRun
     from .dispatcher import Dispatcher
+    from .employer import Employer
     from .futures import CrewFuture
     from .stats import Stats
 
@@ -75,7 +77,7 @@ class CrewExecutor(TaskSubmitter):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
-        launcher: str | Launcher = "local",
+        launcher: str | BaseLauncher = "local",
         min_workers: int = 0,
         scaling: str = "demand",
         idle_timeout: float | None = None,
@@ -108,18 +110,19 @@ class CrewExecutor(TaskSubmitter):
             from . import inheritance
             from .intake import Intake
 
-        if idle_timeout is None:
-            idle_timeout = self._launcher.idle_timeout
-        idle_timeout = None if idle_timeout in (None, math.inf) else float(idle_timeout or 0.0)
+        idle_timeout = _idle_timeout(idle_timeout, self._launcher)
         failures_max = self._launcher.max_failed_launches
         rules = ScalingRules(self._max_workers, min_workers, scaling, failures_max, idle_timeout)
         run_id = int.from_bytes(os.urandom(8), "little")
         origin = pools.Origin(run_id, self._name, self._max_workers, place)
+        first_words, courier = inheritance.dumps((origin, initializer, tuple(initargs)))
+        hire = partial(
+            _hire, self._launcher, self._name, run_id, idle_timeout=idle_timeout,
+            environment=_thread_limits(self._max_workers), courier=courier,
+        )  # fmt: skip
         self._dispatcher = _make_dispatcher(
-            self._name, run_id, self._launcher, rules,
-            idle_timeout=idle_timeout,
-            tasks_max=max_tasks_per_child, max_pending=max_pending, environment=_thread_limits(self._max_workers),
-            initializer=inheritance.dumps((origin, initializer, tuple(initargs))),
+            self._name, run_id, hire, rules, tasks_max=max_tasks_per_child, max_pending=max_pending,
+            initializer=first_words,
         )  # fmt: skip
         self._intake = Intake(self._dispatcher)
         pools.add(run_id, self)
@@ -364,10 +367,17 @@ def _check_own_arguments(
         raise ValueError(f"max_pending must be None or at least 1, not {max_pending!r}")
 
 
-def _with_start_method(launcher: Launcher, start_method: str | None) -> Launcher:
+def _with_start_method(launcher: BaseLauncher, start_method: str | None) -> BaseLauncher:
     if start_method == "spawn" and isinstance(launcher, LocalLauncher) and launcher.python is None:
         return launcher.with_python(sys.executable)
     return launcher
+
+
+def _idle_timeout(seconds: float | None, launcher: BaseLauncher) -> float | None:
+    """Return after how long an idle worker leaves, or None: it stays."""
+    if seconds is None:
+        seconds = launcher.idle_timeout
+    return None if seconds in (None, math.inf) else float(seconds or 0.0)
 
 
 def _thread_limits(max_workers: int) -> dict[str, str]:
@@ -390,6 +400,17 @@ def _check_not_forked() -> None:
             f"process {os.getpid()} was forked from one that used a CrewExecutor; NNG cannot be used here: start this "
             "process with the spawn or forkserver method of multiprocessing"
         )
+
+
+def _hire(launcher: BaseLauncher, name: str, run: int, home: Dispatcher, **told: Any) -> Employer:
+    """Return where the workers of a dispatcher come from."""
+    if isinstance(launcher, LocalLauncher):
+        from .employer import LocalEmployer
+
+        return LocalEmployer(launcher, run, **told)
+    from .fleet import Fleet
+
+    return Fleet(home, cast("Launcher", launcher), name, run, **told)
 
 
 def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:

@@ -44,6 +44,8 @@ class FramedStream(ABC):
         self._start = self._end = 0
         self._large: tuple[bytearray, int] | None = None  # a frame above RECEIVE_BYTES, and how much of it is here
         self.send_lock = threading.Lock()
+        self.bytes_received = 0
+        """In all, those of frames that are not whole yet included."""
 
     @abstractmethod
     def _read(self, into: memoryview, timeout: float | None) -> int:
@@ -96,7 +98,9 @@ class FramedStream(ABC):
             if self._start:
                 self._buffer[:have] = self._buffer[self._start : self._end]
                 self._start, self._end = 0, have
-            self._end += self._read(self._view[self._end :], timeout)
+            got = self._read(self._view[self._end :], timeout)
+            self._end += got
+            self.bytes_received += got
         return self._recv_large(timeout)
 
     def _begin_large(self, length: int) -> None:
@@ -112,7 +116,9 @@ class FramedStream(ABC):
         frame, got = self._large
         view = memoryview(frame)
         while got < len(frame):
-            got += self._read(view[got:], timeout)
+            more = self._read(view[got:], timeout)
+            got += more
+            self.bytes_received += more
             self._large = (frame, got)
         self._large = None
         return memoryview(frame)

@@ -40,6 +40,7 @@ class Stranger:
         self.stream = stream
         self.deadline = deadline
         self.said = b""
+        self.challenged_at = 0.0
         self.visit: Visit | None = None
         self.is_parting = False
 
@@ -52,7 +53,9 @@ class Lobby:
         host, ports, key: as for network.Listener.
         door: knows the seats. Only the lobby's thread uses it, but for offer() and forget().
         received_of: returns the number of the last frame that came from a seat.
-        on_admitted: called with who was let in and its link, in the lobby's thread; must not block.
+        on_admitted: called with who was let in, its link, and the seconds of a round trip to it, in the lobby's thread;
+            must not block.
+        on_tick, tick_seconds: called in the lobby's thread every so many seconds; must not block.
 
     Attributes:
         host, port: where it listens.
@@ -60,11 +63,14 @@ class Lobby:
 
     def __init__(
         self, name: str, host: str, ports: Iterable[int], key: bytes | None, door: Door,
-        received_of: Callable[[str], int], on_admitted: Callable[[Admitted, NetworkLink], None],
+        received_of: Callable[[str], int], on_admitted: Callable[[Admitted, NetworkLink, float], None],
+        on_tick: Callable[[], None] = lambda: None, tick_seconds: float = float("inf"),
     ) -> None:  # fmt: skip
         self._door = door
         self._received_of = received_of
         self._on_admitted = on_admitted
+        self._on_tick = on_tick
+        self._tick_seconds = tick_seconds
         self._mailbox = Mailbox()
         self._strangers: dict[int, Stranger] = {}  # the first to come is the first
         self._complaints = 0
@@ -84,14 +90,18 @@ class Lobby:
     def _nothing(self) -> None: ...  # only to wake the thread
 
     def _run(self) -> None:
+        tick_at = time.monotonic() + self._tick_seconds
         while not self._is_closed:
-            wake_at = min([stranger.deadline for stranger in self._strangers.values()], default=None)
-            for function, arguments in self._mailbox.take(None if wake_at is None else wake_at - time.monotonic()):
+            wake_at = min([tick_at, *(stranger.deadline for stranger in self._strangers.values())])
+            for function, arguments in self._mailbox.take(wake_at - time.monotonic()):
                 try:
                     function(*arguments)
                 except Exception:  # of one stranger: the others must not suffer
                     logger.exception("a connection could not be dealt with")
             now = time.monotonic()
+            if now >= tick_at:
+                self._on_tick()
+                tick_at = now + self._tick_seconds
             for number in [number for number, stranger in self._strangers.items() if stranger.deadline <= now]:
                 self._send_away(number)
         for function, arguments in self._mailbox.take(0):
@@ -138,13 +148,15 @@ class Lobby:
         if stranger.visit is None:
             received = self._received_of(seat_of(said))
             stranger.visit, challenge = self._door.challenge(said, os.urandom(NONCE_BYTES), received)
+            stranger.challenged_at = time.monotonic()
             stranger.stream.write_later(with_length(challenge))
             self._listen_to(stranger)
             return
         admitted = self._door.admit(stranger.visit, said)
         del self._strangers[number]
         stranger.stream.write_later(with_length(WELCOME))
-        self._on_admitted(admitted, NetworkLink(stranger.stream))
+        round_trip = time.monotonic() - stranger.challenged_at
+        self._on_admitted(admitted, NetworkLink(stranger.stream), round_trip)
 
     def _refuse(self, stranger: Stranger, error: Refusal) -> None:
         self._complaints += 1

@@ -82,9 +82,11 @@ def launch_failure(connection: Connection, how: str) -> str:
     end = connection.exit or WorkerExit(connection.worker.name)
     why = f"{connection.killed_because} ({end.describe()})" if connection.killed_because else end.describe()
     tail = connection.log_tail()
-    output = f"the end of its output:\n{tail}" if tail else "it printed nothing"
     what = "ended before it started a task" if connection.is_ready else "did not come up"
-    return f"worker {connection.worker.name} {what}: {why}; it was {how}; {output}"
+    text = f"worker {connection.worker.name} {what}: {why}; it was {how}"
+    if tail:
+        return f"{text}; the end of its output:\n{tail}"
+    return text if connection.is_far else f"{text}; it printed nothing"
 
 
 def _in_words(size: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 import psutil
@@ -77,3 +78,13 @@ def _is_alive(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def interface_addresses() -> dict[str, list[str]]:
+    """Return this machine's IPv4 addresses, by the names of its interfaces; those that are down left out."""
+    stats = psutil.net_if_stats()
+    return {
+        name: [address.address for address in addresses if address.family == socket.AF_INET]
+        for name, addresses in psutil.net_if_addrs().items()
+        if name not in stats or stats[name].isup
+    }

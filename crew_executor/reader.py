@@ -61,54 +61,81 @@ def serve(connection: Connection, listener: Listener) -> None:
         connection: the worker's.
         listener: told of everything.
     """
+    reading = Reading(connection, listener)
     try:
-        _let_join(connection, listener)
+        reading.take(connection.recv_first())
         while True:
-            _handle(connection, connection.recv(), listener)
-    except LinkClosed:
-        pass  # the ordinary end; whether the worker is alive is told by others
-    except ProtocolError as error:
-        logger.error("worker %s broke the protocol and is killed: %s", connection.worker.name, error)
-        listener.protocol_broken(connection, error)
-    except KeyboardInterrupt:
-        raise  # the main thread's: it only helps out as a reader
+            reading.take(connection.recv())
     except BaseException as error:
-        logger.exception("the reader of worker %s failed", connection.worker.name)
-        listener.reader_failed(connection, error)
+        reading.fail(error)
     finally:
         listener.reader_ended(connection)
 
 
-def _let_join(connection: Connection, listener: Listener) -> None:
-    connection.greet()
-    listener.welcome(connection)
-    while (frame := connection.recv()).kind == Kind.LOG:
-        connection.show_log(frame)
-    if frame.kind != Kind.READY:
-        raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
-    fields, parts = decode_control(frame.body)
-    if fields["is_ready"]:
-        listener.worker_joined(connection)
-    else:
-        connection.began_with = fields["doing"]
-        listener.initializer_failed(connection, loads_error(bytes(parts[0]), json.loads(bytes(parts[1]))))
+class Reading:
+    """What one worker has said so far: it joins, then it works.
 
+    Args:
+        connection: the worker's.
+        listener: told of everything.
+    """
 
-def _handle(connection: Connection, frame: Frame, listener: Listener) -> None:
-    if frame.kind == Kind.OUTCOMES:
-        sent_at, outcomes = decode_outcomes(frame)
-        listener.outcomes_arrived(connection, sent_at, connection.with_buffers(outcomes))
-    elif frame.kind == Kind.LEAVE:
-        fields, _parts = decode_control(frame.body)
-        if fields["reason"] == "memory":
-            listener.worker_retired(connection, int(fields["ordinal"]))
+    def __init__(self, connection: Connection, listener: Listener) -> None:
+        self._connection = connection
+        self._listener = listener
+        self.take = self._greet
+        """Take the worker's next frame; raise ProtocolError if it does not belong here."""
+
+    def fail(self, error: BaseException) -> None:
+        """Tell what has ended the reading."""
+        connection, listener = self._connection, self._listener
+        if isinstance(error, LinkClosed):
+            return  # the ordinary end; whether the worker is alive is told by others
+        if isinstance(error, KeyboardInterrupt):
+            raise error  # the main thread's: it only helps out as a reader
+        if isinstance(error, ProtocolError):
+            logger.error("worker %s broke the protocol and is killed: %s", connection.worker.name, error)
+            listener.protocol_broken(connection, error)
         else:
-            listener.leave_requested(connection)
-    elif frame.kind == Kind.LOG:
-        connection.show_log(frame)
-    elif frame.kind in (Kind.SUBMIT, Kind.CANCEL):
-        listener.subtask_asked(connection, frame)
-    elif frame.kind == Kind.CALLED:
-        listener.call_answered(connection, frame)
-    elif frame.kind != Kind.BYE:
-        raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")
+            logger.error("the reader of worker %s failed", connection.worker.name, exc_info=error)
+            listener.reader_failed(connection, error)
+
+    def _greet(self, frame: Frame) -> None:
+        self._connection.greet(frame)
+        self.take = self._let_join
+        self._listener.welcome(self._connection)
+
+    def _let_join(self, frame: Frame) -> None:
+        connection, listener = self._connection, self._listener
+        if frame.kind == Kind.LOG:
+            connection.show_log(frame)
+            return
+        if frame.kind != Kind.READY:
+            raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
+        self.take = self._handle
+        fields, parts = decode_control(frame.body)
+        if fields["is_ready"]:
+            listener.worker_joined(connection)
+        else:
+            connection.began_with = fields["doing"]
+            listener.initializer_failed(connection, loads_error(bytes(parts[0]), json.loads(bytes(parts[1]))))
+
+    def _handle(self, frame: Frame) -> None:
+        connection, listener = self._connection, self._listener
+        if frame.kind == Kind.OUTCOMES:
+            sent_at, outcomes = decode_outcomes(frame)
+            listener.outcomes_arrived(connection, sent_at, connection.with_buffers(outcomes))
+        elif frame.kind == Kind.LEAVE:
+            fields, _parts = decode_control(frame.body)
+            if fields["reason"] == "memory":
+                listener.worker_retired(connection, int(fields["ordinal"]))
+            else:
+                listener.leave_requested(connection)
+        elif frame.kind == Kind.LOG:
+            connection.show_log(frame)
+        elif frame.kind in (Kind.SUBMIT, Kind.CANCEL):
+            listener.subtask_asked(connection, frame)
+        elif frame.kind == Kind.CALLED:
+            listener.call_answered(connection, frame)
+        elif frame.kind != Kind.BYE:
+            raise ProtocolError(f"a client has no use for a frame of kind {frame.kind}")

@@ -80,7 +80,7 @@ class Segment:
         borrowers: how many readers may still read it. If there are any at its end, its memory is not used again.
     """
 
-    __slots__ = ("_memory", "_pool", "borrowers", "size")
+    __slots__ = ("__weakref__", "_memory", "_pool", "borrowers", "size")
 
     def __init__(self, pool: SegmentPool, memory: _Memory, size: int) -> None:
         self._pool = pool
@@ -111,18 +111,21 @@ class SegmentPool:
     def fill(self, views: Sequence[memoryview]) -> Segment | None:
         """Return a segment with a copy of these buffers; None if there can be none: they must travel otherwise."""
         offsets = offsets_of([view.nbytes for view in views])
-        size = offsets[-1]
-        memory = self._take(size)
-        if memory is None:
+        segment = self.make(offsets[-1])
+        if segment is None:
             return None
-        segment = Segment(self, memory, size)
-        target = memoryview(memory.map)
+        target = segment.view()
         for offset, view in zip(offsets, views, strict=False):
             flat = view.cast("B") if view.format != "B" or view.ndim != 1 else view
             for start in range(0, len(flat), COPY_BYTES):
                 piece = flat[start : start + COPY_BYTES]
                 target[offset + start : offset + start + len(piece)] = piece
         return segment
+
+    def make(self, size: int) -> Segment | None:
+        """Return a segment for content of so many bytes, whose memory holds anything; None as above."""
+        memory = self._take(size)
+        return None if memory is None else Segment(self, memory, size)
 
     def trim(self, seconds: float = FREE_SECONDS) -> float | None:
         """Give up what has not been used for so long; return in how many seconds to come again, or None."""

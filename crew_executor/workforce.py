@@ -15,9 +15,9 @@ from typing import Protocol
 
 from .connection import Connection
 from .core.worker import Worker
+from .employer import Employer
 from .errors import CrewError, LaunchError
-from .inheritance import Courier
-from .launchers import Launcher, WorkerExit
+from .launchers import WorkerExit
 from .mailbox import Mailbox
 from .obituary import launch_failure
 from .seats import Seats
@@ -68,24 +68,17 @@ class Workforce:
 
     Args:
         home: the dispatcher.
-        launcher: starts and kills processes.
-        name, run_id: of the executor.
-        idle_timeout, tasks_max, environment, courier: what each worker is told, or brings along.
+        employer: starts and ends workers.
+        name: the executor's.
+        tasks_max: tasks after which a worker leaves, or None.
         seats: how many places there are.
     """
 
-    def __init__(
-        self, home: Home, launcher: Launcher, name: str, run_id: int, *, idle_timeout: float | None,
-        tasks_max: int | None, environment: dict[str, str], courier: Courier | None, seats: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, home: Home, employer: Employer, name: str, *, tasks_max: int | None, seats: int) -> None:
         self._home = home
-        self._launcher = launcher
+        self._employer = employer
         self._name = name
-        self._run_id = run_id
-        self._idle_timeout = idle_timeout
         self._tasks_max = tasks_max
-        self._environment = environment
-        self._courier = courier
         self._numbers = itertools.count(1)
         self._to_kill: list[tuple[Connection, str]] = []
         self.connections: dict[str, Connection] = {}
@@ -100,12 +93,12 @@ class Workforce:
         for _ in range(number):
             name = f"{self._name}-{next(self._numbers)}"
             try:
-                connection = Connection(Worker(name, tasks_max=self._tasks_max), self._run_id, now)
+                connection = self._employer.connect(Worker(name, tasks_max=self._tasks_max), now)
             except (OSError, CrewError) as error:  # descriptors or memory ran out
                 self._home.launch_failed(f"no link for worker {name} could be made: {error}", now)
                 return
             self._home.worker_added(connection)
-            if not connection.start_reader(self._home.serve):
+            if not connection.is_far and not connection.start_reader(self._home.serve):
                 if (
                     not self._home.is_lent_a_thread
                 ):  # too many threads; or the lender is about to come: the next try tells
@@ -114,45 +107,45 @@ class Workforce:
                     self._home.launch_failed(f"no thread could be started to read from worker {name}", now)
                     return
                 self.readerless.append(connection)
-            self._invite(connection)
+            self._start(connection)
+        if number:
+            self._employer.flush(now)
 
-    def _invite(self, connection: Connection) -> None:
-        inherited = () if self._courier is None else tuple(self._courier.descriptors)
-        invitation = connection.invitation(self._idle_timeout, self._environment, inherited)
-
-        def on_exit(end: WorkerExit) -> None:
+    def _start(self, connection: Connection) -> None:
+        def on_exit(connection: Connection, end: WorkerExit) -> None:
             self._home.mailbox.put(self._exited, connection, end)
 
         try:
-            self._launcher.launch(invitation, on_exit)
+            self._employer.start(connection, on_exit)
         except Exception as error:  # a launcher may be anybody's
             reason = error if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
-            self._exited(connection, WorkerExit(invitation.name, reason=f"could not be launched: {reason}"))
-        finally:
-            connection.invited()
+            self._exited(connection, WorkerExit(connection.worker.name, reason=f"could not be launched: {reason}"))
 
     def forget_share(self, number: int) -> None:
         """Let the workers forget a constant that nobody refers to any more."""
         for connection in list(self.connections.values()):
             connection.forget_share(number)
+        self._employer.forget_share(number)
 
     # ------------------------------------------------------------------ watching
 
-    def watch(self, now: float, *, is_idle_end: bool, spare: int = 0) -> list[Worker]:
+    def watch(self, now: float, *, is_idle_end: bool, spare: int = 0, tasks_queued: int = 0) -> list[Worker]:
         """Look at each worker's clocks; return who must be told to leave. Kills are noted for kill_noted().
 
         Args:
             now: monotonic seconds.
             is_idle_end: the executor is shut down, and no task is left.
             spare: how many workers there are beyond those that may be busy.
+            tasks_queued: how many tasks wait.
         """
-        timeout, walltime = self._launcher.startup_timeout, self._launcher.walltime or float("inf")
+        self._employer.watch(now, tasks_queued)
+        timeout = self._employer.startup_timeout
         leavers: list[Worker] = []
         for connection in list(self.connections.values()):
             worker = connection.worker
             if connection.exit is not None:
                 continue  # its reader is finishing what had arrived
-            if not connection.is_joined and now - connection.launched_at >= timeout and not connection.killed_because:
+            if not connection.is_joined and now - connection.expected_from >= timeout and not connection.killed_because:
                 connection.killed_because = f"it did not join within startup_timeout={timeout:g} s"
                 connection.kill_at = now + EXIT_GRACE
                 self._to_kill.append((connection, connection.killed_because))
@@ -167,7 +160,7 @@ class Workforce:
             elif connection.unstarted_seconds(now) >= START_SECONDS and not connection.killed_because:
                 because = f"it did not start its task within {START_SECONDS:g} s: it is frozen, or its lock is held"
                 self._to_kill.append((connection, because))
-            elif worker.is_ready and (is_idle_end or now - connection.launched_at >= walltime):
+            elif worker.is_ready and (is_idle_end or now >= connection.leaves_at):
                 leavers.append(worker)
             elif connection.is_spare(now, spare > 0, SPARE_SECONDS):
                 spare -= 1
@@ -178,16 +171,16 @@ class Workforce:
 
     def next_wake(self) -> list[float]:
         """Return the times of the workers' clocks that watch() must not miss."""
-        times = []
+        times = self._employer.next_wake()
         for connection in self.connections.values():
             if connection.exit is not None:
                 continue  # its reader is finishing what had arrived; no clock of its matters any more
             if not connection.is_joined and not connection.killed_because:
-                times.append(connection.launched_at + self._launcher.startup_timeout)
+                times.append(connection.expected_from + self._employer.startup_timeout)
             if connection.kill_at is not None:
                 times.append(connection.kill_at)
-            if self._launcher.walltime is not None and connection.is_ready and not connection.worker.is_leaving:
-                times.append(connection.launched_at + self._launcher.walltime)
+            if connection.is_ready and not connection.worker.is_leaving:
+                times.append(connection.leaves_at)
         return times
 
     def extend_deadlines(self, seconds: float) -> None:
@@ -207,7 +200,7 @@ class Workforce:
         """Kill one worker and remember why."""
         connection.killed_because = connection.killed_because or because
         if connection.exit is None:
-            self._launcher.kill(connection.invitation(), signal.SIGKILL)
+            self._employer.kill(connection, signal.SIGKILL)
             connection.kills += 1
             if connection.kills >= KILLS_MAX and not connection.is_joined:
                 text = f"its launcher was told {KILLS_MAX} times to kill it, and has not said that it is gone"
@@ -223,12 +216,12 @@ class Workforce:
             connection.killed_because = connection.killed_because or "the executor's workers were told to end"
             connection.kill_at = time.monotonic() + EXIT_GRACE
             if connection.exit is None:
-                self._launcher.kill(connection.invitation(), signal_number)
+                self._employer.kill(connection, signal_number)
 
     def stop(self, connection: Connection, ordinal: int) -> None:
         """End the run of a task, and the worker with it if nothing else helps. May be called by any thread."""
         if connection.exit is None:
-            self._launcher.stop(connection.invitation(), ordinal)
+            self._employer.stop(connection, ordinal)
 
     # ------------------------------------------------------------------ burying
 
@@ -237,6 +230,7 @@ class Workforce:
         if connection.exit is not None:
             return  # it was given up: see kill()
         connection.exit = end
+        connection.is_reader_done = connection.is_reader_done or connection.is_far  # its exit is its last word
         connection.drain()
         self._bury_if_over(connection)
 
@@ -253,7 +247,7 @@ class Workforce:
             return
         self._home.worker_gone(connection)
         if connection.has_failed_to_start:
-            text = launch_failure(connection, self._launcher.describe())
+            text = launch_failure(connection, self._employer.describe(connection))
             self._home.launch_failed(text, connection.launched_at)
         self._home.worker_removed(connection)
         connection.close()

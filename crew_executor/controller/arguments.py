@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..executor import SECONDS_MAX, CrewExecutor
-from ..launchers import Launcher, make_launcher
+from ..launchers import BaseLauncher, make_launcher
 from .inline import InlineExecutor
 
 INLINE = "inline"
@@ -83,7 +83,7 @@ def items(iterables: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     return list(zip(*iterables, strict=False))
 
 
-def launcher_of(launcher: Any, seconds_start: float | None, seconds_wall: float | None) -> Launcher | None:
+def launcher_of(launcher: Any, seconds_start: float | None, seconds_wall: float | None) -> BaseLauncher | None:
     """Return the launcher that is meant, with these times; None: tasks run inline.
 
     Raises:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..condition import FutureCondition, may_hold
 from ..errors import CrewError
 from ..executor import CrewExecutor
-from ..launchers import Launcher
+from ..launchers import BaseLauncher
 from ..records import TaskRecord
 from ..stats import SeatStats, Stats
 from .arguments import INLINE, callable_task, executor_maker, keywords, name_of, whole
@@ -80,7 +80,7 @@ class Controller:
         seconds_start: float | None = None,
         seconds_wall: float | None = None,
         auto_scale: str = "demand",
-        launcher: str | Launcher = "local",
+        launcher: str | BaseLauncher = "local",
         crashes_max: int = 5,
         backup: Controller | None = None,
         *,

@@ -5,10 +5,12 @@
     guest   answer    {proof that it knows the secret}
     host    welcome   {}
 
-A seat is a place that a launcher was asked to fill, with a secret of its own that travels with the invitation. The
-first guest that proves a seat's secret has the seat; it is burnt. Both ends then derive the key of a session from the
-secret and the two nonces, and who comes back after its link broke proves that one, as often as need be: so a recorded
-knock or answer is of no use to anybody, and a stolen invitation is of none once its owner has come.
+A seat is a place that a launcher was asked to fill, with a secret of its own that travels with the invitation. Several
+jobs of one submission have one invitation: then it has as many places, and each guest calls itself by a number that it
+has drawn, "seat/number". The first guests that prove a seat's secret have its places; they are burnt. Both ends then
+derive the key of a session from the secret and the two nonces, and who comes back after its link broke proves that one,
+as often as need be: so a recorded knock or answer is of no use to anybody, and a stolen invitation is of none once its
+owner has come.
 
 The link may break between the guest's answer and the host's look at it. Then the guest cannot know whether its seat is
 burnt: until it is welcomed it keeps both secrets, and tries one after the other.
@@ -42,7 +44,7 @@ class Admitted(NamedTuple):
     """A guest that has proved who it is.
 
     Attributes:
-        seat: which it has.
+        seat: which it has, and its number if there are several places.
         is_back: it had it before, and its former link has broken, or is about to be closed.
         received: the number of the last frame that it has received.
         about: what else it has said of itself.
@@ -100,16 +102,24 @@ class Door:
         self._run = run
         self._python = python
         self._seats: dict[str, bytes] = {}
-        self._sessions: dict[str, bytes] = {}
+        self._places: dict[str, int] = {}
+        self._sessions: dict[str, bytes] = {}  # by guest
 
-    def offer(self, seat: str, secret: bytes) -> None:
-        """Let a guest come that knows the secret; once."""
+    def offer(self, seat: str, secret: bytes, places: int = 1) -> None:
+        """Let so many guests come that know the secret; each once."""
+        self._places[seat] = places
         self._seats[seat] = secret
 
     def forget(self, seat: str) -> None:
-        """Let nobody come for a seat any more."""
+        """Let nobody come for a seat any more, nor the guest of this name come back."""
         self._seats.pop(seat, None)
+        self._places.pop(seat, None)
         self._sessions.pop(seat, None)
+
+    def _secret(self, guest: str, *, is_back: bool) -> bytes | None:
+        if is_back:
+            return self._sessions.get(guest)
+        return None if guest in self._sessions else self._seats.get(guest.partition("/")[0])
 
     def challenge(self, knock: bytes, nonce: bytes, received: int) -> tuple[Visit, bytes]:
         """Answer a knock.
@@ -129,9 +139,9 @@ class Door:
         self._check(fields)
         seat = _take(fields, "seat", str, "knock")
         is_back = _take(fields, "is_back", bool, "knock")
-        secret = (self._sessions if is_back else self._seats).get(seat)
+        secret = self._secret(seat, is_back=is_back)
         if secret is None:
-            known = seat in self._sessions
+            known = seat in self._sessions or seat.partition("/")[0] in self._places
             raise Refusal(f"the seat {seat[:40]!r} is {'taken' if known else 'unknown, or was given up'}")
         answer = {"nonce": nonce.hex(), "received": received}
         answer["proof"] = _proof(secret, b"host", knock, _encode(answer))
@@ -161,7 +171,7 @@ class Door:
         Raises:
             Refusal: it does not know the secret; or somebody else was faster.
         """
-        secret = (self._sessions if visit.is_back else self._seats).get(visit.seat)
+        secret = self._secret(visit.seat, is_back=visit.is_back)
         if secret is not visit.secret:
             raise Refusal(f"the seat {visit.seat[:40]!r} is taken")
         proof = _take(_decode(answer, "answer"), "proof", str, "answer")
@@ -170,7 +180,10 @@ class Door:
             raise Refusal("the worker does not know the secret of its seat")
         if not visit.is_back:
             self._sessions[visit.seat] = _session_key(secret, visit.knock, visit.nonce)
-            del self._seats[visit.seat]
+            seat = visit.seat.partition("/")[0]
+            self._places[seat] -= 1
+            if not self._places[seat]:
+                del self._seats[seat]
         return Admitted(visit.seat, visit.is_back, visit.received, visit.about)
 
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
 
-VERSION = 6
+VERSION = 7
 
 HEADER = struct.Struct("<QBBHQQQI")
 PREFIX_BYTES = 8
@@ -71,6 +71,18 @@ class Kind(IntEnum):
     CALL = 14  # c>w run this between tasks: every worker is sent it
     CALLED = 15  # w>c this has become of it
     BEAT = 16  # both: I am here, and have received so much; not numbered
+    # Between a client and the agent on another host, and about its workers:
+    RELAY = 17  # both: a frame of or for one worker: its number, the kind, the body
+    SETTLE = 18  # c>a what the client's process is like
+    HIRE = 19  # c>a start a worker
+    SIGNAL = 20  # c>a send a worker's processes a signal
+    RECALL = 21  # c>a withdraw all up to an ordinal
+    RECALLED = 22  # a>c it keeps so much, and has this in its outbox
+    STOP = 23  # c>a end the run of a task
+    EXITED = 24  # a>c the worker is over: how, and what its cell says
+    CONTENT = 25  # c>a a piece of what several workers are to share; or forget it
+    NOTICE = 26  # a>c this host will be taken away soon
+    END = 27  # c>a end all, and leave
 
 
 CALL_ORDINAL = -1
@@ -426,3 +438,50 @@ def decode_control(body: memoryview) -> tuple[dict[str, Any], tuple[memoryview, 
     if not isinstance(fields, dict):
         raise ProtocolError(f"a control frame holds {type(fields).__name__}, not an object")
     return fields, tuple(pieces[1:])
+
+
+# ---------------------------------------------------------------------- frames about one worker among several
+
+_RELAY = struct.Struct("<QBB")
+_CONTENT = struct.Struct("<QQQ")
+
+
+def encode_relay(number: int, kind: int, *, has_content: bool = False) -> bytes:
+    """Return what opens the body of RELAY; the body of the worker's own frame follows.
+
+    Args:
+        number: the worker's.
+        kind: of its frame.
+        has_content: the frame names content that the agent was sent before.
+    """
+    return _RELAY.pack(number, kind, has_content)
+
+
+def decode_relay(frame: Frame) -> tuple[int, Frame, bool]:
+    """Return the worker's number, its frame, and whether that names content; raise ProtocolError."""
+    if len(frame.body) < _RELAY.size:
+        raise ProtocolError(f"a frame of {len(frame.body)} bytes does not say which worker it is for")
+    number, kind, has_content = _RELAY.unpack_from(frame.body)
+    return number, frame._replace(kind=kind, body=frame.body[_RELAY.size :]), bool(has_content)
+
+
+def encode_content(number: int, size: int = 0, start: int = 0) -> bytes:
+    """Return what opens the body of CONTENT; a piece follows.
+
+    Args:
+        number: of what it is a piece of.
+        size: bytes of the whole; 0: forget it.
+        start: where the piece begins.
+    """
+    return _CONTENT.pack(number, size, start)
+
+
+def decode_content(body: memoryview) -> tuple[int, int, int, memoryview]:
+    """Return the number, the size of the whole, where the piece begins, and the piece; raise ProtocolError."""
+    if len(body) < _CONTENT.size:
+        raise ProtocolError(f"a piece of content of {len(body)} bytes does not say what it is a piece of")
+    number, size, start = _CONTENT.unpack_from(body)
+    piece = body[_CONTENT.size :]
+    if start + len(piece) > size:
+        raise ProtocolError(f"a piece of content ends {start + len(piece) - size} bytes behind the whole")
+    return number, size, start, piece

@@ -28,16 +28,16 @@ class Replay:
         self.received = 0
         self.acknowledged = 0
         self.bytes_kept = 0
-        self._kept: dict[int, Sequence[Buffer]] = {}
+        self._kept: dict[int, tuple[Sequence[Buffer], object]] = {}
 
     def next(self) -> int:
         """Return the number of the frame about to be sent; keep() it then."""
         self.sent += 1
         return self.sent
 
-    def keep(self, pieces: Sequence[Buffer]) -> None:
-        """Remember the frame that was numbered last."""
-        self._kept[self.sent] = pieces
+    def keep(self, pieces: Sequence[Buffer], owner: object = None) -> None:
+        """Remember the frame that was numbered last, and the owner of its memory."""
+        self._kept[self.sent] = pieces, owner
         self.bytes_kept += sum(map(len, pieces))
 
     def accept(self, number: int, ack: int) -> bool:
@@ -59,12 +59,12 @@ class Replay:
         if ack > self.sent:
             raise ProtocolError(f"the peer acknowledges frame {ack}, but only {self.sent} were sent")
         for number in range(self.acknowledged + 1, ack + 1):
-            self.bytes_kept -= sum(map(len, self._kept.pop(number)))
+            self.bytes_kept -= sum(map(len, self._kept.pop(number)[0]))
         self.acknowledged = max(self.acknowledged, ack)
 
     def frame(self, number: int) -> Sequence[Buffer]:
         """Return a frame that was not acknowledged."""
-        return self._kept[number]
+        return self._kept[number][0]
 
     def resume(self, received: int) -> None:
         """Go on with a peer that has received so many, or more: what came after is to be sent again.

@@ -4,10 +4,9 @@ Rule 1: everything that moves a task lives in this file. A task is in exactly on
 `held`, or done. Rule 2: `now` is an argument; effects go through the Port. The port is called while the shell holds
 its lock, so a port notes what is to be done and does it later. Rule 3: payloads are opaque.
 
-How much is sent ahead is a matter of time, not of count. A worker holds about `horizon` seconds of work: enough to
-hide a round trip and a client whose interpreter lock is busy. A task of a function never seen goes alone. What a
-worker has not started can be taken back at any time (recall), which happens when another worker is idle or when the
-running task outlives the horizon: so nothing short is ever trapped behind something long.
+How much is sent ahead is a matter of time, not of count: see horizon.py. A task of a function never seen goes alone.
+What a worker has not started can be taken back at any time (recall), which happens when another worker is idle or when
+the running task outlives the horizon: so nothing short is ever trapped behind something long.
 
 A task that somebody wants stopped while a worker holds it is over for its user at once; the worker still holds its
 ghost until it says so or dies. A ghost is never queued again, and nobody hears what becomes of it.
@@ -25,26 +24,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 
 from .estimates import Estimates, item_seconds
-from .messages import FLUSH_SECONDS, Outcome, OutcomeFlag
+from .horizon import AHEAD_TASKS, Horizon
+from .messages import Outcome, OutcomeFlag
 from .port import Port
-from .roster import AHEAD_ONE_SECONDS, Roster, due_at
+from .roster import Roster, due_at
 from .task import DONE, NEW, QUEUED, SENT, STOPPING, UNKNOWN_SECONDS, Task
 from .taskqueue import TaskQueue
 from .worker import Worker
 
-AHEAD_TASKS = 640
-"""Tasks a worker may hold, started or not: 5 ms of the shortest, which a client that submits takes to send more."""
-AHEAD_BYTES = 48 * 1024
-"""Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds about 200 kB."""
-HORIZON_MIN = 3 * FLUSH_SECONDS
-HORIZON_MAX = 0.060
-"""Bounds of the horizon in seconds. A worker reports after FLUSH_SECONDS and the task it is in, which is no longer:
-from one report to the next refill it may need twice that and the client's reaction. The upper bound is a few times the
-13 ms that a client takes whose other threads compute."""
-REACTIONS = 4
-"""The horizon in reactions of the client: a report is one old when it is handled, and the next refill another."""
-ENOUGH = 0.75
-"""The part of the horizon above which a worker is not refilled: a frame for each task would cost more than it gains."""
 THIN_TRIES = 16
 """When all are busy, so many workers are asked whether a new task fits behind their only one; else it waits for the
 first outcome. Asking 10,000 would take milliseconds."""
@@ -68,7 +55,8 @@ class Scheduler:
         self._slots = slots
         self.queue = TaskQueue()
         self.estimates = Estimates()
-        self.horizon = HORIZON_MIN
+        self._horizon = horizon = Horizon()
+        self._fits_ahead, self._items_that_fit = horizon.fits, horizon.items_that_fit
         self.workers: dict[str, Worker] = {}
         self.tasks_done = 0
         self._held = 0  # items in all workers' `held`
@@ -111,6 +99,11 @@ class Scheduler:
     @property
     def _has_free_slot(self) -> bool:
         return len(self._thin) + len(self._ahead) < self._slots
+
+    @property
+    def horizon(self) -> float:
+        """How many seconds of work a worker on this machine may hold."""
+        return self._horizon.seconds
 
     @property
     def has_work_ahead(self) -> bool:
@@ -348,6 +341,12 @@ class Scheduler:
             self._place(worker)
         self._fill_idle(now)
 
+    def await_recall(self, worker: Worker) -> None:
+        """Give a worker nothing before recalled() is called: it is asked by a message."""
+        self._roster.begin_recall(worker)
+        if self.workers.get(worker.name) is worker:
+            self._place(worker)
+
     # ------------------------------------------------------------------ time
 
     def tick(self, now: float) -> None:
@@ -362,15 +361,13 @@ class Scheduler:
         return None if worker is None else self._overrun_at(worker)
 
     def observe_reaction(self, seconds: float) -> None:
-        """Learn how long the client takes from an outcome's sending to its handling; it sets the horizon."""
-        target = min(max(HORIZON_MIN, REACTIONS * seconds), HORIZON_MAX)  # in this order NaN becomes HORIZON_MIN
-        # Rise at once, come down slowly: a client thread that computes stays for a while.
-        self.horizon = target if target > self.horizon else self.horizon + (target - self.horizon) / 16
+        """Learn how long the client takes from an outcome's sending to its handling."""
+        self._horizon.observe(seconds)
 
     # ------------------------------------------------------------------ the rules
 
     def _overrun_at(self, worker: Worker) -> float:
-        return due_at(worker) + 2 * self.horizon
+        return due_at(worker) + 2 * self._horizon.of(worker)
 
     def _first_overrun(self, now: float) -> Worker | None:
         """Return a worker that has work ahead of a running task which has outlived the horizon, or None."""
@@ -386,7 +383,7 @@ class Scheduler:
         if not holds:
             if not self._has_free_slot:
                 return
-        elif self._has_enough(worker, holds) or now >= self._overrun_at(worker):
+        elif self._horizon.is_full(worker, holds) or now >= self._overrun_at(worker):
             return  # in the latter case it would be recalled at once, if the running task lets it
         # An equal share of what waits, so that the first worker to answer does not take all.
         room = -(-waiting // min(self.workers_ready, self._slots))
@@ -450,35 +447,6 @@ class Scheduler:
         if worker.tasks_left is not None:
             worker.tasks_left -= taken
         return batch
-
-    def _has_enough(self, worker: Worker, holds: int) -> bool:
-        return worker.held_items > 1 and (
-            holds > AHEAD_TASKS // 2
-            or worker.held_seconds > ENOUGH * self.horizon
-            or worker.held_bytes > AHEAD_BYTES // 2
-        )
-
-    def _fits_ahead(self, worker: Worker, task: Task, estimate: float | None) -> bool:
-        if estimate is None or worker.held_bytes + task.payload_bytes > AHEAD_BYTES:
-            return False
-        if worker.held_seconds >= UNKNOWN_SECONDS:  # something unknown is running: nobody knows for how long
-            return False
-        if worker.held_seconds + estimate <= self.horizon:
-            return True
-        return worker.held_items == 1 and estimate <= AHEAD_ONE_SECONDS
-
-    def _items_that_fit(self, worker: Worker, task: Task, estimate: float | None) -> int:
-        """Return how many items of a task the worker may be given; 0: none."""
-        least = 0 if worker.held else 1
-        if estimate is None or worker.held_seconds >= UNKNOWN_SECONDS:
-            return least
-        if worker.held_items == 1 and estimate <= AHEAD_ONE_SECONDS:
-            least = 1
-        by_time = (self.horizon - worker.held_seconds) / item_seconds(estimate)
-        by_bytes = (AHEAD_BYTES - worker.held_bytes) * task.items / max(1, task.payload_bytes)
-        if by_bytes < 1 and worker.held:
-            return 0
-        return max(least, int(min(by_time, by_bytes, task.items)))
 
     def _cut(self, task: Task, number: int) -> Task:
         """Leave the task its first items, and return the rest; whether it is queued or held is the caller's to say."""

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from .base import Invitation, Launcher, WorkerExit
+from typing import TYPE_CHECKING, Any
+
+from .base import BaseLauncher, Invitation, Job, JobState, JobStatus, Launcher, LaunchRetry, WorkerExit
 from .local import LocalLauncher
 
-__all__ = ["Invitation", "Launcher", "LocalLauncher", "WorkerExit", "make_launcher"]
+if TYPE_CHECKING:
+    from .ssh import SSHLauncher
+
+__all__ = [
+    "BaseLauncher", "Invitation", "Job", "JobState", "JobStatus", "LaunchRetry", "Launcher", "LocalLauncher",
+    "SSHLauncher", "WorkerExit", "make_launcher",
+]  # fmt: skip
 
 ENTRY_POINT_GROUP = "crew_executor.launchers"
 
 
-def make_launcher(launcher: str | Launcher) -> Launcher:
+def __getattr__(name: str) -> Any:
+    if name == "SSHLauncher":  # late: most never need it
+        from .ssh import SSHLauncher
+
+        return SSHLauncher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def make_launcher(launcher: str | BaseLauncher) -> BaseLauncher:
     """Return a launcher for an executor.
 
     Args:
@@ -20,7 +36,7 @@ def make_launcher(launcher: str | Launcher) -> Launcher:
         ValueError: no launcher has this name; the text lists those that are known.
         TypeError: it is neither a name nor a launcher.
     """
-    if isinstance(launcher, Launcher):
+    if isinstance(launcher, BaseLauncher):
         return launcher
     if not isinstance(launcher, str):
         raise TypeError(f"launcher must be a name or a Launcher, not {type(launcher).__name__}")
@@ -33,6 +49,6 @@ def make_launcher(launcher: str | Launcher) -> Launcher:
         names = ", ".join(sorted({"local", *found}))
         raise ValueError(f"no launcher is named {launcher!r}; known are: {names}")
     made = found[launcher].load()()
-    if not isinstance(made, Launcher):
+    if not isinstance(made, BaseLauncher):
         raise TypeError(f"the entry point {launcher!r} made a {type(made).__name__}, which is no Launcher")
     return made

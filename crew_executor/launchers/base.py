@@ -1,20 +1,34 @@
-"""The contract between the dispatcher and whatever starts workers.
+"""The contract between an executor and whatever starts its workers.
 
-A launcher turns an invitation into a process somewhere and reports when that process is over. It knows nothing of
-links, frames or tasks, and never decides how many workers there should be. Its methods are called by the dispatcher's
-thread; its reports may come from any.
+A LocalLauncher (local.py) starts each worker on this machine. Every other launcher is a Launcher: it starts *jobs*,
+each of which runs one agent on some host, and the agent starts workers there when it is told to. A launcher knows
+nothing of links, frames or tasks, and never decides how many workers there should be.
+
+The connection decides, the scheduler explains: a job is at work when its agent has dialled in and proved who it is, and
+dead when it is silent. A launcher is asked only about jobs whose agents have not come, and about those that are out of
+reach. So a status command that is slow, limited or wrong cannot hang or fail work.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ..errors import CrewError
+from ..invitations import decode, encode
+
 DEFAULT_STARTUP_TIMEOUT = 30.0
 DEFAULT_MAX_FAILED_LAUNCHES = 3
+JOB_STARTUP_TIMEOUT = 60.0
+JOB_IDLE_TIMEOUT = 300.0
+LOST_AFTER = 60.0
+PORT_MAX = 65535
 
 
 class Invitation(NamedTuple):
@@ -85,11 +99,11 @@ class WorkerExit(NamedTuple):
         return f"{end}, {self.verdict}" if self.verdict else end
 
 
-class Launcher(ABC):
-    """Start workers and see them end. Subclass it and write launch() and kill().
+class BaseLauncher:
+    """What all launchers have in common.
 
     Args:
-        startup_timeout: seconds from a launch until the worker must have joined.
+        startup_timeout: seconds from the start of a worker until it must have joined.
         walltime: seconds after which a worker is let go once its running task is done, or None.
         max_failed_launches: so many failed launches in a row, with no worker at work, break the pool.
     """
@@ -104,8 +118,7 @@ class Launcher(ABC):
         walltime: float | None = None,
         max_failed_launches: int = DEFAULT_MAX_FAILED_LAUNCHES,
     ) -> None:
-        if not startup_timeout > 0:
-            raise ValueError(f"startup_timeout must be a number of seconds above 0, not {startup_timeout!r}")
+        check_seconds("startup_timeout", startup_timeout)
         if walltime is not None and not walltime > 0:
             raise ValueError(f"walltime must be None or a number of seconds above 0, not {walltime!r}")
         if max_failed_launches < 1:
@@ -114,38 +127,231 @@ class Launcher(ABC):
         self.walltime = walltime
         self.max_failed_launches = max_failed_launches
 
-    def prepare(self) -> None:  # noqa: B027  nothing to prepare is the common case
+    def prepare(self) -> None:
         """Get ready for launches, in a thread of the user's, when an executor is made.
 
         Raises:
             LaunchError: this launcher cannot work here.
         """
 
-    @abstractmethod
-    def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
-        """Begin to start one worker and return.
+
+class JobState(Enum):
+    """What a scheduler says of a job."""
+
+    PENDING = "pending"  # it will start some time; nobody need do anything
+    RUNNING = "running"
+    ENDED = "ended"  # or it will never start
+
+
+class JobStatus(NamedTuple):
+    """What a scheduler says of a job, and why.
+
+    Attributes:
+        state: see JobState.
+        words: the scheduler's own, for messages: "TIMEOUT", "Eqw: can't get password entry".
+        is_taken_away: it ended because whoever gave the node took it back (time limit, preemption, a lost node): tasks
+            that ran there may run again without a charge to their retries, and no launch has failed.
+    """
+
+    state: JobState
+    words: str = ""
+    is_taken_away: bool = False
+
+
+class LaunchRetry(CrewError):
+    """Raised by submit(): not now, but the same may succeed a little later ("temporarily unavailable", throttled)."""
+
+
+class Job:
+    """What a launcher is asked to start: a job that runs one agent.
+
+    Attributes:
+        name: for the scheduler: "crew-", a part of the run's number, the job's; unique.
+        number: the job's, in its executor.
+        workers: so many workers will run there at a time, at most.
+        invitation: what the agent reads, secrets included: as its stdin, from a file that only this user can read, or
+            from a platform's secret store. Never on a command line, nor in the environment of a job script.
+        environment: variables to set for the agent; no secrets.
+        walltime: seconds that it may run, or None.
+        python: the interpreter there.
+        port: at which the executor listens.
+    """
+
+    def __init__(
+        self, name: str, number: int, workers: int, invitation: bytes, environment: Mapping[str, str],
+        walltime: float | None, python: str, port: int,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.number = number
+        self.workers = workers
+        self.invitation = invitation
+        self.environment = environment
+        self.walltime = walltime
+        self.python = python
+        self.port = port
+
+    def invitation_to(self, addresses: Sequence[tuple[str, int]]) -> bytes:
+        """Return the invitation with other addresses and ports, where the way to this machine is another."""
+        return encode(decode(self.invitation)._replace(addresses=list(addresses)))
+
+    def command(self, invitation_path: str = "-") -> list[str]:
+        """Return the agent's command, as a list of words.
 
         Args:
-            invitation: what to hand to the worker.
-            on_exit: to be called once, from any thread, when the worker's process is over or never was.
+            invitation_path: of the file with the invitation, as the host sees it; "-": it comes from stdin.
+        """
+        return [self.python, "-m", "crew_executor", "worker", invitation_path]
+
+    def write_invitation(self, folder: str | os.PathLike[str]) -> str:
+        """Write the invitation into a file that only this user can read, and return its path.
+
+        Args:
+            folder: which this machine and the host have in common. It is made, with mode 0700, if it is not there.
+        """
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        path = os.path.join(folder, f"{self.name}.invitation")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(self.invitation)
+        return path
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name} of {self.workers} workers>"  # never the invitation
+
+
+class Launcher(BaseLauncher, ABC):
+    """Start jobs that run agents. Subclass it and write submit(); all else is optional.
+
+    Its methods run in one thread of the executor's, one after the other, never in its dispatcher: each may block.
+
+    Args:
+        workers_per_job: so many workers share one job, its host and its agent.
+        host: where agents find this machine: an address, a name or an interface ("ib0"), or several of them, which each
+            agent tries one after the other. None: all addresses of this machine.
+        port: the port that the executor listens at: a number, a range of them, or 0 for any that is free.
+        python: the interpreter on the hosts; None: the path of this one. It must be of the same minor version, with
+            crew_executor and what tasks import.
+        environment: variables for agents and workers there, on top of what a host has itself. No secrets: schedulers
+            show them.
+        ship: modules that the hosts do not have: functions and classes of them travel by value.
+        lost_after: seconds of silence after which a host is given up. Its tasks are retried or fail, as for a crash.
+        startup_timeout: seconds from the start of a job until its agent must have come, and from the start of a worker
+            until that must have joined. Time that a job waits in a queue does not count.
+        walltime: seconds that a job may run, or None. Its workers leave before.
+        max_failed_launches: so many failed launches in a row, with no worker at work, break the pool.
+        max_jobs: at most so many jobs at a time, or None.
+        max_launches: at most so many jobs in all, or None.
+        max_worker_hours: no more jobs are started once workers have been there for so many hours in all, or None.
+        idle_timeout: the default of executors with this launcher: seconds without work after which a worker leaves.
+        unencrypted_and_unauthenticated: True: plain tcp instead of TLS. Anybody on the way can read all that is sent,
+            and change it, which is to run any code here and there: for a network that nobody else is on.
+    """
+
+    jobs_per_submit: int = 1
+    """At most so many jobs are asked for in one submit()."""
+    variables: tuple[str, ...] = ()
+    """Environment variables of a job that tell it from the others of its submission; see handle_of()."""
+    poll_seconds: tuple[float, float] = (2.0, 60.0)
+    """From a submission to the first poll(), and the longest time between two."""
+
+    def __init__(
+        self,
+        *,
+        workers_per_job: int = 1,
+        host: str | Sequence[str] | None = None,
+        port: int | range = 0,
+        python: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        ship: Sequence[object] = (),
+        lost_after: float = LOST_AFTER,
+        startup_timeout: float = JOB_STARTUP_TIMEOUT,
+        walltime: float | None = None,
+        max_failed_launches: int = DEFAULT_MAX_FAILED_LAUNCHES,
+        max_jobs: int | None = None,
+        max_launches: int | None = None,
+        max_worker_hours: float | None = None,
+        idle_timeout: float | None = JOB_IDLE_TIMEOUT,
+        unencrypted_and_unauthenticated: bool = False,
+    ) -> None:
+        super().__init__(startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches)
+        check_seconds("lost_after", lost_after)
+        counts = {"workers_per_job": workers_per_job, "max_jobs": max_jobs, "max_launches": max_launches}
+        for name, number in counts.items():
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be a whole number above 0, not {number!r}")
+        if max_worker_hours is not None and not max_worker_hours > 0:
+            raise ValueError(f"max_worker_hours must be None or a number of hours above 0, not {max_worker_hours!r}")
+        ports = port if isinstance(port, range) else range(port, port + 1)
+        if not ports or not all(0 <= each <= PORT_MAX for each in (ports[0], ports[-1])):
+            raise ValueError(f"port must be a number from 0 to {PORT_MAX}, or a range of them, not {port!r}")
+        self.workers_per_job = workers_per_job
+        self.hosts = () if host is None else (host,) if isinstance(host, str) else tuple(host)
+        self.ports = ports
+        self.python = sys.executable if python is None else os.fsdecode(python)
+        self.environment = dict(environment or {})
+        self.ship = tuple(ship)
+        self.lost_after = lost_after
+        self.max_jobs = max_jobs
+        self.max_launches = max_launches
+        self.max_worker_hours = max_worker_hours
+        self.idle_timeout = idle_timeout
+        self.is_encrypted = not unencrypted_and_unauthenticated
+
+    def check(self) -> None:
+        """Look whether this launcher can work, before the first job: is its submit command there?
 
         Raises:
-            LaunchError: it could not even be tried.
+            LaunchError: it cannot; the text says why, and what to do.
         """
 
     @abstractmethod
-    def kill(self, invitation: Invitation, signal_number: int) -> None:
-        """Send a signal to a worker and the processes its tasks started; "already gone" is no error."""
-
-    @abstractmethod
-    def stop(self, invitation: Invitation, ordinal: int) -> None:
-        """End the run of one task: interrupt it, and kill its worker if that does not help.
+    def submit(self, job: Job, number: int) -> Sequence[Hashable]:
+        """Start jobs, and return a handle of each: whatever tells them apart in the calls of the other methods.
 
         Args:
-            invitation: the worker's.
-            ordinal: the number of the task on the worker's link. If the worker is beyond it, nothing must happen to it.
+            job: what to start. Several jobs of one call have one invitation, good for as many agents.
+            number: how many such jobs; at most jobs_per_submit.
+
+        Returns:
+            The handles; fewer than asked for mean that there is no room for the others now.
+
+        Raises:
+            LaunchRetry: not now; it is tried again after a while.
+            LaunchError: it was refused; the text has the command, the scheduler's words, and what to try.
         """
 
-    @abstractmethod
+    def find(self, job: Job) -> Sequence[Hashable]:  # noqa: ARG002
+        """Return the handles of jobs with this name: asked when a submission timed out, before it is repeated."""
+        return ()
+
+    def handle_of(self, variables: Mapping[str, str], handles: Sequence[Hashable]) -> Hashable | None:  # noqa: ARG002
+        """Return which of these jobs, of one submission, is the one in which `variables` have these values, or None."""
+        return None
+
+    def poll(self, handles: Sequence[Hashable]) -> Mapping[Hashable, JobStatus]:  # noqa: ARG002
+        """Say how jobs stand, all by one command; of those left out nothing is known."""
+        return {}
+
+    def cancel(self, handles: Sequence[Hashable]) -> None:
+        """End jobs that have not come, or were given up; "already gone" is no error."""
+
+    def explain(self, handle: Hashable) -> str:  # noqa: ARG002
+        """Return what is known of a job that came to nothing: the scheduler's reason, its log's end, what to do."""
+        return ""
+
     def describe(self) -> str:
-        """Return how workers are started, in words or as a command, for error messages."""
+        """Return how jobs are started, in words or as a command, for error messages."""
+        return f"started by {type(self).__name__}"
+
+    def close(self) -> None:
+        """Give back what this launcher holds: no job of the executor is left, or was given up."""
+
+
+class SubmitTimeout(LaunchRetry):
+    """Raised by submit(): no answer came in time, so the jobs may have been started or not; find() is asked then."""
+
+
+def check_seconds(name: str, seconds: float) -> None:
+    """Raise ValueError unless it is a number of seconds above 0."""
+    if not seconds > 0:
+        raise ValueError(f"{name} must be a number of seconds above 0, not {seconds!r}")

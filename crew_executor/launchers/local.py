@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..process_settings import current_settings
-from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, Invitation, Launcher, WorkerExit
+from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, BaseLauncher, Invitation, WorkerExit
 
 BYTES_MAX = 1 << 62
 """More than the kernel takes as a limit."""
@@ -19,7 +19,7 @@ OMP_FOLLOWERS = {"OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", 
 """Whoever reads one of these reads OMP_NUM_THREADS if it is not set."""
 
 
-class LocalLauncher(Launcher):
+class LocalLauncher(BaseLauncher):
     """Start workers on this machine.
 
     Args:
@@ -75,7 +75,15 @@ class LocalLauncher(Launcher):
         import multiprocessing  # noqa: F401  beside the supervisor's imports; launch() needs it
 
     def launch(self, invitation: Invitation, on_exit: Callable[[WorkerExit], None]) -> None:
-        """Order a worker of the supervisor; see Launcher.launch()."""
+        """Order a worker of the supervisor, and return.
+
+        Args:
+            invitation: what to hand to the worker.
+            on_exit: called once, from any thread, when the worker's process is over or never was.
+
+        Raises:
+            LaunchError: it could not even be tried.
+        """
         from ..inheritance import tracker_fd  # late: see prepare()
         from . import supervisor_handle
 
@@ -86,7 +94,7 @@ class LocalLauncher(Launcher):
             handle.launch(_launch_id(invitation), invitation.name, self._message(invitation), descriptors, on_exit)
 
     def kill(self, invitation: Invitation, signal_number: int) -> None:
-        """Send a signal to the worker's process group; see Launcher.kill()."""
+        """Send a signal to a worker and the processes its tasks started; "already gone" is no error."""
         from . import supervisor_handle
 
         handle = supervisor_handle.running()
@@ -94,7 +102,12 @@ class LocalLauncher(Launcher):
             handle.kill(_launch_id(invitation), signal_number)
 
     def stop(self, invitation: Invitation, ordinal: int) -> None:
-        """Let the supervisor end a task's run; see Launcher.stop()."""
+        """Let the supervisor end the run of one task: interrupt it, and kill its worker if that does not help.
+
+        Args:
+            invitation: the worker's.
+            ordinal: the number of the task on the worker's link. If the worker is beyond it, nothing happens to it.
+        """
         from . import supervisor_handle
 
         handle = supervisor_handle.running()
@@ -124,10 +137,11 @@ class LocalLauncher(Launcher):
             "idle_timeout": invitation.idle_timeout,
             "env": _environment(invitation.environment),
             "authkey": bytes(multiprocessing.current_process().authkey).hex(),
-            "cwd": _working_directory(),
+            "cwd": working_directory(),
             "sys_path": list(map(str, sys.path)),
             "argv": list(map(str, getattr(sys, "argv", [""]))),
-            "main": _main_module(),
+            "main": self._main_module(),
+            "lends": True,
             "settings": current_settings(),
             "python": self.python,
             "max_worker_memory": self.max_worker_memory,
@@ -140,9 +154,13 @@ class LocalLauncher(Launcher):
             message["boot"] = supervisor_handle.boot_arguments("worker.process", "start_after_exec", [])
         return message
 
+    def _main_module(self) -> dict[str, str | None]:
+        """Return what multiprocessing, in a task, must know to import the client's main module in its own processes."""
+        return main_module()
 
-def _main_module() -> dict[str, str | None]:
-    """Return what multiprocessing, in a task, must know to import the client's main module in processes of its own."""
+
+def main_module() -> dict[str, str | None]:
+    """Return where this process's main module comes from."""
     main = sys.modules.get("__main__")
     path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     return {"file": None if path is None else os.path.abspath(path), "name": getattr(spec, "name", None)}
@@ -169,7 +187,8 @@ def _launch_id(invitation: Invitation) -> str:
     return f"{invitation.run:x}/{invitation.name}"
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
+    """Return this process's working directory."""
     try:
         return os.getcwd()
     except OSError:  # deleted under our feet; the worker stays where the supervisor is

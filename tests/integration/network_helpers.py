@@ -49,7 +49,7 @@ class Host:
     def _received_of(self, seat: str) -> int:
         return self.conversations[seat].received if seat in self.conversations else 0
 
-    def _let_in(self, admitted: Admitted, link: NetworkLink) -> None:
+    def _let_in(self, admitted: Admitted, link: NetworkLink, _round_trip: float) -> None:
         self.admitted.append(admitted)
         self.conversations[admitted.seat].attach(link, admitted.received)
 

@@ -6,15 +6,9 @@ import math
 
 import pytest
 
+from crew_executor.core.horizon import AHEAD_BYTES, AHEAD_TASKS, HORIZON_MAX, HORIZON_MIN, REACTIONS
 from crew_executor.core.roster import AHEAD_ONE_SECONDS, RECALL_SECONDS
-from crew_executor.core.scheduler import (
-    AHEAD_BYTES,
-    AHEAD_TASKS,
-    HORIZON_MAX,
-    HORIZON_MIN,
-    REACTIONS,
-    Scheduler,
-)
+from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from crew_executor.core.horizon import AHEAD_BYTES, AHEAD_TASKS
 from crew_executor.core.messages import Outcome, TaskFlag
-from crew_executor.core.scheduler import AHEAD_BYTES, AHEAD_TASKS, Scheduler
+from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from crew_executor.core.horizon import HORIZON_MIN
 from crew_executor.core.roster import AHEAD_ONE_SECONDS, RECALL_SECONDS
-from crew_executor.core.scheduler import HORIZON_MIN
 from crew_executor.core.worker import Worker
 
 from .fakes import Bench

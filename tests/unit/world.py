@@ -7,9 +7,10 @@ from copy import copy
 from typing import Any
 
 from crew_executor.core.budget import LOSSES_MAX, Budget
+from crew_executor.core.horizon import AHEAD_TASKS, HORIZON_MAX
 from crew_executor.core.messages import Outcome, OutcomeFlag
 from crew_executor.core.roster import AHEAD_ONE_SECONDS
-from crew_executor.core.scheduler import AHEAD_TASKS, HORIZON_MAX, Scheduler
+from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 

@@ -1,0 +1,280 @@
+"""The life of an agent: call on the client, start workers when told to, pass on what they say, leave nothing behind.
+
+    main thread     keeps the link to the client, beats, watches the workers
+    crew-orders     reads what the client says
+    crew-reader-... one for each worker
+    crew-sender     writes to the client (conversation.py)
+
+The client's word is law while it is there. When it has been silent for too long, or when nothing listens any more where
+it was, everything here ends: a task must not go on here when the client has given this host up and runs it elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from .. import invitations
+from ..conversation import Conversation
+from ..core.admission import Guest, Refusal
+from ..core.messages import Frame, Kind, decode_control, decode_relay, encode_control, encode_relay
+from ..cpus import usable_cpus
+from ..errors import ProtocolError
+from ..framing import LinkClosed
+from ..invitations import AgentInvitation
+from ..launchers import Invitation, LocalLauncher, supervisor_handle
+from ..log import logger
+from ..visit import call_on
+from .berth import Berth
+from .contents import Contents
+
+TICK_SECONDS = 0.5
+RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
+"""Seconds between calls on a client that was not reached."""
+REFUSED_SECONDS = 3.0
+"""So long nothing may listen where the client was: its system says so, so it is not the network that is broken."""
+PATIENCE = 0.8
+"""The part of lost_after that an agent waits: it is gone before its client judges its tasks."""
+SILENCE = 0.25
+"""The part of that after which a silent link is dropped, and another one tried."""
+EXIT_UNREACHABLE = 71
+EXIT_REFUSED = 72
+EXIT_FAILED = 73
+"""Exit codes that launchers can tell from others: the client was not reached; it did not want this agent; a defect."""
+
+
+class _AgentLauncher(LocalLauncher):
+    """Starts workers on this host with what the client's process is like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main: dict[str, str | None] = {"file": None, "name": None}
+
+    def _main_module(self) -> dict[str, str | None]:
+        return self.main
+
+    def _message(self, invitation: Invitation) -> dict[str, Any]:
+        return super()._message(invitation) | {"lends": False}  # who would map it is on another host
+
+
+class Agent:
+    """Stand for this host.
+
+    Args:
+        invitation: where the client is.
+    """
+
+    def __init__(self, invitation: AgentInvitation) -> None:
+        self._invitation = invitation
+        guest = f"{invitation.seat}/{os.urandom(8).hex()}" if invitation.places > 1 else invitation.seat
+        python = ".".join(map(str, sys.version_info[:2]))
+        self._guest = Guest(invitation.run, guest, invitation.secret, python, _about(invitation.variables))
+        patience = invitation.lost_after * PATIENCE
+        self._silence = patience * SILENCE
+        self._conversation = Conversation("agent", invitation.run, patience - self._silence, self._silence)
+        self._launcher = _AgentLauncher()
+        self._contents = Contents()
+        self._berths: dict[int, Berth] = {}
+        self._workers = 1
+        self._is_over = threading.Event()
+        self._ended: list[Berth] = []  # to be closed by the main thread
+        self._notice = ""
+        self._exit_code = 0
+        self._refused_since: float | None = None
+
+    def run(self) -> int:
+        """Work until the client says that it is over, or is gone; return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._take_notice)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = self._come()
+        if code == 0:
+            orders = threading.Thread(target=self._take_orders, name="crew-orders", daemon=True)
+            orders.start()
+            self._stay()
+            supervisor_handle.close()  # ends all workers
+            self._conversation.close()
+            orders.join()
+            for berth in [*self._berths.values(), *self._ended]:
+                berth.close()
+            self._contents.close()
+        else:
+            self._conversation.close()
+        return code or self._exit_code
+
+    def _take_notice(self, number: int, _frame: Any) -> None:
+        """Whoever gave this host is about to take it back."""
+        self._notice = signal.Signals(number).name
+
+    # ------------------------------------------------------------------ the link
+
+    def _come(self) -> int:
+        """Find the client; try for as long as it waits."""
+        until = time.monotonic() + self._invitation.startup_timeout
+        pause = RETRY_FIRST
+        while True:
+            try:
+                self._call()
+                return 0
+            except Refusal as error:
+                logger.error("the client does not want this agent: %s", error)
+                return EXIT_REFUSED
+            except LinkClosed as error:
+                if time.monotonic() + pause > until:
+                    logger.error("%s; is there a firewall between, or does the client have another address?", error)
+                    return EXIT_UNREACHABLE
+                logger.warning("%s; trying again in %.1f s", error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, RETRY_LONGEST)
+
+    def _call(self) -> None:
+        invitation, conversation = self._invitation, self._conversation
+        link, received = call_on(invitation.addresses, invitation.key, self._guest, conversation.received)
+        conversation.attach(link, received)
+
+    def _stay(self) -> None:
+        """Keep the link, beat, and watch workers until it is over."""
+        pause, call_at, tick_at = RETRY_FIRST, 0.0, 0.0
+        while not self._is_over.wait(min(TICK_SECONDS, self._silence / 4) if self._conversation.has_link else pause):
+            now = time.monotonic()
+            if not self._conversation.has_link and now >= call_at:
+                pause = self._call_again(now, pause)
+                call_at = time.monotonic() + pause
+            if now >= tick_at:
+                tick_at = now + min(TICK_SECONDS, self._silence / 4)
+                self._conversation.tick()
+                self._tick(now)
+
+    def _call_again(self, now: float, pause: float) -> float:
+        """Try to get the link back; return how long to wait before the next try."""
+        try:
+            self._call()
+            logger.info("the link to the client is back")
+        except (Refusal, ProtocolError) as error:
+            logger.error("the client does not want this agent any more: %s", error)
+            self._is_over.set()
+        except LinkClosed as error:
+            is_refused = str(error).count("refused") >= len(self._invitation.addresses)
+            self._refused_since = (self._refused_since or now) if is_refused else None
+            if self._refused_since is not None and now - self._refused_since >= REFUSED_SECONDS:
+                logger.error("the client has ended: %s", error)
+                self._is_over.set()
+            return min(2 * pause, RETRY_LONGEST)
+        self._refused_since = None
+        return RETRY_FIRST
+
+    def _tick(self, now: float) -> None:
+        for berth in list(self._berths.values()):
+            berth.tick(now)
+        while self._ended:
+            self._ended.pop().close()
+        if self._notice:
+            notice, self._notice = self._notice, ""
+            self._send(Kind.NOTICE, encode_control({"signal": notice}))
+
+    # ------------------------------------------------------------------ the client's orders
+
+    def _take_orders(self) -> None:
+        try:
+            while self._take(self._conversation.recv()):
+                pass
+        except LinkClosed as error:
+            if not self._is_over.is_set():
+                logger.error("the client is out of reach, so all ends here: %s", error)
+        except Exception:
+            logger.exception("an order of the client's cannot be understood: all ends here")
+            self._exit_code = EXIT_FAILED
+            self._conversation.close()  # first: what had started here must not count as fetched back
+        self._is_over.set()
+
+    def _take(self, frame: Frame) -> bool:
+        if frame.kind == Kind.RELAY:
+            number, inner, has_content = decode_relay(frame)
+            if inner.kind == Kind.HIRE:
+                self._hire(number, decode_control(inner.body)[0])
+            else:
+                berth = self._berths.get(number)
+                if berth is not None:  # else it is over, and the client is about to hear of it
+                    berth.take(inner, has_content)
+        elif frame.kind == Kind.CONTENT:
+            self._contents.take(frame)
+        elif frame.kind == Kind.SETTLE:
+            self._settle(decode_control(frame.body)[0])
+        elif frame.kind == Kind.END:
+            return False
+        else:
+            raise ProtocolError(f"an agent has no use for a frame of kind {frame.kind}")
+        return True
+
+    def _settle(self, fields: dict[str, Any]) -> None:
+        """Take what the client's process is like, as far as that makes sense here."""
+        known = set(sys.path)
+        sys.path += [path for path in fields["sys_path"] if path not in known and os.path.isdir(path)]
+        if os.path.isdir(fields["cwd"]):
+            os.chdir(fields["cwd"])
+        sys.argv = fields["argv"]
+        sys.setrecursionlimit(fields["recursion_limit"])
+        if fields["umask"] is not None:
+            os.umask(fields["umask"])
+        multiprocessing.current_process().authkey = bytes.fromhex(fields["authkey"])
+        self._launcher.main = fields["main"]
+        self._workers = fields["workers"]
+        supervisor_handle.current()
+
+    def _hire(self, number: int, fields: dict[str, Any]) -> None:
+        share = str(max(1, usable_cpus() // self._workers))
+        environment = dict.fromkeys(fields["thread_variables"], share)
+        try:
+            berth = Berth(
+                number, self._invitation.run, fields, environment, self._launcher, self._contents, self._relay,
+                self._forget,
+            )  # fmt: skip
+        except (OSError, RuntimeError) as error:  # descriptors, memory, threads
+            end = {"name": fields["name"], "reason": f"no link for it could be made on its host: {error}"}
+            told = {"exit": end, "started": 0, "seconds": 0.0, "timed_out": 0, "interrupted": 0, "log": ""}
+            self._relay(number, Kind.EXITED, [encode_control(told, [b""])], 0)
+            return
+        self._berths[number] = berth
+        berth.start()
+
+    def _forget(self, berth: Berth) -> None:
+        self._berths.pop(berth.number, None)
+        self._ended.append(berth)
+
+    def _relay(self, number: int, kind: Kind, pieces: Any, count: int) -> None:
+        self._conversation.send(Kind.RELAY, [encode_relay(number, kind), *pieces], count)
+
+    def _send(self, kind: Kind, body: bytes) -> None:
+        try:
+            self._conversation.send(kind, [body])
+        except LinkClosed:
+            self._is_over.set()
+
+
+def _about(variables: list[str]) -> dict[str, Any]:
+    known = {name: os.environ[name] for name in variables if name in os.environ}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "variables": known}
+
+
+def run(source: str) -> int:
+    """Be the agent that an invitation asks for; return the exit code.
+
+    Args:
+        source: the path of a file with the invitation, or "-": it comes from stdin.
+    """
+    logging.basicConfig(format="%(asctime)s crew_executor agent: %(message)s", level=logging.INFO)
+    if source == "-":
+        data = sys.stdin.buffer.readline()
+    else:
+        with open(source, "rb") as file:
+            data = file.read()
+    invitation = invitations.decode(data)
+    os.environ.update(invitation.environment)
+    return Agent(invitation).run()

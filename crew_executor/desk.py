@@ -1,0 +1,144 @@
+"""The thread that talks to a launcher: its methods may take as long as a scheduler takes, one after the other.
+
+Orders are put by the fleet; what came of each goes back into the dispatcher's mailbox. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from .errors import LaunchError
+from .launchers import Job, JobStatus, Launcher, LaunchRetry
+from .launchers.base import SubmitTimeout
+from .log import logger
+from .mailbox import Mailbox
+from .thread import Thread
+
+CLOSE_SECONDS = 10.0
+"""How long the end of an executor waits for its launcher to cancel what is left."""
+
+
+class Desk:
+    """Carry out what is asked of a launcher.
+
+    Args:
+        name: the executor's.
+        launcher: whose methods are called.
+        answers: where the results go, as calls of the functions that came with the orders.
+    """
+
+    def __init__(self, name: str, launcher: Launcher, answers: Mailbox) -> None:
+        self._launcher = launcher
+        self._answers = answers
+        self._orders = Mailbox()
+        self._later: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = []
+        self._is_checked = self._is_polling = self._is_over = False
+        self._thread = Thread(self._run, f"crew-launcher-{name}")
+
+    # ------------------------------------------------------------------ for the fleet
+
+    def submit(self, job: Job, number: int, pause: float, then: Callable[..., None], *context: Any) -> None:
+        """Have jobs started, after a pause in seconds; then(*context, handles, error) is called."""
+        self._put(time.monotonic() + pause, self._submit, job, number, then, context)
+
+    def poll(self, handles: Sequence[Hashable], then: Callable[..., None]) -> None:
+        """Ask about jobs, unless that is being done already; then(statuses) is called if there is an answer."""
+        if not self._is_polling:
+            self._is_polling = True
+            self._put(0.0, self._poll, list(handles), then)
+
+    def cancel(self, handles: Sequence[Hashable]) -> None:
+        """Have jobs ended."""
+        self._put(0.0, self._cancel, list(handles))
+
+    def explain(self, handle: Hashable | None, then: Callable[..., None], *context: Any) -> None:
+        """Ask what is known of a job; then(*context, words) is called."""
+        self._put(0.0, self._explain, handle, then, context)
+
+    def close(self) -> None:
+        """Let the launcher give everything back; wait for that, within CLOSE_SECONDS."""
+        if self._thread.ident is None:
+            return
+        self._is_over = True
+        self._orders.put(self._nothing)
+        if not self._thread.wait_over(CLOSE_SECONDS):
+            logger.warning("%s has not closed within %g s", type(self._launcher).__name__, CLOSE_SECONDS)
+
+    # ------------------------------------------------------------------ in the thread
+
+    def _put(self, at: float, function: Callable[..., None], *arguments: Any) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+        self._orders.put(self._note, at, function, arguments)
+
+    def _note(self, at: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self._later.append((at, function, arguments))
+
+    def _nothing(self) -> None: ...  # only to wake the thread
+
+    def _run(self) -> None:
+        while True:
+            wake_at = min([at for at, _function, _arguments in self._later], default=None)
+            for function, arguments in self._orders.take(None if wake_at is None else wake_at - time.monotonic()):
+                function(*arguments)
+            now = time.monotonic()
+            due = [order for order in self._later if order[0] <= now]
+            self._later = [order for order in self._later if order[0] > now]
+            for _at, function, arguments in due:
+                self._carry_out(function, arguments)
+            if self._is_over and not due:
+                break
+        self._carry_out(self._launcher.close, ())
+
+    def _carry_out(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        try:
+            function(*arguments)
+        except Exception:  # a launcher may be anybody's
+            logger.exception("%s failed", type(self._launcher).__name__)
+
+    def _submit(self, job: Job, number: int, then: Callable[..., None], context: tuple[Any, ...]) -> None:
+        handles: Sequence[Hashable] = ()
+        error: Exception | None = None
+        try:
+            if not self._is_checked:
+                self._launcher.check()
+                self._is_checked = True
+            handles = self._launcher.submit(job, number)
+        except SubmitTimeout as timeout:
+            handles, error = self._find(job), timeout
+        except Exception as failure:
+            error = failure
+            if not isinstance(failure, (LaunchError, LaunchRetry)):
+                logger.error("submit() of %s failed", type(self._launcher).__name__, exc_info=failure)
+        self._answers.put(then, *context, handles, error)
+
+    def _find(self, job: Job) -> Sequence[Hashable]:
+        """Look for what a submission that timed out may have started all the same."""
+        try:
+            return self._launcher.find(job)
+        except Exception:
+            logger.exception("find() of %s failed", type(self._launcher).__name__)
+            return ()
+
+    def _poll(self, handles: list[Hashable], then: Callable[..., None]) -> None:
+        statuses: Mapping[Hashable, JobStatus] = {}
+        try:
+            statuses = self._launcher.poll(handles)
+        except Exception as error:  # a status command that fails must not hurt
+            logger.warning("%s could not be asked about its jobs: %s", type(self._launcher).__name__, error)
+        finally:
+            self._is_polling = False
+        self._answers.put(then, statuses)
+
+    def _cancel(self, handles: list[Hashable]) -> None:
+        self._launcher.cancel(handles)
+
+    def _explain(self, handle: Hashable | None, then: Callable[..., None], context: tuple[Any, ...]) -> None:
+        words = ""
+        try:
+            words = "" if handle is None else self._launcher.explain(handle)
+        except Exception as error:
+            words = f"(and explain() of {type(self._launcher).__name__} failed: {error})"
+        self._answers.put(then, *context, words)

@@ -1,0 +1,128 @@
+"""What lies between the client and a worker on another host: everything goes through the worker's agent.
+
+Its cell is on that host, so nothing is known of it before the agent reports. Large buffers are sent to the agent, once
+for all its workers, and shared there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .core.messages import Buffer, Kind
+from .errors import CrewError
+from .framing import LinkClosed
+from .segments import Arrival, Segment
+
+
+class Relay(Protocol):
+    """Who passes things on to the worker: its agent, as the client sees it."""
+
+    def relay(self, number: int, kind: Kind, pieces: Sequence[Buffer], count: int, *, has_content: bool) -> None:
+        """Send a frame for a worker; raise LinkClosed."""
+
+    def content_number(self, segment: Segment) -> int:
+        """Return the number under which the agent has a segment's content, sent now or before."""
+
+
+class FarCell:
+    """What is known of a far worker's cell.
+
+    Attributes:
+        started: the ordinal of the last task it started; None: nobody knows.
+        started_at: when, by this machine's monotonic clock.
+        timed_out, interrupted: as in cell.py.
+        outbox: what it had finished and perhaps not sent.
+    """
+
+    def __init__(self) -> None:
+        self.started: int | None = None
+        self.started_at = 0.0
+        self.timed_out = 0
+        self.interrupted = 0
+        self.outbox = b""
+
+    def read_outbox(self) -> bytes:
+        """Return the outbox, as it was reported last; once."""
+        outbox, self.outbox = self.outbox, b""
+        return outbox
+
+    def take_report(self, fields: dict[str, Any], outbox: bytes) -> None:
+        """Note what was true when the worker ended."""
+        self.started = fields["started"]
+        self.started_at = time.monotonic() - fields["seconds"]
+        self.timed_out = fields["timed_out"]
+        self.interrupted = fields["interrupted"]
+        self.outbox = outbox
+
+
+class FarEnds:
+    """The client's ends for one worker.
+
+    Args:
+        number: the worker's, among those of its executor.
+
+    Attributes:
+        relay: its agent, once that is known.
+        log: the end of its stderr, once it is over.
+    """
+
+    is_far = True
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.cell = FarCell()
+        self.relay: Relay | None = None
+        self.log = ""
+        self.send_lock = threading.Lock()
+        self._has_content = False  # the frame that is about to be sent names content; under the lock
+
+    @property
+    def writer(self) -> FarEnds:
+        """Itself."""
+        return self
+
+    @property
+    def port(self) -> FarEnds:
+        """Itself."""
+        return self
+
+    def send_locked(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:
+        """Send a frame; it is written later, so this never blocks."""
+        has_content, self._has_content = self._has_content, False
+        if self.relay is None:
+            raise LinkClosed("the worker's agent has not come")
+        self.relay.relay(self.number, kind, pieces, count, has_content=has_content)
+
+    def lend(self, segment: Segment, *, is_kept: bool = False, is_constant: bool = False) -> int | None:  # noqa: ARG002
+        """Send a segment's content to the agent, unless it has it; return the number there."""
+        if self.relay is None:
+            return None
+        self._has_content = True
+        return self.relay.content_number(segment)
+
+    def find(self, number: int) -> Arrival | None:  # noqa: ARG002
+        """Nothing is handed over in this direction: results bring their buffers along."""
+        return None
+
+    def drain(self) -> None:
+        """What had arrived came before the word that the worker is over."""
+
+    def log_tail(self, bytes_max: int) -> str:
+        """Return the end of its stderr, once it is over."""
+        return self.log[-bytes_max:].strip()
+
+    def shut(self) -> None:
+        """Nobody waits here."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+        self.relay = None
+
+    def known_relay(self) -> Relay:
+        """Return its agent; raise CrewError before that has come."""
+        if self.relay is None:
+            raise CrewError(f"the agent of worker {self.number} has not come")
+        return self.relay

@@ -1,0 +1,698 @@
+"""Checks core/jobs.py: which jobs there are, whom to ask about, whom to give up; and jobs in a nasty world."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from crew_executor.core.jobs import (
+    EMPTY_SECONDS,
+    LOST_POLL_SECONDS,
+    POLL_GROWTH,
+    RETRY_FIRST,
+    RETRY_LONGEST,
+    SURPLUS_SECONDS,
+    JobEntry,
+    Jobs,
+    Phase,
+    in_batches,
+)
+
+from .fakes import hypothesis_settings
+
+NOW = 1000.0
+TIMEOUT, POLL_FIRST, POLL_LONGEST = 100.0, 2.0, 60.0
+DAYS = 1e6
+
+
+def make(
+    places: int = 2, *, walltime: float | None = None, jobs_max: int | None = None, timeout: float = TIMEOUT
+) -> Jobs:
+    return Jobs(places, timeout, (POLL_FIRST, POLL_LONGEST), walltime, jobs_max)
+
+
+def place(jobs: Jobs, now: float = NOW) -> JobEntry:
+    entry = jobs.place(now)
+    assert entry is not None
+    return entry
+
+
+def submit(jobs: Jobs, *, is_pending: bool | None = None, now: float = NOW) -> JobEntry:
+    """Have a new job with one worker submitted; None: its scheduler has not said how it stands."""
+    count = jobs.launched
+    entry = place(jobs, now)
+    assert count + 1 == jobs.launched, "a test's own mistake: there was room"
+    jobs.submitted(entry, f"handle {entry.number}", now)
+    if is_pending is not None:
+        jobs.told(entry, is_pending=is_pending, words="", now=now)
+    return entry
+
+
+def join(jobs: Jobs, *, now: float = NOW) -> JobEntry:
+    entry = submit(jobs, now=now)
+    jobs.joined(entry, now)
+    return entry
+
+
+def just_before(now: float) -> float:
+    return math.nextafter(now, -math.inf)
+
+
+# ---------------------------------------------------------------------- workers get places
+
+
+def test_a_worker_gets_a_new_job_when_there_is_none() -> None:
+    jobs = make()
+    entry = place(jobs)
+
+    assert (1, Phase.ORDERED, 1, 2) == (entry.number, entry.phase, entry.workers, entry.places)
+    assert {1: entry} == jobs.entries
+
+
+def test_a_job_on_its_way_is_filled_before_another_is_ordered() -> None:
+    jobs = make(places=3)
+
+    assert [1, 1, 1, 2, 2] == [place(jobs).number for _ in range(5)]
+
+
+def test_the_oldest_of_those_on_their_way_is_filled_first() -> None:
+    jobs = make()
+    first, _, second = place(jobs), place(jobs), place(jobs)
+    jobs.leave(first, NOW)
+
+    assert [first, second] == [place(jobs), place(jobs)]
+
+
+def test_a_job_that_has_joined_comes_before_those_on_their_way() -> None:
+    jobs = make(places=1)
+    waiting, there = submit(jobs), join(jobs)
+    jobs.leave(waiting, NOW)
+    jobs.leave(there, NOW)
+
+    assert [there, waiting] == [place(jobs), place(jobs)]
+
+
+def test_a_job_whose_time_is_over_gets_no_worker() -> None:
+    jobs = make(walltime=50.0)
+    entry = join(jobs)
+
+    assert 2 == place(jobs, NOW + 50.0).number
+    assert entry is place(jobs, just_before(NOW + 50.0))
+
+
+@pytest.mark.parametrize("phase", [Phase.ENDING, Phase.OVER])
+def test_a_job_that_ends_gets_no_worker(phase: Phase) -> None:
+    jobs = make()
+    entry = join(jobs)
+    jobs.ending(entry) if phase is Phase.ENDING else jobs.over(entry)
+
+    assert 2 == place(jobs).number
+
+
+def test_no_more_jobs_than_jobs_max_are_there_at_a_time() -> None:
+    jobs = make(places=1, jobs_max=2)
+    first, _ = join(jobs), place(jobs)
+    refused = [jobs.place(NOW)]
+    jobs.ending(first)
+    refused.append(jobs.place(NOW))
+    jobs.over(first)
+
+    assert [None, None] == refused, "one that ends may still have its node"
+    assert 3 == place(jobs).number
+
+
+# ---------------------------------------------------------------------- jobs that do not come
+
+
+def test_a_job_is_overdue_when_it_did_not_come_within_the_startup_timeout() -> None:
+    jobs = make()
+    entry = submit(jobs)
+
+    assert [] == jobs.overdue(just_before(NOW + TIMEOUT))
+    assert [entry] == jobs.overdue(NOW + TIMEOUT)
+
+
+def test_a_pending_job_never_becomes_overdue() -> None:
+    jobs = make()
+    submit(jobs, is_pending=True)
+
+    assert [] == jobs.overdue(NOW + DAYS)
+
+
+def test_the_clock_of_a_pending_job_starts_when_the_scheduler_says_that_it_runs() -> None:
+    jobs = make()
+    entry = submit(jobs, is_pending=True)
+    jobs.told(entry, is_pending=False, words="", now=NOW + DAYS)
+    jobs.told(entry, is_pending=False, words="RUNNING", now=NOW + DAYS + 99.0)  # once
+
+    assert [] == jobs.overdue(just_before(NOW + DAYS + TIMEOUT))
+    assert [entry] == jobs.overdue(NOW + DAYS + TIMEOUT)
+    assert "RUNNING" == entry.words
+
+
+def test_a_job_that_was_put_back_into_the_queue_has_all_its_time_again() -> None:
+    jobs = make()
+    entry = submit(jobs, is_pending=False)
+    jobs.told(entry, is_pending=True, words="requeued", now=NOW + 50.0)
+    while_it_waits = jobs.overdue(NOW + DAYS)
+    jobs.told(entry, is_pending=False, words="", now=NOW + DAYS)
+
+    assert [] == while_it_waits == jobs.overdue(just_before(NOW + DAYS + TIMEOUT))
+    assert [entry] == jobs.overdue(NOW + DAYS + TIMEOUT)
+
+
+def test_a_job_whose_submission_takes_long_is_not_overdue() -> None:
+    jobs = make()
+    place(jobs)
+
+    assert [] == jobs.overdue(NOW + DAYS)
+
+
+@pytest.mark.parametrize("phase", [Phase.JOINED, Phase.ENDING, Phase.OVER])
+def test_who_has_come_or_is_to_end_is_not_overdue_whatever_a_late_status_says(phase: Phase) -> None:
+    jobs = make()
+    entry = submit(jobs, is_pending=True)
+    if phase is Phase.JOINED:
+        jobs.joined(entry, NOW)
+    else:
+        jobs.ending(entry) if phase is Phase.ENDING else jobs.over(entry)
+    for is_pending in (True, False):
+        jobs.told(entry, is_pending=is_pending, words="late", now=NOW)
+
+    assert [] == jobs.overdue(NOW + DAYS) == jobs.due_polls(NOW + DAYS)
+    assert phase is entry.phase
+
+
+# ---------------------------------------------------------------------- whom the scheduler is asked about
+
+
+def test_polls_back_off_up_to_the_longest_pause() -> None:
+    jobs = make()
+    entry = submit(jobs)
+    pauses, before = [], NOW
+    for _ in range(12):
+        now = jobs.next_due() if jobs.next_due() < NOW + TIMEOUT else entry.poll_at
+        assert [] == jobs.due_polls(just_before(now))
+        assert [entry] == jobs.due_polls(now)
+        pauses.append(now - before)
+        before = now
+
+    assert pytest.approx([min(POLL_FIRST * POLL_GROWTH**n, POLL_LONGEST) for n in range(12)]) == pauses
+
+
+def test_one_poll_asks_for_all_that_are_asked_about() -> None:
+    jobs = make(places=1)
+    first, second, there, unsubmitted = submit(jobs), submit(jobs, now=NOW + 1.5), join(jobs), place(jobs)
+    due = NOW + POLL_FIRST
+
+    assert [first, second] == jobs.due_polls(due)
+    assert [] == jobs.due_polls(just_before(due + POLL_FIRST * POLL_GROWTH)), "the second was asked about with it"
+    assert [first, second] == jobs.due_polls(due + POLL_FIRST * POLL_GROWTH)
+    assert {there, unsubmitted} == set(jobs.entries.values()) - {first, second}
+
+
+def test_a_job_that_has_joined_is_not_asked_about() -> None:
+    jobs = make()
+    join(jobs)
+
+    assert [] == jobs.due_polls(NOW + DAYS)
+    assert math.inf == jobs.next_due()
+
+
+def test_a_job_whose_agent_came_before_the_answer_to_its_submission_is_not_asked_about() -> None:
+    jobs = make()
+    entry = place(jobs)
+    jobs.joined(entry, NOW)
+    jobs.submitted(entry, "handle", NOW + 1.0)
+
+    assert (Phase.JOINED, "handle") == (entry.phase, entry.handle)
+    assert [] == jobs.due_polls(NOW + DAYS) == jobs.overdue(NOW + DAYS)
+    assert math.inf == jobs.next_due()
+
+
+def test_a_job_that_is_to_end_before_it_was_submitted_is_not_asked_about() -> None:
+    jobs = make()
+    entry = place(jobs)
+    jobs.ending(entry)
+    jobs.submitted(entry, "handle", NOW)
+
+    assert (Phase.ENDING, "handle") == (entry.phase, entry.handle)
+    assert [] == jobs.due_polls(NOW + DAYS) == jobs.overdue(NOW + DAYS)
+
+
+def test_a_job_whose_link_is_lost_is_asked_about_until_the_link_is_back() -> None:
+    jobs = make()
+    entry = join(jobs)
+    jobs.link_lost(entry, NOW)
+    due = NOW + LOST_POLL_SECONDS
+
+    assert due == jobs.next_due()
+    assert [] == jobs.due_polls(just_before(due))
+    assert [entry] == jobs.due_polls(due)
+    assert pytest.approx(due + LOST_POLL_SECONDS * POLL_GROWTH) == jobs.next_due()
+    jobs.link_back(entry)
+    assert math.inf == jobs.next_due()
+    assert [] == jobs.due_polls(NOW + DAYS)
+
+
+def test_who_has_no_handle_yet_is_asked_about_as_soon_as_it_has_one() -> None:
+    jobs = make()
+    entry = place(jobs)
+    jobs.joined(entry, NOW)
+    jobs.link_lost(entry, NOW)
+
+    assert math.inf == jobs.next_due(), "a time at which nothing can be done would keep the client's thread turning"
+    assert [] == jobs.due_polls(NOW + DAYS)
+    jobs.submitted(entry, "handle", NOW + 50.0)
+    assert NOW + 50.0 >= jobs.next_due()
+    assert [entry] == jobs.due_polls(NOW + 50.0)
+
+
+# ---------------------------------------------------------------------- jobs without workers
+
+
+def test_a_job_without_workers_ends_after_a_while() -> None:
+    jobs = make()
+    entry = join(jobs)
+    jobs.leave(entry, NOW + 10.0)
+
+    assert NOW + 10.0 + EMPTY_SECONDS == jobs.next_due()
+    assert [] == jobs.empty(just_before(NOW + 10.0 + EMPTY_SECONDS))
+    assert [entry] == jobs.empty(NOW + 10.0 + EMPTY_SECONDS)
+
+
+def test_a_successor_keeps_the_job() -> None:
+    jobs = make()
+    entry = join(jobs)
+    jobs.leave(entry, NOW)
+
+    assert entry is place(jobs, NOW + 1.0)
+    assert [] == jobs.empty(NOW + DAYS)
+    jobs.leave(entry, NOW + 2.0)
+    assert NOW + 2.0 + EMPTY_SECONDS == jobs.next_due()
+
+
+def test_a_job_with_a_worker_left_stays() -> None:
+    jobs = make(walltime=50.0)
+    entry = join(jobs)
+    assert entry is place(jobs)
+    jobs.leave(entry, NOW)
+
+    assert [] == jobs.empty(NOW + DAYS)
+    assert math.inf == jobs.next_due()
+
+
+def test_an_agent_that_comes_when_its_workers_are_gone_has_a_while() -> None:
+    jobs = make()
+    entry = submit(jobs)
+    jobs.leave(entry, NOW)
+    on_its_way = jobs.empty(NOW + DAYS)
+    jobs.joined(entry, NOW + 50.0)
+
+    assert [] == on_its_way == jobs.empty(just_before(NOW + 50.0 + EMPTY_SECONDS))
+    assert [entry] == jobs.empty(NOW + 50.0 + EMPTY_SECONDS)
+
+
+@pytest.mark.parametrize(("left_at", "due"), [(40.0, 45.0), (48.0, 50.0), (70.0, 70.0)])
+def test_a_job_whose_time_is_over_ends_with_its_last_worker(left_at: float, due: float) -> None:
+    jobs = make(walltime=50.0)
+    entry = join(jobs)
+    jobs.leave(entry, NOW + left_at)
+
+    assert NOW + due == jobs.next_due()
+    assert [entry] == jobs.empty(NOW + due)
+    assert [] == jobs.empty(just_before(NOW + due)) or left_at == due
+
+
+# ---------------------------------------------------------------------- jobs that nobody needs
+
+
+def surplus(jobs: Jobs, now: float, *, queued: int = 0, kept: int = 0) -> list[int]:
+    return [entry.number for entry in jobs.surplus(queued, kept, now)]
+
+
+def test_pending_jobs_are_surplus_when_nothing_has_waited_for_a_while_the_youngest_first() -> None:
+    jobs = make(places=1)
+    for _ in range(3):
+        submit(jobs, is_pending=True)
+
+    assert [] == surplus(jobs, NOW)
+    assert [] == surplus(jobs, just_before(NOW + SURPLUS_SECONDS))
+    assert [3, 2, 1] == surplus(jobs, NOW + SURPLUS_SECONDS)
+
+
+def test_a_task_that_waits_starts_the_time_anew() -> None:
+    jobs = make()
+    submit(jobs, is_pending=True)
+    surplus(jobs, NOW)
+
+    assert [] == surplus(jobs, NOW + SURPLUS_SECONDS, queued=1)
+    assert [] == surplus(jobs, NOW + SURPLUS_SECONDS + 1.0)
+    assert [] == surplus(jobs, just_before(NOW + 2 * SURPLUS_SECONDS + 1.0))
+    assert [1] == surplus(jobs, NOW + 2 * SURPLUS_SECONDS + 1.0)
+
+
+def test_only_those_that_have_not_begun_are_surplus() -> None:
+    jobs = make(places=1)
+    join(jobs)
+    submit(jobs, is_pending=False)
+    submit(jobs)  # nobody knows: it may run
+    jobs.ending(submit(jobs, is_pending=True))
+    assert 5 == submit(jobs, is_pending=True).number
+    assert 6 == place(jobs).number
+    surplus(jobs, NOW)
+
+    assert [6, 5] == surplus(jobs, NOW + SURPLUS_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"), [(0, [4, 3, 2]), (2, [4, 3, 2]), (3, [4, 3]), (6, [4]), (7, []), (9, [])]
+)
+def test_so_many_workers_are_kept(kept: int, expected: list[int]) -> None:
+    jobs = make(places=2)
+    entries = [join(jobs)]
+    for _ in range(3):
+        place(jobs)
+        entries.append(submit(jobs, is_pending=True))  # the last one has one worker, the others two
+    surplus(jobs, NOW, kept=kept)
+
+    assert [2, 2, 2, 1] == [entry.workers for entry in entries]
+    assert expected == surplus(jobs, NOW + SURPLUS_SECONDS, kept=kept)
+
+
+def test_the_workers_of_a_job_that_ends_are_none_of_those_that_are_kept() -> None:
+    jobs = make(places=1)
+    jobs.ending(submit(jobs))
+    submit(jobs, is_pending=True)
+    surplus(jobs, NOW, kept=1)
+
+    assert [] == surplus(jobs, NOW + SURPLUS_SECONDS, kept=1)
+
+
+def test_a_job_that_is_ordered_while_nothing_waits_has_its_time() -> None:
+    """As one of those that are kept, or because the user asked for it. Else it is cancelled at once, and so is the
+    next.
+    """
+    jobs = make(places=2)
+    surplus(jobs, NOW)
+    jobs.told(submit(jobs, now=NOW + DAYS), is_pending=True, words="", now=NOW + DAYS)
+
+    assert [] == surplus(jobs, just_before(NOW + DAYS + SURPLUS_SECONDS))
+    place(jobs, NOW + DAYS + 5.0)
+    assert [] == surplus(jobs, just_before(NOW + DAYS + 5.0 + SURPLUS_SECONDS))
+    assert [1] == surplus(jobs, NOW + DAYS + 5.0 + SURPLUS_SECONDS)
+
+
+def test_the_successor_of_a_worker_in_a_job_that_is_there_does_not_keep_those_that_wait() -> None:
+    jobs = make(places=1)
+    there = join(jobs)
+    submit(jobs, is_pending=True)
+    surplus(jobs, NOW)
+    jobs.leave(there, NOW + 50.0)
+
+    assert there is place(jobs, NOW + 50.0)
+    assert [2] == surplus(jobs, NOW + SURPLUS_SECONDS)
+
+
+# ---------------------------------------------------------------------- submissions
+
+
+def test_the_pause_before_another_try_doubles_up_to_the_longest() -> None:
+    jobs = make()
+    entry, other = place(jobs), JobEntry(2, 1)
+    pauses = [jobs.retry_pause(entry) for _ in range(2000)]
+
+    assert [RETRY_FIRST * 2**n for n in range(6)] == pauses[:6]
+    assert {RETRY_LONGEST} == set(pauses[6:])
+    assert RETRY_FIRST == jobs.retry_pause(other)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(1, [[1], [2], [3], [4], [5]]), (2, [[1, 2], [3, 4], [5]]), (9, [[1, 2, 3, 4, 5]])]
+)
+def test_jobs_are_submitted_in_batches(size: int, expected: list[list[int]]) -> None:
+    batches = in_batches((JobEntry(number, 1) for number in range(1, 6)), size)
+
+    assert expected == [[entry.number for entry in batch] for batch in batches]
+    assert [] == in_batches([], size)
+
+
+def test_a_job_tells_its_state_in_a_word() -> None:
+    jobs = make()
+    entry = place(jobs)
+
+    assert "<JobEntry 1 ordered 1/2>" == repr(entry)
+    assert entry.is_on_its_way
+    jobs.joined(entry, NOW)
+    assert "<JobEntry 1 joined 1/2>" == repr(entry)
+    assert not entry.is_on_its_way
+
+
+# ---------------------------------------------------------------------- when to look again
+
+
+def test_nothing_is_due_without_jobs() -> None:
+    jobs = make()
+    surplus(jobs, NOW)
+
+    assert math.inf == jobs.next_due()
+
+
+def test_the_next_due_is_the_earliest() -> None:
+    jobs = make(places=1, timeout=1.5)
+    entry = submit(jobs)
+    times = [jobs.next_due()]
+    jobs.told(entry, is_pending=True, words="", now=NOW)
+    times.append(jobs.next_due())
+    jobs.due_polls(NOW + POLL_FIRST)
+    times.append(jobs.next_due())
+    surplus(jobs, NOW - SURPLUS_SECONDS + 3.0)
+    times.append(jobs.next_due())
+    jobs.leave(entry, NOW)
+    jobs.joined(entry, NOW)
+    times.append(jobs.next_due())
+
+    poll_pause = POLL_FIRST * POLL_GROWTH
+    assert pytest.approx([1.5, POLL_FIRST, POLL_FIRST + poll_pause, 3.0, EMPTY_SECONDS]) == [t - NOW for t in times]
+
+
+@pytest.mark.parametrize(("is_pending", "kept"), [(False, 0), (None, 0), (True, 1)])
+def test_a_job_that_is_not_surplus_is_no_reason_to_look_for_some(is_pending: bool | None, kept: int) -> None:
+    """Else the client's thread turns from then on until the job has come."""
+    jobs = make(timeout=DAYS)
+    entry = submit(jobs, is_pending=is_pending)
+    surplus(jobs, NOW, kept=kept)
+
+    assert [] == surplus(jobs, NOW + SURPLUS_SECONDS, kept=kept)
+    assert entry.poll_at == jobs.next_due()
+    jobs.due_polls(NOW + SURPLUS_SECONDS)
+    assert NOW + SURPLUS_SECONDS < jobs.next_due()
+
+
+# ---------------------------------------------------------------------- a nasty world
+
+
+class JobsWorld(RuleBasedStateMachine):
+    """Jobs whose submissions come back late or fail, whose scheduler says odd things, whose links break."""
+
+    @initialize(
+        places=st.integers(1, 3), timeout=st.sampled_from([1.0, 30.0, 300.0]), jobs_max=st.sampled_from([None, 1, 3]),
+        walltime=st.sampled_from([None, 0.5, 100.0]), poll_first=st.sampled_from([0.1, 2.0, 70.0]),
+    )  # fmt: skip
+    def begin(
+        self, places: int, timeout: float, jobs_max: int | None, walltime: float | None, poll_first: float
+    ) -> None:
+        self.jobs = Jobs(places, timeout, (poll_first, POLL_LONGEST), walltime, jobs_max)
+        self.jobs_max = jobs_max
+        self.now, self.queued, self.kept = NOW, 0, 0
+        self.known: list[JobEntry] = []  # all that there ever were
+        self.homes: list[JobEntry] = []  # a job for each worker
+        self.asked: list[JobEntry] = []  # whose submission has not come back
+        self.watch()
+
+    def watch(self) -> int:
+        """Do what is due, as the fleet does it; return how many things that were."""
+        jobs, now = self.jobs, self.now
+        polls = jobs.due_polls(now)
+        assert all(entry.handle is not None and entry.phase is not Phase.OVER for entry in polls)
+        assert not jobs.due_polls(now)
+        overdue, empty = jobs.overdue(now), jobs.empty(now)
+        for entry in overdue:
+            assert not entry.is_pending
+            jobs.ending(entry)
+        for entry in empty:
+            assert not entry.workers
+            jobs.ending(entry)
+        unneeded = jobs.surplus(self.queued, self.kept, now)
+        assert not (unneeded and self.queued)
+        assert sorted(unneeded, key=lambda entry: -entry.number) == unneeded
+        for entry in unneeded:
+            assert entry.is_on_its_way
+            assert entry.is_pending or entry.handle is None
+            self.give_up(entry)
+        if unneeded:
+            assert self.kept <= sum(each.workers for each in jobs.entries.values() if each.phase is not Phase.ENDING)
+        return len(polls) + len(overdue) + len(empty) + len(unneeded)
+
+    def give_up(self, entry: JobEntry) -> None:
+        """Forget a job that has not come, or have it end when its submission is back; its workers go later."""
+        if entry.handle is None:
+            self.jobs.ending(entry)
+        else:
+            self.jobs.over(entry)
+
+    def pick(self, number: int, *phases: Phase) -> JobEntry | None:
+        found = [entry for entry in self.known if entry.phase in phases]
+        return found[number % len(found)] if found else None
+
+    @rule(count=st.integers(1, 4))
+    def workers_are_wanted(self, count: int) -> None:
+        for _ in range(count):
+            there = list(self.jobs.entries.values())
+            room = [each for each in there if each.workers < each.places]
+            coming = [each for each in room if each.is_on_its_way]
+            joined = [each for each in room if each.phase is Phase.JOINED and self.now < each.leaves_at]
+            entry = self.jobs.place(self.now)
+            if entry is None:
+                assert not joined + coming
+                assert self.jobs_max == len(there)
+                return
+            self.homes.append(entry)
+            if entry not in there:
+                assert not joined + coming
+                self.known.append(entry)
+                self.asked.append(entry)
+            else:
+                assert entry is (joined + coming)[0]
+
+    @rule(number=st.integers(0, 99), is_withdrawn=st.booleans())
+    def worker_leaves(self, number: int, is_withdrawn: bool) -> None:
+        if self.homes:
+            entry = self.homes.pop(number % len(self.homes))
+            self.jobs.leave(entry, self.now)
+            if is_withdrawn and entry.is_on_its_way and not entry.workers:
+                self.give_up(entry)
+
+    @rule(number=st.integers(0, 99))
+    def submission_succeeds(self, number: int) -> None:
+        if self.asked:
+            entry = self.asked.pop(number % len(self.asked))
+            if entry.phase is not Phase.OVER:
+                self.jobs.submitted(entry, entry.number, self.now)
+                if entry.phase is Phase.ENDING:
+                    self.jobs.over(entry)
+
+    @rule(number=st.integers(0, 99), is_put_off=st.booleans())
+    def submission_fails(self, number: int, is_put_off: bool) -> None:
+        if self.asked:
+            entry = self.asked[number % len(self.asked)]
+            if is_put_off:
+                assert RETRY_FIRST <= self.jobs.retry_pause(entry) <= RETRY_LONGEST
+            else:
+                self.asked.remove(entry)
+                self.jobs.over(entry)
+
+    @rule(number=st.integers(0, 99))
+    def agent_comes(self, number: int) -> None:
+        entry = self.pick(number, Phase.ORDERED, Phase.SUBMITTED)
+        if entry is not None:
+            self.jobs.joined(entry, self.now)
+
+    @rule(number=st.integers(0, 99), is_pending=st.booleans())
+    def scheduler_says(self, number: int, is_pending: bool) -> None:
+        """Also of jobs that are over, and that one which ran waits."""
+        entry = self.pick(number, *Phase)
+        if entry is not None and entry.handle is not None:
+            phase = entry.phase
+            self.jobs.told(entry, is_pending=is_pending, words="words", now=self.now)
+            assert (phase, "words") == (entry.phase, entry.words)
+
+    @rule(number=st.integers(0, 99), is_back=st.booleans())
+    def link_is_lost_or_back(self, number: int, is_back: bool) -> None:
+        entry = self.pick(number, Phase.JOINED)
+        if entry is not None:
+            self.jobs.link_back(entry) if is_back else self.jobs.link_lost(entry, self.now)
+
+    @rule(number=st.integers(0, 99))
+    def host_is_about_to_be_taken_away(self, number: int) -> None:
+        entry = self.pick(number, Phase.JOINED)
+        if entry is not None:
+            entry.leaves_at = 0.0
+
+    @rule(number=st.integers(0, 99))
+    def job_is_gone(self, number: int) -> None:
+        entry = self.pick(number, Phase.SUBMITTED, Phase.JOINED, Phase.ENDING)
+        if entry is not None:
+            self.jobs.over(entry)
+
+    @rule(queued=st.integers(0, 2), kept=st.integers(0, 4))
+    def demand_changes(self, queued: int, kept: int) -> None:
+        self.queued, self.kept = queued, kept
+        self.watch()
+
+    @rule(seconds=st.sampled_from([0.0, 0.3, 4.0, 59.0, 301.0, DAYS]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.watch()
+
+    @rule()
+    def wake_when_told(self) -> None:
+        due = self.jobs.next_due()
+        if due < math.inf:
+            self.now = max(self.now, due)
+            assert self.watch()
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        for number, entry in self.jobs.entries.items():
+            assert number == entry.number
+            assert 0 <= entry.workers <= entry.places
+            assert entry.phase is not Phase.OVER
+        for entry in self.known:
+            assert entry.workers == sum(home is entry for home in self.homes)
+            assert (entry.phase is not Phase.OVER) == (self.jobs.entries.get(entry.number) is entry)
+        assert self.jobs_max is None or len(self.jobs.entries) <= self.jobs_max
+        assert self.jobs.launched == len(self.known)
+
+    @invariant()
+    def a_pending_job_is_never_overdue(self) -> None:
+        running = [each for each in self.jobs.entries.values() if each.phase is Phase.SUBMITTED and not each.is_pending]
+        assert running == self.jobs.overdue(self.now + DAYS)
+
+    @invariant()
+    def nothing_is_due_before_it_is_due_and_then_something_is(self) -> None:
+        due = self.jobs.next_due()
+        if due > self.now:
+            assert not self.due_at(min(just_before(due), self.now + DAYS))
+        if due < math.inf:
+            assert self.due_at(max(due, self.now))
+
+    def due_at(self, now: float) -> list[JobEntry]:
+        jobs = deepcopy(self.jobs)
+        return jobs.due_polls(now) + jobs.overdue(now) + jobs.empty(now) + jobs.surplus(self.queued, self.kept, now)
+
+    def teardown(self) -> None:
+        """When nothing more comes, all that is left in the end is jobs with workers, or that were told to end."""
+        if not hasattr(self, "jobs"):
+            return
+        while self.asked:
+            self.submission_succeeds(0)
+        for entry in self.jobs.entries.values():
+            self.jobs.link_back(entry) if entry.phase is Phase.JOINED else None
+            self.jobs.told(entry, is_pending=False, words="", now=self.now)
+        for _ in range(1000):
+            if self.jobs.next_due() == math.inf:
+                break
+            self.wake_when_told()
+
+        assert math.inf == self.jobs.next_due()
+        for entry in self.jobs.entries.values():
+            assert entry.phase is Phase.ENDING or (entry.phase is Phase.JOINED and entry.workers)
+
+
+JobsWorld.TestCase.settings = hypothesis_settings(examples=30, steps=30)
+TestJobsWorld = JobsWorld.TestCase
