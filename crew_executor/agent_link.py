@@ -19,9 +19,11 @@ from typing import Any, Protocol
 from .connection import Connection
 from .conversation import Conversation
 from .core.messages import (
+    CONTENT_BYTES,
     Buffer,
     Frame,
     Kind,
+    decode_content,
     decode_control,
     decode_relay,
     encode_content,
@@ -39,9 +41,6 @@ from .reader import Listener, Reading
 from .recaller import Recaller
 from .segments import Segment
 from .thread import Thread
-
-CONTENT_BYTES = 1 << 20
-"""A frame has so much of large buffers: what is sent after a broken link again is little, and others get a turn."""
 
 
 class Home(Listener, Protocol):
@@ -199,6 +198,9 @@ class AgentLink:
             assert isinstance(connection.cell, FarCell)
             connection.cell.outbox = bytes(parts[0])
             self._home.recaller.answered(connection, int(fields["kept"]))
+        elif inner.kind == Kind.CONTENT:
+            assert isinstance(connection.ends, FarEnds)
+            connection.ends.take_content(*decode_content(inner.body))
         else:
             self._hear(number, inner)
 

@@ -17,7 +17,7 @@ from . import cell as cells
 from .channel import Channel
 from .core.messages import Buffer, Frame, Kind
 from .segment_port import SegmentPort, socket_pair
-from .segments import Arrival, Segment
+from .segments import Segment
 from .transport import Link
 
 
@@ -53,14 +53,21 @@ class CellView(Protocol):
         """Return the finished outcomes that may not have been sent."""
 
 
+class Content(Protocol):
+    """Large buffers that were handed over."""
+
+    def view(self) -> memoryview:
+        """Return them."""
+
+
 class Port(Protocol):
     """Where segments are handed over; see segment_port.py."""
 
     def lend(self, segment: Segment, *, is_kept: bool = False, is_constant: bool = False) -> int | None:
         """Hand a segment over; return its number, or None if that cannot be done."""
 
-    def find(self, number: int) -> Arrival | None:
-        """Return the segment with this number, if it has been handed over."""
+    def find(self, number: int) -> Content | None:
+        """Return the content with this number, if it has been handed over."""
 
 
 class Ends(Protocol):

@@ -1,7 +1,7 @@
 """What lies between the client and a worker on another host: everything goes through the worker's agent.
 
 Its cell is on that host, so nothing is known of it before the agent reports. Large buffers are sent to the agent, once
-for all its workers, and shared there.
+for all its workers, and shared there; those of results come back in pieces, before the outcome that names them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from .core.messages import Buffer, Kind
 from .errors import CrewError
 from .framing import LinkClosed
-from .segments import Arrival, Segment
+from .segments import Segment
 
 
 class Relay(Protocol):
@@ -58,6 +58,21 @@ class FarCell:
         self.outbox = outbox
 
 
+class FarContent:
+    """Large buffers that have come over the network: to the rest the same as a mapped segment.
+
+    Args:
+        size: in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._content = bytearray(size)
+
+    def view(self) -> memoryview:
+        """Return the content."""
+        return memoryview(self._content)
+
+
 class FarEnds:
     """The client's ends for one worker.
 
@@ -77,6 +92,7 @@ class FarEnds:
         self.relay: Relay | None = None
         self.log = ""
         self.send_lock = threading.Lock()
+        self._contents: dict[int, FarContent] = {}
         self._has_content = False  # the frame that is about to be sent names content; under the lock
 
     @property
@@ -103,9 +119,18 @@ class FarEnds:
         self._has_content = True
         return self.relay.content_number(segment)
 
-    def find(self, number: int) -> Arrival | None:  # noqa: ARG002
-        """Nothing is handed over in this direction: results bring their buffers along."""
-        return None
+    def find(self, number: int) -> FarContent | None:
+        """Return what the worker has handed over under this number; what came before it is given up."""
+        for older in [known for known in self._contents if known < number]:
+            del self._contents[older]
+        return self._contents.pop(number, None)
+
+    def take_content(self, number: int, size: int, start: int, piece: memoryview) -> None:
+        """Take a piece of what the worker has handed over."""
+        content = self._contents.get(number)
+        if content is None:
+            content = self._contents[number] = FarContent(size)
+        content.view()[start : start + len(piece)] = piece
 
     def drain(self) -> None:
         """What had arrived came before the word that the worker is over."""

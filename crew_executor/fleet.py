@@ -75,7 +75,7 @@ class Fleet:
         self, home: Home, launcher: Launcher, name: str, run: int, *, idle_timeout: float | None,
         environment: dict[str, str], courier: Courier | None,
     ) -> None:  # fmt: skip
-        if courier is not None and courier.descriptors:
+        if courier is not None and (courier.descriptors or courier.is_bound):
             raise ValueError(
                 "initargs hold locks, queues or pipes of multiprocessing: these are of one machine, and cannot reach "
                 "workers on another host"

@@ -45,6 +45,7 @@ class Courier:
     def __init__(self) -> None:
         self.value: Any = None  # what was pickled: a lock that is collected here takes its semaphore along
         self.descriptors: list[int] = []
+        self.is_bound = False  # to this machine, whose semaphores it names
         weakref.finalize(self, _close_all, self.descriptors)
 
     def duplicate_for_child(self, fd: int) -> int:
@@ -101,7 +102,9 @@ def dumps(value: Any) -> tuple[bytes, Courier | None]:
     reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
 
     def reduce(item: Any) -> Any:
-        if synchronize is not None and isinstance(item, synchronize.SemLock) and item._semlock.name is None:
+        is_semaphore = synchronize is not None and isinstance(item, synchronize.SemLock)
+        courier.is_bound = courier.is_bound or is_semaphore
+        if is_semaphore and item._semlock.name is None:
             # Python 3.10 would send its address, and the worker would crash with it.
             raise RuntimeError(
                 f"{type(item).__name__} of the fork context, alone or in a Queue, Event or the like, cannot reach "

@@ -109,6 +109,13 @@ class SegmentPort:
                 del self._waiting[older]
             return self._waiting.pop(number, None)
 
+    def take_all(self) -> list[tuple[int, Arrival]]:
+        """Return the segments that have come, with their numbers."""
+        with self._lock:
+            self._receive()
+            arrivals, self._waiting = list(self._waiting.items()), {}
+            return arrivals
+
     def look(self) -> None:
         """Take what has come, so that segments are free again that the other side has done with."""
         with self._lock:

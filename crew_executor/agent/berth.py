@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..core.messages import (
+    CONTENT_BYTES,
     Buffer,
     Frame,
     Kind,
@@ -23,6 +24,7 @@ from ..core.messages import (
     TaskItem,
     decode_control,
     decode_tasks,
+    encode_content,
     encode_control,
     encode_first_ordinal,
     encode_task,
@@ -43,7 +45,8 @@ EXIT_GRACE = 5.0
 START_SECONDS = 30.0
 """As in workforce.py, which cannot look at the cells of far workers."""
 
-Tell = Callable[[int, Kind, Sequence[Buffer], int], None]
+Tell = Callable[[int, Kind, Sequence[Buffer], int, object], None]
+"""Worker's number, kind, pieces, items, and the owner of the pieces' memory."""
 
 
 class _Entry(NamedTuple):
@@ -154,7 +157,8 @@ class Berth:
             kept = self._cell.withdraw(ordinal)
             outbox = self._cell.read_outbox()
         self._withdrawn = max(self._withdrawn, ordinal)
-        self._tell(self.number, Kind.RECALLED, [encode_control({"kept": kept}, [outbox])], 0)
+        self._send_contents()
+        self._tell(self.number, Kind.RECALLED, [encode_control({"kept": kept}, [outbox])], 0, None)
 
     def signal(self, signal_number: int) -> None:
         """Send a signal to the worker and what its tasks have started."""
@@ -167,7 +171,8 @@ class Berth:
         try:
             while True:
                 frame = self._ends.recv(limit=FRAME_BYTES_MAX, timeout=None)
-                self._tell(self.number, Kind(frame.kind), [frame.body], frame.items)
+                self._send_contents()
+                self._tell(self.number, Kind(frame.kind), [frame.body], frame.items, None)
         except LinkClosed:
             pass
         except Exception:
@@ -177,6 +182,18 @@ class Berth:
             if self._exit is None:
                 self._kill_at = time.monotonic() + EXIT_GRACE  # the end of a link is only a hint
         self._bury_if_over()
+
+    def _send_contents(self) -> None:
+        """Send what the worker has handed over, which it has done before it named that in a frame or its outbox."""
+        for number, arrival in self._ends.port.take_all():
+            try:
+                view = arrival.view()
+            except OSError as error:  # it could not be mapped: whoever looks for it does not find it
+                logger.error("large buffers of worker %s are lost: %s", self.name, error)
+                continue
+            for start in range(0, len(view), CONTENT_BYTES):
+                head = encode_content(number, len(view), start)
+                self._tell(self.number, Kind.CONTENT, [head, view[start : start + CONTENT_BYTES]], 0, arrival)
 
     def _exited(self, end: WorkerExit) -> None:
         """Note the worker's end; in the thread that hears the supervisor."""
@@ -198,7 +215,8 @@ class Berth:
             "interrupted": cell.interrupted, "log": self._ends.log_tail(LOG_BYTES),
         }  # fmt: skip
         with contextlib.suppress(LinkClosed):  # then nobody is there to be told
-            self._tell(self.number, Kind.EXITED, [encode_control(fields, [cell.read_outbox()])], 0)
+            self._send_contents()
+            self._tell(self.number, Kind.EXITED, [encode_control(fields, [cell.read_outbox()])], 0, None)
         self._on_end(self)
 
     # ------------------------------------------------------------------ time

@@ -29,7 +29,7 @@ from ..cpus import usable_cpus
 from ..errors import ProtocolError
 from ..framing import LinkClosed
 from ..invitations import AgentInvitation
-from ..launchers import Invitation, LocalLauncher, supervisor_handle
+from ..launchers import LocalLauncher, supervisor_handle
 from ..log import logger
 from ..visit import call_on
 from .berth import Berth
@@ -59,9 +59,6 @@ class _AgentLauncher(LocalLauncher):
 
     def _main_module(self) -> dict[str, str | None]:
         return self.main
-
-    def _message(self, invitation: Invitation) -> dict[str, Any]:
-        return super()._message(invitation) | {"lends": False}  # who would map it is on another host
 
 
 class Agent:
@@ -248,8 +245,8 @@ class Agent:
         self._berths.pop(berth.number, None)
         self._ended.append(berth)
 
-    def _relay(self, number: int, kind: Kind, pieces: Any, count: int) -> None:
-        self._conversation.send(Kind.RELAY, [encode_relay(number, kind), *pieces], count)
+    def _relay(self, number: int, kind: Kind, pieces: Any, count: int, owner: object = None) -> None:
+        self._conversation.send(Kind.RELAY, [encode_relay(number, kind), *pieces], count, owner)
 
     def _send(self, kind: Kind, body: bytes) -> None:
         try:

@@ -80,7 +80,7 @@ class Kind(IntEnum):
     RECALLED = 22  # a>c it keeps so much, and has this in its outbox
     STOP = 23  # c>a end the run of a task
     EXITED = 24  # a>c the worker is over: how, and what its cell says
-    CONTENT = 25  # c>a a piece of what several workers are to share; or forget it
+    CONTENT = 25  # c>a a piece of what several workers are to share, or forget it; a>c of what a worker has handed over
     NOTICE = 26  # a>c this host will be taken away soon
     END = 27  # c>a end all, and leave
 
@@ -444,6 +444,8 @@ def decode_control(body: memoryview) -> tuple[dict[str, Any], tuple[memoryview, 
 
 _RELAY = struct.Struct("<QBB")
 _CONTENT = struct.Struct("<QQQ")
+CONTENT_BYTES = 1 << 20
+"""A frame has so much of large buffers: what is sent after a broken link again is little, and others get a turn."""
 
 
 def encode_relay(number: int, kind: int, *, has_content: bool = False) -> bytes:

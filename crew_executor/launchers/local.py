@@ -141,7 +141,6 @@ class LocalLauncher(BaseLauncher):
             "sys_path": list(map(str, sys.path)),
             "argv": list(map(str, getattr(sys, "argv", [""]))),
             "main": self._main_module(),
-            "lends": True,
             "settings": current_settings(),
             "python": self.python,
             "max_worker_memory": self.max_worker_memory,

@@ -31,14 +31,10 @@ class Carrier:
     Args:
         port: to the client.
         undisturbed: keeps interrupts of the running task out of what must not be torn.
-        lends: results may leave their buffers in memory that the client maps: it is on this machine.
     """
 
-    def __init__(
-        self, port: SegmentPort, undisturbed: Callable[[], AbstractContextManager[None]], *, lends: bool = True
-    ) -> None:
+    def __init__(self, port: SegmentPort, undisturbed: Callable[[], AbstractContextManager[None]]) -> None:
         self._port = port
-        self._lends = lends
         self._undisturbed = undisturbed
         self._pool = SegmentPool()
         self._content: Any = None  # of the running task
@@ -82,8 +78,6 @@ class Carrier:
         """Pickle a result; return the flags of its outcome, and its parts."""
         if type(value) in PLAIN:
             return 0, (pickle.dumps(value, serialize.PROTOCOL),)
-        if not self._lends:
-            return 0, (namespace.dumps_answer(value),)
         buffers = self._buffers
         data = namespace.dumps_answer(value, None, buffers)
         if not buffers.views:

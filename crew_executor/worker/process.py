@@ -63,7 +63,7 @@ class WorkerLoop:
 
     def __init__(
         self, channel: Channel, cell: Cell, port: SegmentPort, name: str, idle_timeout: float | None,
-        limits: MemoryLimits, output: Output, *, lends: bool,
+        limits: MemoryLimits, output: Output,
     ) -> None:  # fmt: skip
         self._channel = channel
         self._cell = cell
@@ -72,7 +72,7 @@ class WorkerLoop:
         self._is_retiring = False  # it has said that it starts nothing more
         self._supervisor_pid = os.getppid()
         self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
-        self._carrier = self.runner.carrier = Carrier(port, self.runner.undisturbed, lends=lends)
+        self._carrier = self.runner.carrier = Carrier(port, self.runner.undisturbed)
         self._exchange = Exchange(channel, self.runner, name)
         pools.join(channel.run, partial(_make_front, self._exchange))
         self._outbox = Outbox(channel, cell)
@@ -185,8 +185,8 @@ def serve(
 
     Args:
         channel, cell, port: to the client.
-        settings: name, secret, idle_timeout, max_worker_memory, max_task_memory, lends: what the invitation and its
-            launcher said.
+        settings: name, secret, idle_timeout, max_worker_memory, max_task_memory: what the invitation and its launcher
+            said.
         output: this process's streams.
         on_joined: called when the client has accepted this worker, before any user code.
     """
@@ -207,8 +207,7 @@ def serve(
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
-    lends = settings["lends"]
-    loop = WorkerLoop(channel, cell, port, name, settings["idle_timeout"], limits, output, lends=lends)
+    loop = WorkerLoop(channel, cell, port, name, settings["idle_timeout"], limits, output)
     forwarder.runner = loop.runner
     loop.run()
     return 0

@@ -70,7 +70,9 @@ def be_big(path: str) -> None:
 
 def touch_and_wait(started: str, release: str) -> int:
     """Make the file `started`, wait for the file `release`, return the pid."""
-    Path(started).write_text(str(os.getpid()))
+    new = Path(f"{started}.new")
+    new.write_text(str(os.getpid()))
+    new.rename(started)  # whoever sees the file finds the pid in it
     wait_until(Path(release).exists, f"{release} appears")
     return os.getpid()
 

@@ -113,6 +113,7 @@ class Relay:
         self.address: Address = self._server.getsockname()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._is_cut = threading.Event()
+        self.bytes_passed = 0
         self._is_over = False
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -143,6 +144,7 @@ class Relay:
                 try:
                     data = sock.recv(1 << 16)
                     if data:
+                        self.bytes_passed += len(data)
                         other[sock].sendall(data)
                         continue
                 except OSError:

@@ -55,6 +55,13 @@ def come(door: Door, guest: Guest, received: int = 0, has_sent: int = 0) -> Admi
     return admitted
 
 
+def is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def test_who_knows_the_secret_comes_in_and_may_come_back() -> None:
     door, guest = make_door(), make_guest()
 
@@ -191,12 +198,164 @@ def test_nothing_but_a_refusal_comes_of_garbage(data: bytes) -> None:
     visit, _ = door.challenge(guest.knock(nonce(), 0), nonce(), 0)
     with pytest.raises(Refusal):
         door.admit(visit, data)
-    for hear in (guest.answer, guest.welcomed):
+    with pytest.raises(Refusal):
+        guest.answer(data)
+    if not is_object(data):  # {} is a welcome
         with pytest.raises(Refusal):
-            hear(data)
+            guest.welcomed(data)
 
 
 def test_deep_or_long_words_are_refused() -> None:
     for data in (b"[" * KNOCK_BYTES_MAX, b"{}" + b" " * KNOCK_BYTES_MAX):
         with pytest.raises(Refusal):
             make_door().challenge(data, nonce(), 0)
+
+
+# ---------------------------------------------------------------------- seats with several places
+
+
+def make_shared(places: int) -> Door:
+    door = Door(RUN, PYTHON)
+    door.offer("s1", SECRET, places)
+    return door
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_as_many_come_in_as_there_are_places_and_no_more(places: int) -> None:
+    door = make_shared(places)
+    names = [f"s1/{number}" for number in range(places)]
+
+    assert [Admitted(name, False, 0, {"host": "h1"}) for name in names] == [
+        come(door, make_guest(name)) for name in names
+    ]
+    for name in ("s1/99", "s1", "s1/"):
+        with pytest.raises(Refusal, match=f"the seat '{name}' is taken"):
+            door.challenge(make_guest(name).knock(nonce(), 0), nonce(), 0)
+
+
+def test_of_two_at_the_last_place_the_first_to_answer_has_it() -> None:
+    door = make_shared(2)
+    come(door, make_guest("s1/1"))
+    guests = [make_guest("s1/2"), make_guest("s1/3")]
+    visits = [(guest, *door.challenge(guest.knock(nonce(), 0), nonce(), 0)) for guest in guests]
+    answers = [(visit, guest.answer(challenge)[0]) for guest, visit, challenge in visits]
+
+    assert "s1/2" == door.admit(*answers[0]).seat
+    with pytest.raises(Refusal, match="the seat 's1/3' is taken"):
+        door.admit(*answers[1])
+
+
+def test_each_guest_may_come_back_as_often_as_need_be() -> None:
+    door = make_shared(3)
+    guests = {name: make_guest(name) for name in ("s1/1", "s1/2", "s1/3")}
+    for guest in guests.values():
+        come(door, guest)
+
+    for received in (5, 6):
+        for name, guest in guests.items():
+            assert Admitted(name, True, received, {"host": "h1"}) == come(door, guest, received, 7)
+
+
+def test_who_has_the_invitation_cannot_come_in_the_name_of_another() -> None:
+    door, owner, thief = make_shared(3), make_guest("s1/1"), make_guest("s1/1")
+    come(door, owner)
+    with pytest.raises(Refusal, match="the seat 's1/1' is taken"):
+        door.challenge(thief.knock(nonce(), 0), nonce(), 0)
+    come(door, make_guest("s1/2"))
+    knock = json.loads(thief.knock(nonce(), 0)) | {"is_back": True}
+    visit, challenge = door.challenge(json.dumps(knock).encode(), nonce(), 0)
+    with pytest.raises(Refusal, match="does not know the secret"):
+        thief.answer(challenge)  # it is no proof that the host knows the invitation's secret
+    with pytest.raises(Refusal, match="does not know the secret"):
+        door.admit(visit, json.dumps({"proof": json.loads(challenge)["proof"]}).encode())
+
+    assert come(door, owner).is_back
+    assert "s1/3" == come(door, make_guest("s1/3")).seat, "who was refused has cost no place"
+
+
+def test_the_session_of_one_guest_is_of_no_use_in_the_name_of_another() -> None:
+    door, guests = make_shared(2), [make_guest("s1/1"), make_guest("s1/2")]
+    for guest in guests:
+        come(door, guest)
+    other = guests[1].knock(nonce(), 0)
+    guests[0].knock(nonce(), 0)
+    visit, challenge = door.challenge(other, nonce(), 0)
+    guests[0]._knock = other
+    with pytest.raises(Refusal, match="does not know the secret"):
+        guests[0].answer(challenge)
+    answer, _ = guests[1].answer(challenge)
+    assert door.admit(visit, answer).is_back
+
+
+def test_of_two_who_have_drawn_the_same_number_one_comes_in() -> None:
+    door, guests = make_shared(3), [make_guest("s1/1"), make_guest("s1/1")]
+    visits = [(guest, *door.challenge(guest.knock(nonce(), 0), nonce(), 0)) for guest in guests]
+    answers = [(visit, guest.answer(challenge)[0]) for guest, visit, challenge in visits]
+
+    assert "s1/1" == door.admit(*answers[0]).seat
+    with pytest.raises(Refusal, match="the seat 's1/1' is taken"):
+        door.admit(*answers[1])
+    assert ["s1/2", "s1/3"] == [come(door, make_guest(name)).seat for name in ("s1/2", "s1/3")]
+
+
+def test_a_recorded_visit_is_of_no_use_while_places_are_left() -> None:
+    door, guest = make_shared(3), make_guest("s1/1")
+    recorded = []
+    for _ in range(2):  # it comes, and comes back
+        knock = guest.knock(nonce(), 0)
+        visit, challenge = door.challenge(knock, nonce(), 0)
+        answer, _ = guest.answer(challenge)
+        door.admit(visit, answer)
+        guest.welcomed(WELCOME)
+        recorded.append((knock, answer))
+
+    def play() -> None:
+        for knock, _ in recorded:
+            for name in ("s1/1", "s1/2"):
+                changed = json.dumps(json.loads(knock) | {"seat": name}, separators=(",", ":")).encode()
+                for _, answer in recorded:
+                    with pytest.raises(Refusal):
+                        door.admit(door.challenge(changed, nonce(), 0)[0], answer)
+
+    play()
+    door.forget("s1/1")
+    play()
+    assert ["s1/2", "s1/3"] == [come(door, make_guest(name)).seat for name in ("s1/2", "s1/3")], "no place is lost"
+
+
+def test_a_seat_that_is_forgotten_lets_no_new_guest_in_and_those_that_are_in_come_back() -> None:
+    door, inside, late = make_shared(3), make_guest("s1/1"), make_guest("s1/2")
+    come(door, inside)
+    visit, challenge = door.challenge(late.knock(nonce(), 0), nonce(), 0)
+    answer, _ = late.answer(challenge)
+    door.forget("s1")
+
+    with pytest.raises(Refusal):
+        door.admit(visit, answer)
+    for name in ("s1/2", "s1"):
+        with pytest.raises(Refusal, match=f"the seat '{name}' is unknown, or was given up"):
+            door.challenge(make_guest(name).knock(nonce(), 0), nonce(), 0)
+    assert come(door, inside).is_back
+
+
+def test_a_guest_that_is_forgotten_does_not_come_back_and_the_others_do() -> None:
+    door, guests = make_shared(2), [make_guest("s1/1"), make_guest("s1/2")]
+    for guest in guests:
+        come(door, guest)
+    door.forget("s1/1")
+
+    with pytest.raises(Refusal, match="the seat 's1/1' is"):
+        door.challenge(guests[0].knock(nonce(), 0), nonce(), 0)
+    with pytest.raises(Refusal, match="the seat 's1/1' is taken"):
+        door.challenge(make_guest("s1/1").knock(nonce(), 0), nonce(), 0)
+    assert come(door, guests[1]).is_back
+
+
+def test_seats_with_places_are_apart() -> None:
+    door = make_shared(2)
+    door.offer("s10", bytes(SECRET_BYTES), 1)
+    with pytest.raises(Refusal, match="does not know the secret"):
+        come(door, make_guest("s10/1"))
+    come(door, make_guest("s10/1", secret=bytes(SECRET_BYTES)))
+
+    assert ["s1/1", "s1/2"] == [come(door, make_guest(name)).seat for name in ("s1/1", "s1/2")]

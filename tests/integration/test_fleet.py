@@ -1,0 +1,452 @@
+"""Checks workers behind agents: each agent is an ordinary process of this machine, its link runs over loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+import warnings
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crew_executor import CrewExecutor, LaunchError, TaskTimeoutError, WorkerCrashError
+from crew_executor.errors import BrokenCrewError
+from crew_executor.launchers import Job, LaunchRetry
+from crew_executor.launchers.base import SubmitTimeout
+from crew_executor.testing import LauncherConformance, stopped
+
+from .agents import ProcessLauncher
+from .helpers import add, append_line, die, exit_now, is_alive, touch_and_wait, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def launcher() -> ProcessLauncher:
+    """Two workers in each job."""
+    return ProcessLauncher(workers_per_job=2)
+
+
+@contextlib.contextmanager
+def executor_of(launcher: ProcessLauncher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
+    """An executor with this launcher; whatever happens, nothing of it stays."""
+    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.kill_workers()
+            raise
+
+
+class TestProcessLauncher(LauncherConformance):
+    """The contract, held by the simplest launcher."""
+
+    def launcher(self, **options: Any) -> ProcessLauncher:
+        """Return one."""
+        self._launcher = ProcessLauncher(**options)
+        return self._launcher
+
+    def refused_launcher(self, **options: Any) -> ProcessLauncher:
+        """Return one that refuses."""
+        return Refusing(**options)
+
+    def end_from_outside(self, launcher: Any, host: str, pid: int) -> bool:
+        """Kill the agent."""
+        launcher.agents[-1].kill()
+        return True
+
+    def lose(self, host: str) -> Any:
+        """Stop the agent."""
+        return stopped(self._launcher.agents[-1].pid)
+
+    def client_script(self) -> str:
+        """Make one."""
+        return "from tests.integration.agents import ProcessLauncher\nlauncher = ProcessLauncher()"
+
+
+class Refusing(ProcessLauncher):
+    """A scheduler that refuses all."""
+
+    def submit(self, job: Job, number: int) -> Sequence[Hashable]:
+        """Refuse."""
+        raise LaunchError("sbatch: error: invalid partition specified: nosuch")
+
+
+# ---------------------------------------------------------------------- what tasks see
+
+
+def fail(text: str) -> None:
+    """Warn, log, and raise."""
+    warnings.warn("take care", stacklevel=1)
+    logging.getLogger("far").warning("logged there")
+    raise ValueError(text)
+
+
+def test_records_errors_warnings_and_logs_come_back(
+    launcher: ProcessLauncher, caplog: pytest.LogCaptureFixture
+) -> None:
+    with executor_of(launcher) as executor:
+        assert executor.submit(add, 1, 2).result() == 3
+        future = executor.submit(fail, "far away")
+        with pytest.warns(UserWarning, match="take care"):
+            error = future.exception()
+
+    assert isinstance(error, ValueError)
+    assert str(error) == "far away"
+    record = future.record()
+    assert record.status == "error"
+    assert record.host == socket.gethostname()
+    assert record.traceback is not None
+    assert "in fail" in record.traceback
+    assert "logged there" in caplog.text
+
+
+def test_a_worker_that_dies_is_replaced_in_the_same_job(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    with executor_of(launcher) as executor:
+        crash = executor.submit(exit_now, 3).exception()
+        assert isinstance(crash, WorkerCrashError)
+        assert crash.exitcode == 3
+        assert isinstance(executor.submit(die, signal.SIGSEGV).exception(), WorkerCrashError)
+        assert executor.options(crash_retries=1).submit(_die_once, str(tmp_path / "once")).result() == "survived"
+        assert executor.submit(add, 1, 2).result() == 3
+
+    assert len(launcher.jobs) == 1
+
+
+def _die_once(path: str) -> str:
+    if not os.path.exists(path):
+        Path(path).touch()
+        die()
+    return "survived"
+
+
+def test_what_a_dead_worker_had_finished_counts_and_the_rest_runs_elsewhere(
+    launcher: ProcessLauncher, tmp_path: Path
+) -> None:
+    log = str(tmp_path / "log")
+    with executor_of(launcher, 1) as executor:
+        executor.submit(append_line, log, "warm").result()
+        tasks = [executor.submit(append_line, log, str(number)) for number in range(200)]
+        tasks.insert(100, executor.submit(exit_now, 1))
+        more = [executor.submit(append_line, log, str(number)) for number in range(200, 300)]
+        outcomes = Counter(type(task.exception()).__name__ for task in [*tasks, *more])
+
+    assert outcomes == {"NoneType": 300, "WorkerCrashError": 1}
+    assert Counter(Path(log).read_text().split()).most_common(1)[0][1] == 1
+
+
+def test_a_time_limit_holds_and_hits_one_task_alone(launcher: ProcessLauncher) -> None:
+    with executor_of(launcher, 1) as executor:
+        late = executor.options(timeout=0.2).submit(time.sleep, 60)
+        after = executor.submit(add, 1, 2)
+
+        assert isinstance(late.exception(), TaskTimeoutError)
+        assert after.result() == 3
+
+
+def test_a_running_task_and_one_behind_it_can_be_cancelled(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    started, log = str(tmp_path / "started"), str(tmp_path / "log")
+    with executor_of(launcher, 1) as executor:
+        executor.submit(append_line, log, "known").result()
+        view = executor.options(cancel_running=True)
+        running = view.submit(touch_and_wait, started, str(tmp_path / "never"))
+        wait_until(Path(started).exists, "the task runs")
+        behind = [view.submit(append_line, log, "behind") for _ in range(20)]
+
+        assert all(task.cancel() for task in behind)
+        assert running.cancel()
+        assert executor.submit(append_line, log, "after").result() == "after"
+
+    assert Path(log).read_text().split() == ["known", "after"]
+
+
+def test_short_tasks_are_not_trapped_behind_a_long_one(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    started, release = str(tmp_path / "started"), str(tmp_path / "release")
+    with executor_of(launcher) as executor:
+        list(executor.map(abs, range(1000)))
+        long = executor.submit(touch_and_wait, started, release)
+        short = [executor.submit(abs, -number) for number in range(500)]
+
+        assert [task.result() for task in short] == list(range(500))
+        assert not long.done()
+        Path(release).touch()
+        assert long.result()
+
+
+def test_map_subtasks_and_broadcasts_go_there_and_back(launcher: ProcessLauncher) -> None:
+    with executor_of(launcher) as executor:
+        assert list(executor.map(add, range(1000), range(1000))) == list(range(0, 2000, 2))
+        assert executor.submit(_sum_of_subtasks, executor, 10).result() == 45
+        assert len({future.result() for future in executor.run_on_all(os.getpid)}) == len(executor.stats().workers)
+
+
+def _sum_of_subtasks(executor: CrewExecutor, number: int) -> int:
+    return sum(executor.map(abs, range(number)))
+
+
+def test_a_task_that_holds_the_interpreter_lock_is_not_taken_for_dead(launcher: ProcessLauncher) -> None:
+    launcher.lost_after = 1.0
+    with executor_of(launcher, 1) as executor:
+        assert executor.submit(_hold_the_lock, 3.0).result() == "done"
+
+    assert len(launcher.jobs) == 1
+
+
+def _hold_the_lock(seconds: float) -> str:
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL: the lock is not released meanwhile
+    return "done"
+
+
+def test_large_buffers_cross_once_for_all_workers_of_a_host(launcher: ProcessLauncher) -> None:
+    np = pytest.importorskip("numpy")
+    launcher.has_relay = True
+    array = np.ones(2_000_000)  # 16 MB
+    with executor_of(launcher) as executor:
+        handle = executor.share(array)
+        assert list(executor.map(np.sum, [handle] * 20, chunksize=1)) == [2e6] * 20
+        assert launcher.relay is not None
+        assert launcher.relay.bytes_passed < 1.5 * array.nbytes
+        doubled = executor.submit(np.multiply, array, 2).result()
+        assert doubled.sum() == 4e6
+        doubled[0] = 0  # it is the client's own
+
+
+def test_the_initializer_runs_there_and_its_failure_breaks_the_pool(launcher: ProcessLauncher) -> None:
+    with executor_of(launcher, 1, initializer=os.putenv, initargs=("CREW_TEST", "1")) as executor:
+        assert executor.submit(add, 1, 2).result() == 3
+    with executor_of(ProcessLauncher(), 1, initializer=fail, initargs=("no",)) as executor:
+        error = executor.submit(add, 1, 2).exception()
+
+    assert isinstance(error, BrokenCrewError)
+    assert isinstance(error.__cause__, ValueError)
+
+
+def test_locks_of_one_machine_are_refused(launcher: ProcessLauncher) -> None:
+    lock = multiprocessing.get_context("spawn").Lock()
+
+    with pytest.raises(ValueError, match="cannot reach workers on another host"):
+        CrewExecutor(1, launcher=launcher, initializer=id, initargs=(lock,))
+
+
+def test_workers_are_in_the_clients_folder_with_its_path_and_the_launchers_environment(
+    launcher: ProcessLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "only_here.py").write_text("value = 42")
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    launcher.environment = {"CREW_TEST_WORD": "far"}
+    with executor_of(launcher, 1) as executor:
+        assert executor.submit(_look_around).result() == (str(tmp_path), "far", 42)
+
+
+def _look_around() -> tuple[str, str, int]:
+    import only_here  # type: ignore[import-not-found]
+
+    return os.getcwd(), os.environ["CREW_TEST_WORD"], only_here.value
+
+
+# ---------------------------------------------------------------------- links break
+
+
+def test_outcomes_arrive_exactly_once_while_links_are_reset(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    launcher.has_relay = True
+    with executor_of(launcher) as executor:
+        executor.submit(add, 1, 2).result()
+        tasks = []
+        for number in range(600):
+            tasks.append(executor.submit(append_line, log, str(number)))
+            if number % 100 == 50:
+                assert launcher.relay is not None
+                launcher.relay.reset()
+
+        assert [task.result() for task in tasks] == [str(number) for number in range(600)]
+
+    assert sorted(map(int, Path(log).read_text().split())) == list(range(600))
+    assert len(launcher.jobs) == 1
+
+
+def test_a_cut_shorter_than_lost_after_is_survived(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    started, release = str(tmp_path / "started"), str(tmp_path / "release")
+    launcher.has_relay, launcher.lost_after = True, 20.0
+    with executor_of(launcher) as executor:
+        task = executor.submit(touch_and_wait, started, release)
+        wait_until(Path(started).exists, "the task runs")
+        assert launcher.relay is not None
+        launcher.relay.cut()
+        Path(release).touch()
+        more = [executor.submit(abs, -number) for number in range(100)]
+        time.sleep(2.0)  # the cut itself: nothing tells of its end
+        launcher.relay.heal()
+
+        assert task.result()
+        assert [each.result() for each in more] == list(range(100))
+
+    assert len(launcher.jobs) == 1
+
+
+def test_a_host_out_of_reach_has_ended_its_tasks_before_they_run_elsewhere(
+    launcher: ProcessLauncher, tmp_path: Path
+) -> None:
+    launcher.has_relay, launcher.lost_after = True, 4.0
+    started, release = str(tmp_path / "started"), str(tmp_path / "release")
+    with executor_of(launcher, 1) as executor:
+        task = executor.options(crash_retries=1).submit(touch_and_wait, started, release)
+        wait_until(Path(started).exists, "the task runs")
+        first = int(Path(started).read_text())
+        Path(started).unlink()
+        relay, launcher.relay, launcher.has_relay = launcher.relay, None, False
+        assert relay is not None
+        relay.cut()
+        wait_until(Path(started).exists, "the task runs elsewhere")
+        assert not is_alive(first)
+        Path(release).touch()
+        assert task.result() != first
+        relay.close()
+
+    assert task.record().attempts == 2
+
+
+# ---------------------------------------------------------------------- jobs come and go
+
+
+def test_a_job_without_workers_is_ended(launcher: ProcessLauncher) -> None:
+    with executor_of(launcher, idle_timeout=0.2) as executor:
+        executor.submit(add, 1, 2).result()
+        wait_until(lambda: launcher.agents[0].poll() is not None, "the agent has ended")
+        assert launcher.agents[0].returncode == 0
+        assert executor.submit(add, 1, 2).result() == 3
+
+    assert len(launcher.jobs) == 2
+
+
+def test_a_host_that_is_about_to_be_taken_away_finishes_what_it_runs(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    started, release = str(tmp_path / "started"), str(tmp_path / "release")
+    with executor_of(launcher, 1) as executor:
+        running = executor.submit(touch_and_wait, started, release)
+        wait_until(Path(started).exists, "the task runs")
+        launcher.agents[0].terminate()
+        assert executor.submit(add, 1, 2).result() == 3  # in another job
+        Path(release).touch()
+        assert running.result()
+        wait_until(lambda: launcher.agents[0].poll() is not None, "the first agent has ended")
+
+    assert len(launcher.jobs) == 2
+
+
+def test_workers_leave_before_the_walltime_of_their_job(launcher: ProcessLauncher) -> None:
+    launcher.walltime = 2.0
+    with executor_of(launcher, 1) as executor:
+        first = executor.submit(os.getpid).result()
+        wait_until(lambda: launcher.agents[0].poll() is not None, "the first agent has ended")
+        assert executor.submit(os.getpid).result() != first
+
+    assert launcher.agents[0].returncode == 0
+
+
+def test_no_more_jobs_than_allowed_are_there_at_a_time(launcher: ProcessLauncher) -> None:
+    launcher.max_jobs = 2
+    with executor_of(launcher, 10) as executor:
+        assert list(executor.map(abs, range(-300, 0))) == list(range(300, 0, -1))
+        assert len(executor.stats().workers) <= 4
+
+    assert len(launcher.jobs) <= 2
+
+
+class Putting(ProcessLauncher):
+    """Puts the first submissions off; the second has worked all the same."""
+
+    tries = 0
+
+    def submit(self, job: Job, number: int) -> Sequence[Hashable]:
+        """Fail twice."""
+        self.tries += 1
+        if self.tries == 1:
+            raise LaunchRetry("resource temporarily unavailable")
+        handles = super().submit(job, number)
+        if self.tries == 2:
+            raise SubmitTimeout("no answer within 10 s")
+        return handles
+
+    def find(self, job: Job) -> Sequence[Hashable]:
+        """Find what the second has started."""
+        assert job.name == self.jobs[-1].name
+        return self.agents
+
+
+def test_a_submission_that_is_put_off_or_unclear_is_not_doubled() -> None:
+    launcher = Putting()
+    with executor_of(launcher, 1) as executor:
+        assert executor.submit(add, 1, 2).result() == 3
+
+    assert launcher.tries == 2
+    assert len(launcher.jobs) == 1
+
+
+class Bulk(ProcessLauncher):
+    """Starts several jobs at a time, with one invitation."""
+
+    jobs_per_submit = 3
+    variables = ("CREW_TEST_PLACE",)
+
+    def submit(self, job: Job, number: int) -> Sequence[Hashable]:
+        """Start them, and tell each which it is."""
+        handles: list[Hashable] = []
+        for _ in range(number):
+            os.environ["CREW_TEST_PLACE"] = str(len(self.agents))
+            handles += super().submit(job, 1)
+        os.environ.pop("CREW_TEST_PLACE")
+        return handles
+
+    def handle_of(self, variables: Any, handles: Sequence[Hashable]) -> Hashable | None:
+        """Find it."""
+        agent = self.agents[int(variables["CREW_TEST_PLACE"])]
+        return agent if agent in handles else None
+
+
+def test_several_jobs_of_one_submission_have_one_invitation() -> None:
+    launcher = Bulk()
+    with executor_of(launcher, 5, min_workers=5) as executor:
+        wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == 5, "all have come")
+
+    assert len({job.name for job in launcher.jobs}) == 2
+    assert len(launcher.jobs) == 5
+
+
+def test_the_port_is_one_of_those_asked_for_and_free_at_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        taken, port = first.getsockname()[1], second.getsockname()[1]
+        second.close()
+        for _ in range(2):
+            launcher = ProcessLauncher(port=range(port, port + 1))
+            with executor_of(launcher, 1) as executor:
+                assert executor.submit(add, 1, 2).result() == 3
+            assert launcher.jobs[0].port == port
+        with executor_of(ProcessLauncher(port=taken, max_failed_launches=1), 1) as executor:
+            error = executor.submit(add, 1, 2).exception()
+
+    assert isinstance(error, BrokenCrewError)
+    assert str(taken) in str(error)
+
+
+def test_plain_tcp_works_where_it_is_asked_for() -> None:
+    with executor_of(ProcessLauncher(unencrypted_and_unauthenticated=True), 1) as executor:
+        assert executor.submit(add, 1, 2).result() == 3
+
+
+def test_an_interpreter_that_is_not_there_is_told() -> None:
+    with executor_of(ProcessLauncher(python="/nowhere/python", max_failed_launches=1), 1) as executor:
+        error = executor.submit(add, 1, 2).exception()
+
+    assert isinstance(error, BrokenCrewError)
+    assert "/nowhere/python" in str(error)
