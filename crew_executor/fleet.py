@@ -94,7 +94,7 @@ class Fleet:
         )
         self._desk = Desk(name, launcher, home.mailbox)
         self._door = Door(run, ".".join(map(str, sys.version_info[:2])))
-        self._key = os.urandom(KEY_BYTES) if launcher.is_encrypted else None
+        self._key = os.urandom(KEY_BYTES) if launcher.is_encrypted and launcher.certificates is None else None
         self._lobby: Lobby | None = None
         self._addresses: list[str] = []
         self._numbers = itertools.count(1)
@@ -135,7 +135,8 @@ class Fleet:
         try:
             address, self._addresses = resolve(launcher.hosts)
             self._lobby = Lobby(
-                self._name, address, launcher.ports, self._key, self._door, self._received_of, self._admitted,
+                self._name, address, launcher.ports, launcher.certificates or self._key, self._door,
+                self._received_of, self._admitted,
                 self._tick, launcher.lost_after * SILENCE / 3,
             )  # fmt: skip
         except CrewError as error:
@@ -191,7 +192,8 @@ class Fleet:
         self._door.offer(seat, secret, places)
         # For as long as the job may wait in a queue its agent is not there, and then it has startup_timeout.
         invitation = AgentInvitation(
-            self._run, seat, secret, places, self._key, [(address, lobby.port) for address in self._addresses],
+            self._run, seat, secret, places, self._key, launcher.certificates_there,
+            [(address, lobby.port) for address in self._addresses],
             launcher.lost_after, launcher.startup_timeout, launcher.environment, list(self._launcher.variables),
         )  # fmt: skip
         name = f"crew-{self._run:016x}-{launch}"

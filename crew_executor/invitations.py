@@ -9,6 +9,7 @@ import json
 from typing import NamedTuple
 
 from .errors import ProtocolError
+from .security import Certificates
 
 VERSION = 1
 
@@ -20,7 +21,8 @@ class AgentInvitation(NamedTuple):
         run: the executor's run.
         seat, secret: see core/admission.py.
         places: how many agents have this invitation.
-        key: of TLS, or None: plain tcp.
+        key: of TLS, or None: plain tcp, or certificates.
+        certificates: of the agent's side, or None.
         addresses: where the client may be, to be tried in this order.
         lost_after: seconds of silence after which each side gives the other up.
         startup_timeout: seconds within which the agent must have come.
@@ -33,6 +35,7 @@ class AgentInvitation(NamedTuple):
     secret: bytes
     places: int
     key: bytes | None
+    certificates: Certificates | None
     addresses: list[tuple[str, int]]
     lost_after: float
     startup_timeout: float
@@ -65,6 +68,7 @@ def decode(data: bytes) -> AgentInvitation:
         fields |= {
             "secret": bytes.fromhex(fields["secret"]), "key": None if key is None else bytes.fromhex(key),
             "addresses": [(host, port) for host, port in fields["addresses"]],
+            "certificates": fields["certificates"] and Certificates(*fields["certificates"]),
         }  # fmt: skip
         return AgentInvitation(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

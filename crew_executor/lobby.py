@@ -18,7 +18,7 @@ from functools import partial
 from .core.admission import KNOCK_BYTES_MAX, NONCE_BYTES, WELCOME, Admitted, Door, Refusal, Visit, refusal, seat_of
 from .log import logger
 from .mailbox import Mailbox
-from .network import Listener, NetworkLink, Stream
+from .network import Credentials, Listener, NetworkLink, Stream
 from .thread import Thread
 
 TALK_SECONDS = 10.0
@@ -62,7 +62,7 @@ class Lobby:
     """
 
     def __init__(
-        self, name: str, host: str, ports: Iterable[int], key: bytes | None, door: Door,
+        self, name: str, host: str, ports: Iterable[int], key: Credentials, door: Door,
         received_of: Callable[[str], int], on_admitted: Callable[[Admitted, NetworkLink, float], None],
         on_tick: Callable[[], None] = lambda: None, tick_seconds: float = float("inf"),
     ) -> None:  # fmt: skip

@@ -1,8 +1,9 @@
 """Streams over a network: NNG's tcp, inside TLS with a pre-shared key unless it is said to be left out.
 
-Both ends know the 32 random bytes of the key; without it the handshake fails, in either direction, before a byte of
-ours has been read. TLS 1.3 alone is spoken, whose handshake with a pre-shared key also agrees on a fresh one (X25519):
-who learns the key later cannot read what was recorded (docs/adr/0026). What the bytes mean is not known here.
+Both ends know the 32 random bytes of the key, or each has a certificate that the other accepts; else the handshake
+fails, in either direction, before a byte of ours has been read. TLS 1.3 alone is spoken, whose handshake always agrees
+on a fresh key (X25519): who learns the others later cannot read what was recorded (docs/adr/0026). What the bytes mean
+is not known here.
 
 Rules that NNG's behaviour dictates (each measured), besides those of transport.py:
 1. Neither end of a TLS stream goes on with the handshake unless somebody reads or writes there: a dial succeeds with
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,6 +30,7 @@ from typing import Any
 from . import transport
 from .errors import CrewError
 from .framing import Buffer, FramedStream, LinkClosed
+from .security import Certificates
 
 KEY_BYTES = 32
 RETRY_SECONDS = 0.1
@@ -189,19 +192,42 @@ def _log_error(kind: Any, error: BaseException, traceback: Any) -> None:
     logging.getLogger("crew_executor").error("a callback of NNG failed", exc_info=(kind, error, traceback))
 
 
-def _tls(nng: transport.Nng, mode: int, key: bytes) -> Any:
+Credentials = bytes | Certificates | None
+"""What both ends of a link prove to each other: that they know a key of 32 bytes; or certificates; or nothing."""
+
+
+def _tls(nng: transport.Nng, mode: int, credentials: bytes | Certificates) -> Any:
     pointer = nng.ffi.new("nng_tls_config **")
     nng.check(nng.lib.nng_tls_config_alloc(pointer, mode), "making a TLS configuration")
     config = pointer[0]
     # 1.3 only: its key exchange with a pre-shared key is always with a fresh one beside.
     nng.check(nng.lib.nng_tls_config_version(config, nng.lib.NNG_TLS_1_3, nng.lib.NNG_TLS_1_3), "asking for TLS 1.3")
-    nng.check(nng.lib.nng_tls_config_psk(config, _IDENTITY, key, len(key)), "setting the pre-shared key")
+    try:
+        if isinstance(credentials, bytes):
+            code = nng.lib.nng_tls_config_psk(config, _IDENTITY, credentials, len(credentials))
+            nng.check(code, "setting the pre-shared key")
+        else:
+            _use_certificates(nng, config, mode, credentials)
+    except BaseException:
+        nng.lib.nng_tls_config_free(config)
+        raise
     return config
 
 
-def _check_key(key: bytes | None) -> None:
-    if key is not None and len(key) != KEY_BYTES:
-        raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(key)}")
+def _use_certificates(nng: transport.Nng, config: Any, mode: int, certificates: Certificates) -> None:
+    ca_file, own_file, name = (os.fsencode(text) for text in certificates)
+    nng.check(nng.lib.nng_tls_config_ca_file(config, ca_file), f"reading the certificates in {certificates.ca_file}")
+    code = nng.lib.nng_tls_config_cert_key_file(config, own_file, nng.ffi.NULL)
+    nng.check(code, f"reading the certificate and its key in {certificates.own_file}")
+    code = nng.lib.nng_tls_config_auth_mode(config, nng.lib.NNG_TLS_AUTH_MODE_REQUIRED)
+    nng.check(code, "asking for the peer's certificate")
+    if mode == nng.lib.NNG_TLS_MODE_CLIENT:  # of TLS; the other side would look for this name in its guests' ones
+        nng.check(nng.lib.nng_tls_config_server_name(config, name), "naming the client")
+
+
+def _check_key(credentials: Credentials) -> None:
+    if isinstance(credentials, bytes) and len(credentials) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(credentials)}")
 
 
 class Listener:
@@ -210,7 +236,7 @@ class Listener:
     Args:
         host: an address or the name of this machine, as others reach it.
         ports: tried in their order; 0: any.
-        key: of TLS; None: plain tcp, which anybody on the way can read and change.
+        key: the credentials of TLS; None: plain tcp, which anybody on the way can read and change.
         on_stream: called with each stream, in a thread of NNG's.
 
     Attributes:
@@ -220,7 +246,7 @@ class Listener:
         CrewError: no port is free, or the address is not this machine's.
     """
 
-    def __init__(self, host: str, ports: Iterable[int], key: bytes | None, on_stream: Callable[[Stream], None]) -> None:
+    def __init__(self, host: str, ports: Iterable[int], key: Credentials, on_stream: Callable[[Stream], None]) -> None:
         _check_key(key)
         self._nng = nng = transport.library()
         self._on_stream = on_stream
@@ -294,12 +320,12 @@ class Listener:
             self._nng.lib.nng_tls_config_free(self._config)
 
 
-def dial(host: str, port: int, key: bytes | None, timeout: float) -> Stream:
+def dial(host: str, port: int, key: Credentials, timeout: float) -> Stream:
     """Connect; raise LinkClosed if nobody answers there.
 
     Args:
         host, port: where.
-        key: of TLS; None: plain tcp. A wrong one is found out by the first read or write.
+        key: the credentials of TLS; None: plain tcp. Wrong ones are found out by the first read or write.
         timeout: seconds.
     """
     _check_key(key)

@@ -14,7 +14,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterable
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 from . import late
@@ -184,6 +184,14 @@ def is_module_by_value(name: str) -> bool:
             return True
         name = name.rpartition(".")[0]
     return False
+
+
+def ship(module: ModuleType) -> None:
+    """Let what is defined in a module travel by value from now on."""
+    with late.imports():
+        import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
 
 
 def _registered() -> set[str]:

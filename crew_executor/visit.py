@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from .core.admission import KNOCK_BYTES_MAX, NONCE_BYTES, Guest, Refusal
 from .framing import LinkClosed
 from .lobby import LENGTH_BYTES, with_length
-from .network import NetworkLink, Stream, dial
+from .network import Credentials, NetworkLink, Stream, dial
 
 DIAL_SECONDS = 5.0
 """For each address: three packets of the system's, the second and third of which come after 1 and 3 s."""
@@ -23,12 +23,12 @@ TALK_SECONDS = 10.0
 Address = tuple[str, int]
 
 
-def call_on(addresses: Sequence[Address], key: bytes | None, guest: Guest, received: int) -> tuple[NetworkLink, int]:
+def call_on(addresses: Sequence[Address], key: Credentials, guest: Guest, received: int) -> tuple[NetworkLink, int]:
     """Return a link to the host, and the number of the last frame that it has received.
 
     Args:
         addresses: where it may be, tried one after the other.
-        key: of TLS; None: plain tcp.
+        key: the credentials of TLS; None: plain tcp.
         guest: what to prove.
         received: the number of the last frame that came from it.
 

@@ -133,7 +133,8 @@ class Agent:
 
     def _call(self) -> None:
         invitation, conversation = self._invitation, self._conversation
-        link, received = call_on(invitation.addresses, invitation.key, self._guest, conversation.received)
+        credentials = invitation.certificates or invitation.key
+        link, received = call_on(invitation.addresses, credentials, self._guest, conversation.received)
         conversation.attach(link, received)
 
     def _stay(self) -> None:

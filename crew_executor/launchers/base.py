@@ -17,11 +17,11 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from enum import Enum
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 from ..errors import CrewError
-from ..invitations import decode, encode
+from ..security import Certificates
 
 DEFAULT_STARTUP_TIMEOUT = 30.0
 DEFAULT_MAX_FAILED_LAUNCHES = 3
@@ -192,6 +192,8 @@ class Job:
 
     def invitation_to(self, addresses: Sequence[tuple[str, int]]) -> bytes:
         """Return the invitation with other addresses and ports, where the way to this machine is another."""
+        from ..invitations import decode, encode  # late: workers on this machine need none of it
+
         return encode(decode(self.invitation)._replace(addresses=list(addresses)))
 
     def command(self, invitation_path: str = "-") -> list[str]:
@@ -233,7 +235,7 @@ class Launcher(BaseLauncher, ABC):
             crew_executor and what tasks import.
         environment: variables for agents and workers there, on top of what a host has itself. No secrets: schedulers
             show them.
-        ship: modules that the hosts do not have: functions and classes of them travel by value.
+        ship: modules that the hosts do not have: their functions and classes travel by value.
         lost_after: seconds of silence after which a host is given up. Its tasks are retried or fail, as for a crash.
         startup_timeout: seconds from the start of a job until its agent must have come, and from the start of a worker
             until that must have joined. Time that a job waits in a queue does not count.
@@ -243,6 +245,9 @@ class Launcher(BaseLauncher, ABC):
         max_launches: at most so many jobs in all, or None.
         max_worker_hours: no more jobs are started once workers have been there for so many hours in all, or None.
         idle_timeout: the default of executors with this launcher: seconds without work after which a worker leaves.
+        certificates: your own certificates for TLS, in place of a pre-shared key: the paths of PEM files and the name in
+            the client's certificate, (ca_file, own_file, name); see docs/security.md. None: the key needs none.
+        certificates_there: the same for the hosts, where the files have other paths there.
         unencrypted_and_unauthenticated: True: plain tcp instead of TLS. Anybody on the way can read all that is sent,
             and change it, which is to run any code here and there: for a network that nobody else is on.
     """
@@ -262,7 +267,7 @@ class Launcher(BaseLauncher, ABC):
         port: int | range = 0,
         python: str | os.PathLike[str] | None = None,
         environment: Mapping[str, str] | None = None,
-        ship: Sequence[object] = (),
+        ship: Sequence[ModuleType] = (),
         lost_after: float = LOST_AFTER,
         startup_timeout: float = JOB_STARTUP_TIMEOUT,
         walltime: float | None = None,
@@ -271,6 +276,8 @@ class Launcher(BaseLauncher, ABC):
         max_launches: int | None = None,
         max_worker_hours: float | None = None,
         idle_timeout: float | None = JOB_IDLE_TIMEOUT,
+        certificates: tuple[str, str, str] | None = None,
+        certificates_there: tuple[str, str, str] | None = None,
         unencrypted_and_unauthenticated: bool = False,
     ) -> None:
         super().__init__(startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches)
@@ -290,12 +297,28 @@ class Launcher(BaseLauncher, ABC):
         self.python = sys.executable if python is None else os.fsdecode(python)
         self.environment = dict(environment or {})
         self.ship = tuple(ship)
+        for module in self.ship:
+            if not isinstance(module, ModuleType):
+                raise TypeError(f"ship takes modules, not {type(module).__name__}: import {module!r} and give that")
         self.lost_after = lost_after
         self.max_jobs = max_jobs
         self.max_launches = max_launches
         self.max_worker_hours = max_worker_hours
         self.idle_timeout = idle_timeout
         self.is_encrypted = not unencrypted_and_unauthenticated
+        self.certificates = None if certificates is None else Certificates(*map(os.fsdecode, certificates))
+        there = certificates_there or certificates
+        self.certificates_there = None if there is None else Certificates(*map(os.fsdecode, there))
+        if self.certificates is not None and unencrypted_and_unauthenticated:
+            raise ValueError("certificates are of no use to a link that is unencrypted_and_unauthenticated")
+
+    def prepare(self) -> None:
+        """Let the modules of `ship` travel by value, from now on and for all executors of this process."""
+        if self.ship:
+            from .. import serialize  # late: see above
+
+            for module in self.ship:
+                serialize.ship(module)
 
     def check(self) -> None:
         """Look whether this launcher can work, before the first job: is its submit command there?

@@ -14,6 +14,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 import warnings
@@ -219,6 +221,12 @@ class CallRunner:
                 error.__traceback__ = error.__traceback__.tb_next
             if doing:
                 add_note(error, f"raised while {doing} in worker {self._worker}")
+            if doing and isinstance(error, ModuleNotFoundError):
+                add_note(
+                    error,
+                    f"module {error.name} is missing on host {socket.gethostname()} for {sys.executable}: install it "
+                    "there, or let it travel by value: ship=[...] of the launcher",
+                )
             if isinstance(error, MemoryError) and self._limits.task_max:
                 self._limits.is_spent = True
                 add_note(error, self._limits.describe())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 import warnings
 from collections import Counter
@@ -16,6 +18,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from crew_executor import CrewExecutor, LaunchError, TaskTimeoutError, WorkerCrashError
@@ -450,3 +453,24 @@ def test_an_interpreter_that_is_not_there_is_told() -> None:
 
     assert isinstance(error, BrokenCrewError)
     assert "/nowhere/python" in str(error)
+
+
+def test_a_module_that_hosts_do_not_have_is_named_or_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "client_only.py").write_text("FACTOR = 3\ndef triple(x):\n    return FACTOR * x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("client_only")
+    monkeypatch.undo()  # workers get the client's path; this folder is not on it any more
+    with executor_of(ProcessLauncher(), 1) as executor:
+        error = executor.submit(module.triple, 2).exception()
+    assert isinstance(error, ModuleNotFoundError)
+    notes = getattr(error, "__notes__", [])
+    assert any(socket.gethostname() in note and sys.executable in note for note in notes)
+
+    with pytest.raises(TypeError, match="ship takes modules"):
+        ProcessLauncher(ship=["client_only"])
+    try:
+        with executor_of(ProcessLauncher(ship=[module]), 1) as executor:
+            assert executor.submit(module.triple, 2).result() == 6
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+        del sys.modules["client_only"]

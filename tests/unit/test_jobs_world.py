@@ -23,11 +23,11 @@ class JobsWorld(RuleBasedStateMachine):
     @initialize(
         places=st.integers(1, 3), timeout=st.sampled_from([1.0, 30.0, 300.0]), jobs_max=st.sampled_from([None, 1, 3]),
         walltime=st.sampled_from([None, 0.5, 100.0]), poll_first=st.sampled_from([0.1, 2.0, 70.0]),
-        workers=st.integers(1, 6), submitted=st.integers(0, 6),
+        workers=st.integers(1, 6), submitted=st.integers(0, 6), joined=st.integers(0, 4),
     )  # fmt: skip
     def begin(
         self, places: int, timeout: float, jobs_max: int | None, walltime: float | None, poll_first: float,
-        workers: int, submitted: int,
+        workers: int, submitted: int, joined: int,
     ) -> None:  # fmt: skip
         self.jobs = Jobs(places, timeout, (poll_first, POLL_LONGEST), walltime, jobs_max)
         self.jobs_max = jobs_max
@@ -39,6 +39,8 @@ class JobsWorld(RuleBasedStateMachine):
         self.workers_are_wanted(workers)
         for _ in range(submitted):
             self.submission_succeeds(0)
+        for number in range(joined):
+            self.agent_comes(number)
 
     def watch(self) -> int:
         """Do what is due, as the fleet does it; return how many things that were."""
