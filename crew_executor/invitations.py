@@ -71,5 +71,6 @@ def decode(data: bytes) -> AgentInvitation:
             "certificates": fields["certificates"] and Certificates(*fields["certificates"]),
         }  # fmt: skip
         return AgentInvitation(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ProtocolError(f"this is no invitation: {error!r}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        # Not what it says: that may be a part of what was to be decoded, secrets included.
+        raise ProtocolError(f"this is no invitation ({type(error).__name__})") from None

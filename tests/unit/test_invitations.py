@@ -11,16 +11,19 @@ from hypothesis import strategies as st
 
 from crew_executor.errors import ProtocolError
 from crew_executor.invitations import VERSION, AgentInvitation, decode, encode
+from crew_executor.security import Certificates
 
 from .fakes import hypothesis_settings
 
 SECRET, KEY = b"never tell this!" * 2, b"nor this, please" * 2
+CERTIFICATES = Certificates("/home/a b/ca.pem", "/home/a b/own.pem", "client.example")
 INVITATION = AgentInvitation(
     run=(1 << 64) - 1,
     seat="job-7",
     secret=SECRET,
     places=3,
     key=KEY,
+    certificates=CERTIFICATES,
     addresses=[("10.0.0.1", 5000), ("fe80::1%ib0", 5000), ("höst.example", 65535)],
     lost_after=60.0,
     startup_timeout=300.5,
@@ -51,12 +54,13 @@ def refused(data: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    "invitation", [INVITATION, INVITATION._replace(key=None, places=1, addresses=[], variables=[])]
+    "invitation", [INVITATION, INVITATION._replace(key=None, certificates=None, places=1, addresses=[], variables=[])]
 )
 def test_an_invitation_arrives_as_it_was(invitation: AgentInvitation) -> None:
     arrived = decode(encode(invitation))
 
     assert invitation == arrived
+    assert type(invitation.certificates) is type(arrived.certificates)
     assert [tuple] * len(invitation.addresses) == [type(address) for address in arrived.addresses]
 
 
@@ -69,6 +73,7 @@ def test_an_invitation_arrives_as_it_was(invitation: AgentInvitation) -> None:
         secret=st.binary(max_size=40),
         places=st.integers(1, 1000),
         key=st.none() | st.binary(min_size=1, max_size=40),
+        certificates=st.none() | st.builds(Certificates, *[_texts] * len(Certificates._fields)),
         addresses=st.lists(st.tuples(_texts, st.integers(0, 65535)), max_size=4),
         lost_after=st.floats(0.1, 1e9),
         startup_timeout=st.floats(0.1, 1e9) | st.just(float("inf")),
@@ -130,7 +135,7 @@ def test_a_part_of_an_invitation_is_refused(size: int) -> None:
     [
         {"secret": None}, {"secret": "xyz"}, {"secret": "abc"}, {"secret": 7}, {"key": "xyz"}, {"key": 7}, {"key": []},
         {"addresses": None}, {"addresses": 7}, {"addresses": [["host"]]}, {"addresses": [["host", 1, 2]]},
-        {"addresses": [7]},
+        {"addresses": [7]}, {"certificates": 7}, {"certificates": ["too", "few"]}, {"certificates": ["one too many"] * 9},
     ],
 )  # fmt: skip
 def test_a_secret_or_an_address_that_is_none_is_refused(changed: dict[str, Any]) -> None:
@@ -163,7 +168,6 @@ def test_anything_in_a_field_is_refused_or_taken_and_never_another_exception(nam
         pass
 
 
-@pytest.mark.xfail(reason="decode() lets json's RecursionError through", raises=RecursionError)
 def test_deep_words_are_refused() -> None:
     assert refused(b"[" * 200_000)
 
@@ -195,7 +199,6 @@ def test_a_damaged_invitation_is_refused_without_its_secrets(damage: bytes, plac
         assert secret.hex()[8:24] not in text
 
 
-@pytest.mark.xfail(reason="the repr of a UnicodeDecodeError has all that was to be decoded", raises=AssertionError)
 @pytest.mark.parametrize("place", [0, 40, -1])
 def test_an_invitation_with_a_byte_that_is_no_text_is_refused_without_its_secrets(place: int) -> None:
     text = words_for_damaged(b"\xff", place)
