@@ -73,4 +73,4 @@ def decode(data: bytes) -> AgentInvitation:
         return AgentInvitation(**fields)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # Not what it says: that may be a part of what was to be decoded, secrets included.
-        raise ProtocolError(f"this is no invitation ({type(error).__name__})") from None
+        raise ProtocolError(f"this is no invitation: {type(error).__name__}") from None
