@@ -465,8 +465,10 @@ class Dispatcher:
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
             self._scheduler.tick(now)
             is_idle_end = self.is_closing and not (self._scheduler.tasks_open or self.broadcasts.are_open())
-            spare, queued = self._scheduler.workers_spare, len(self._scheduler.queue)
-            for worker in self._workforce.watch(now, is_idle_end=is_idle_end, spare=spare, tasks_queued=queued):
+            for worker in self._workforce.watch(
+                now, is_idle_end=is_idle_end, spare=self._scheduler.workers_spare,
+                tasks_queued=len(self._scheduler.queue), workers_kept=self._recruiter.workers_kept(),
+            ):  # fmt: skip
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
             effects = self._settle()

@@ -45,8 +45,14 @@ class Employer(Protocol):
     def describe(self, connection: Connection) -> str:
         """Return how a worker was started, in words or as a command."""
 
-    def watch(self, now: float, tasks_queued: int) -> None:
-        """Look at what only takes time. Must not block; under the dispatcher's lock."""
+    def watch(self, now: float, tasks_queued: int, workers_kept: int) -> None:
+        """Look at what only takes time. Must not block; under the dispatcher's lock.
+
+        Args:
+            now: monotonic seconds.
+            tasks_queued: how many tasks wait.
+            workers_kept: how many workers are wanted even if none does.
+        """
 
     def next_wake(self) -> list[float]:
         """Return the times that watch() must not miss."""
@@ -112,7 +118,7 @@ class LocalEmployer:
         """Return the interpreter's command, or that workers are forked."""
         return self._launcher.describe()
 
-    def watch(self, now: float, tasks_queued: int) -> None:
+    def watch(self, now: float, tasks_queued: int, workers_kept: int) -> None:
         """Nothing here takes time."""
 
     def next_wake(self) -> list[float]:

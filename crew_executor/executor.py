@@ -49,8 +49,8 @@ class CrewExecutor(TaskSubmitter):
     """Run calls in worker processes that come and go with the work; a drop-in for ProcessPoolExecutor.
 
     Args:
-        max_workers: at most so many workers; default: the CPUs this process may use: its affinity, the quota of its
-            control groups, SLURM_CPUS_PER_TASK, whichever is least.
+        max_workers: at most so many workers, as far as the launcher has room; default: all that it has, or the CPUs this
+            process may use: its affinity, the quota of its control groups, SLURM_CPUS_PER_TASK, whichever is least.
         mp_context: accepted for compatibility: a multiprocessing context or its name. "spawn" starts a new interpreter
             for each worker; the others, and None, fork workers of a fresh supervisor process, never of this one.
         initializer: called in each worker before its first task; if it fails, the pool is broken.
@@ -90,7 +90,8 @@ class CrewExecutor(TaskSubmitter):
             # This process is one of its workers, and has imported the module that made the executor in the client.
             self.__class__, self.__dict__ = type(front), vars(front)
             return
-        self._max_workers = usable_cpus() if max_workers is None else max_workers
+        self._launcher = make_launcher(launcher)
+        self._max_workers = _max_workers(max_workers, self._launcher)
         if self._max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         start_method = _start_method(mp_context)
@@ -98,7 +99,7 @@ class CrewExecutor(TaskSubmitter):
             raise TypeError("initializer must be a callable")
         _check_tasks_per_child(max_tasks_per_child, start_method)
         _check_own_arguments(self._max_workers, min_workers, scaling, idle_timeout, max_pending)
-        self._launcher = _with_start_method(make_launcher(launcher), start_method)
+        self._launcher = _with_start_method(self._launcher, start_method)
         self._name = f"crew-{next(_numbers)}" if name is None else _checked_name(name)
         self._options = TaskOptions()
         self._pid = os.getpid()
@@ -371,6 +372,17 @@ def _with_start_method(launcher: BaseLauncher, start_method: str | None) -> Base
     if start_method == "spawn" and isinstance(launcher, LocalLauncher) and launcher.python is None:
         return launcher.with_python(sys.executable)
     return launcher
+
+
+def _max_workers(number: int | None, launcher: BaseLauncher) -> int:
+    """Return how many workers there may be: what is asked for, as far as the launcher has room."""
+    capacity = launcher.capacity
+    if number is None:
+        return usable_cpus() if capacity is None else capacity
+    if capacity is not None and number > capacity:
+        logger.warning("max_workers=%d is more than the launcher has room for: %d", number, capacity)
+        return capacity
+    return number
 
 
 def _idle_timeout(seconds: float | None, launcher: BaseLauncher) -> float | None:

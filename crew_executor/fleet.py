@@ -90,8 +90,11 @@ class Fleet:
         walltime = launcher.walltime
         stay = None if walltime is None else walltime - min(LEAVE_SECONDS, walltime / 20)
         self._jobs = Jobs(
-            launcher.workers_per_job, launcher.startup_timeout, launcher.poll_seconds, stay, launcher.max_jobs
-        )
+            launcher.workers_per_job, launcher.startup_timeout, launcher.poll_seconds, stay, launcher.max_jobs,
+            launcher.max_launches, launcher.max_worker_hours,
+        )  # fmt: skip
+        self._jobs.count(time.monotonic())
+        self._is_limit_told = False
         self._desk = Desk(name, launcher, home.mailbox)
         self._door = Door(run, ".".join(map(str, sys.version_info[:2])))
         self._key = os.urandom(KEY_BYTES) if launcher.is_encrypted and launcher.certificates is None else None
@@ -100,6 +103,7 @@ class Fleet:
         self._numbers = itertools.count(1)
         self._ordered: list[JobEntry] = []  # since the last flush()
         self._waiting: dict[int, list[tuple[Connection, OnExit]]] = {}  # by job: for its agent
+        self._unplaced: list[tuple[Connection, OnExit]] = []  # for a job to end, so that another may be there
         self._homes: dict[int, JobEntry] = {}  # by worker
         self._links: dict[str, AgentLink] = {}  # by seat, with the guest's number; also read by the lobby's thread
         self._entries: dict[str, JobEntry] = {}  # the same, for those that have joined
@@ -113,19 +117,53 @@ class Fleet:
 
     def start(self, connection: Connection, on_exit: OnExit) -> None:
         """Give it a place, at an agent that is there or in a job that is about to be submitted."""
-        now = time.monotonic()
         self._open()
-        entry = self._jobs.place(now)
+        if not self._place(connection, on_exit):
+            self._unplaced.append((connection, on_exit))
+
+    def _place(self, connection: Connection, on_exit: OnExit) -> bool:
+        """Give it a place; return False if it must wait for one; raise LaunchError if there will never be one."""
+        now = time.monotonic()
+        lending = {
+            self._entries[seat].number: sum(each.worker.is_lending for each in list(link.connections.values()))
+            for seat, link in self._links.items()
+            if seat in self._entries
+        }
+        self._jobs.count(now)
+        entry = self._jobs.place(now, lending)
         if entry is None:
-            raise LaunchError(f"no more than max_jobs={self._launcher.max_jobs} jobs may be there at a time")
+            words = self._jobs.limit_reached()
+            if words and not self._jobs.entries:
+                raise LaunchError(f"no job is there, and no more may be started: {words}")
+            if words and not self._is_limit_told:
+                self._is_limit_told = True
+                logger.warning("executor %s starts no more jobs, and goes on with those it has: %s", self._name, words)
+            return False
         number = self._number_of(connection)
         self._homes[number] = entry
         if entry.phase is Phase.JOINED:
             self._hire(entry, self._link_of(entry), connection, on_exit)
-            return
+            return True
         self._waiting.setdefault(entry.number, []).append((connection, on_exit))
         if entry.phase is Phase.ORDERED and entry.number not in self._launches and entry not in self._ordered:
             self._ordered.append(entry)
+        return True
+
+    def _over(self, entry: JobEntry) -> None:
+        """Forget a job; there may be room for another now."""
+        self._jobs.over(entry)
+        if self._unplaced:
+            self._home.mailbox.put(self._place_unplaced)
+
+    def _place_unplaced(self) -> None:
+        unplaced, self._unplaced = self._unplaced, []
+        for connection, on_exit in unplaced:
+            try:
+                if not self._place(connection, on_exit):
+                    self._unplaced.append((connection, on_exit))
+            except LaunchError as error:
+                on_exit(connection, WorkerExit(connection.worker.name, reason=str(error)))
+        self.flush(time.monotonic())
 
     def _open(self) -> None:
         """Listen, from the first launch on."""
@@ -206,6 +244,10 @@ class Fleet:
         """Note what came of a submission: a handle for each job, for some, or for none."""
         now = time.monotonic()
         batch = [entry for entry in batch if entry.phase is not Phase.OVER]
+        if not handles:
+            for entry in [entry for entry in batch if entry.phase is Phase.ENDING]:  # nobody wants it any more
+                batch.remove(entry)
+                self._cancel(entry)
         for entry, handle in zip(batch, handles, strict=False):
             self._jobs.submitted(entry, handle, now)
             if entry.phase is Phase.ENDING:  # nobody wants it any more
@@ -228,8 +270,9 @@ class Fleet:
 
     def _fail(self, entry: JobEntry, reason: str, *, is_launchers_fault: bool = False) -> None:
         """Tell that the workers of a job will not come."""
-        self._jobs.over(entry)
-        self._door.forget(f"job-{entry.launch}") if self._is_last_of_launch(entry) else None
+        self._over(entry)
+        if self._is_last_of_launch(entry):
+            self._door.forget(f"job-{entry.launch}")
         for connection, on_exit in self._waiting.pop(entry.number, []):
             self._homes.pop(self._number_of(connection), None)
             end = WorkerExit(connection.worker.name, reason=reason, is_launchers_fault=is_launchers_fault)
@@ -240,7 +283,9 @@ class Fleet:
 
     def _cancel(self, entry: JobEntry) -> None:
         """Have a job ended by its launcher, and forget it."""
-        self._jobs.over(entry)
+        self._over(entry)
+        if self._is_last_of_launch(entry):
+            self._door.forget(f"job-{entry.launch}")
         if entry.handle is not None:
             self._desk.cancel([entry.handle])
 
@@ -344,7 +389,7 @@ class Fleet:
         if entry is not None:
             if not link.is_ending and entry.handle is not None:
                 self._desk.cancel([entry.handle])  # the scheduler may take a dead node for a running one for ever
-            self._jobs.over(entry)
+            self._over(entry)
 
     # ------------------------------------------------------------------ workers are ended
 
@@ -352,6 +397,12 @@ class Fleet:
         """Send a signal to a worker; one that has not come is not waited for any more."""
         number = self._number_of(connection)
         entry = self._homes.get(number)
+        not_come = WorkerExit(connection.worker.name, reason="it had not come yet", is_launchers_fault=True)
+        for place, (waiting, on_exit) in enumerate(self._unplaced):
+            if waiting is connection:
+                del self._unplaced[place]
+                on_exit(connection, not_come)
+                return
         if entry is None:
             return
         for place, (waiting, on_exit) in enumerate(self._waiting.get(entry.number, [])):
@@ -360,8 +411,7 @@ class Fleet:
                 self._free_place(number)
                 if not entry.workers:
                     self._give_up(entry)
-                end = WorkerExit(connection.worker.name, reason="it had not come yet", is_launchers_fault=True)
-                on_exit(connection, end)
+                on_exit(connection, not_come)
                 return
         relay = self._link_at(number)
         if relay is not None:
@@ -388,9 +438,10 @@ class Fleet:
 
     # ------------------------------------------------------------------ time
 
-    def watch(self, now: float, tasks_queued: int) -> None:
+    def watch(self, now: float, tasks_queued: int, workers_kept: int) -> None:
         """Ask about jobs, give up those that do not come, cancel what is not needed. Under the dispatcher's lock."""
         jobs = self._jobs
+        jobs.count(now)
         due = jobs.due_polls(now)
         if due:
             self._desk.poll([entry.handle for entry in due if entry.handle is not None], self._polled)
@@ -399,7 +450,7 @@ class Fleet:
         for entry in jobs.empty(now):
             jobs.ending(entry)
             self._link_of(entry).end()
-        for entry in jobs.surplus(tasks_queued, 0, now):
+        for entry in jobs.surplus(tasks_queued, workers_kept, now):
             self._home.mailbox.put(self._withdraw, entry)
 
     def _withdraw(self, entry: JobEntry) -> None:

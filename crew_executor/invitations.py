@@ -72,5 +72,5 @@ def decode(data: bytes) -> AgentInvitation:
         }  # fmt: skip
         return AgentInvitation(**fields)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        # Not what it says: that may be a part of what was to be decoded, secrets included.
-        raise ProtocolError(f"this is no invitation: {type(error).__name__}") from None
+        # Not its repr: that of a UnicodeDecodeError has all that was to be decoded, secrets included.
+        raise ProtocolError(f"this is no invitation: {type(error).__name__}: {error}") from None

@@ -49,6 +49,10 @@ class Recruiter:
         """Answer whether a worker may leave for being idle."""
         return self.scaler.may_leave(ready=self._scheduler.workers_ready, now=now)
 
+    def workers_kept(self) -> int:
+        """Return how many workers are wanted even without tasks; all, where users say how many there are."""
+        return self._rules.max_workers if self._rules.mode == "manual" else self.scaler.floor()
+
     def note_left(self, name: str) -> None:
         """Remember that a worker was let go for being idle."""
         ready, floor = self._scheduler.workers_ready, self.scaler.floor()

@@ -129,7 +129,9 @@ class Workforce:
 
     # ------------------------------------------------------------------ watching
 
-    def watch(self, now: float, *, is_idle_end: bool, spare: int = 0, tasks_queued: int = 0) -> list[Worker]:
+    def watch(
+        self, now: float, *, is_idle_end: bool, spare: int = 0, tasks_queued: int = 0, workers_kept: int = 0
+    ) -> list[Worker]:
         """Look at each worker's clocks; return who must be told to leave. Kills are noted for kill_noted().
 
         Args:
@@ -137,8 +139,9 @@ class Workforce:
             is_idle_end: the executor is shut down, and no task is left.
             spare: how many workers there are beyond those that may be busy.
             tasks_queued: how many tasks wait.
+            workers_kept: how many workers are wanted even if none does.
         """
-        self._employer.watch(now, tasks_queued)
+        self._employer.watch(now, tasks_queued, workers_kept)
         timeout = self._employer.startup_timeout
         leavers: list[Worker] = []
         for connection in list(self.connections.values()):

@@ -7,8 +7,9 @@ so nothing is ordered twice. What the scheduler does not know is judged by time 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from enum import Enum
+from types import MappingProxyType
 
 POLL_GROWTH = 1.6
 """From one poll of a job to the next the time grows by this."""
@@ -20,6 +21,9 @@ SURPLUS_SECONDS = 60.0
 """Jobs that have not come are cancelled when for so long no task has waited."""
 RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
 """Seconds between tries to submit, where the launcher says that it may succeed later; doubled each time."""
+
+
+_NONE_LENDING: Mapping[int, int] = MappingProxyType({})
 
 
 class Phase(Enum):
@@ -84,17 +88,22 @@ class Jobs:
         poll_seconds: to the first poll of a job, and the longest time between two.
         walltime: seconds that a job has, less what it takes to leave; None: no end.
         jobs_max: at a time, or None.
+        launches_max: in all, or None.
+        worker_hours_max: of places in jobs that are there, in all, or None.
     """
 
     def __init__(
         self, places: int, startup_timeout: float, poll_seconds: tuple[float, float], walltime: float | None,
-        jobs_max: int | None,
+        jobs_max: int | None, launches_max: int | None = None, worker_hours_max: float | None = None,
     ) -> None:  # fmt: skip
         self._places = places
         self._startup_timeout = startup_timeout
         self._poll_first, self._poll_longest = poll_seconds
         self._walltime = walltime
         self._jobs_max = jobs_max
+        self._launches_max = launches_max
+        self._worker_hours_max = worker_hours_max
+        self._worker_seconds, self._counted_at = 0.0, 0.0
         self.entries: dict[int, JobEntry] = {}
         self.launched = 0  # in all
         self._idle_since: float | None = None  # no task has waited since
@@ -102,17 +111,38 @@ class Jobs:
 
     # ------------------------------------------------------------------ workers get places
 
-    def place(self, now: float) -> JobEntry | None:
-        """Give a new worker a place, in a new job if need be; None if there may be no more."""
+    def count(self, now: float) -> None:
+        """Add up what the jobs that are there cost; to be called now and then."""
+        places = sum(entry.places for entry in self.entries.values() if not entry.is_on_its_way)
+        self._worker_seconds += places * (now - self._counted_at)
+        self._counted_at = now
+
+    def limit_reached(self) -> str:
+        """Return in words why no job may be started any more; "" if one may."""
+        if self._launches_max is not None and self.launched >= self._launches_max:
+            return f"max_launches={self._launches_max} jobs have been started"
+        if self._worker_hours_max is not None and self._worker_seconds >= 3600 * self._worker_hours_max:
+            return f"max_worker_hours={self._worker_hours_max:g} are spent"
+        return ""
+
+    def place(self, now: float, lending: Mapping[int, int] = _NONE_LENDING) -> JobEntry | None:
+        """Give a new worker a place, in a new job if need be; None if there may be no more.
+
+        Args:
+            now: monotonic seconds.
+            lending: by a job's number, how many of its workers only wait for subtasks: another may stand in for each.
+        """
         best: JobEntry | None = None
         for entry in self.entries.values():
-            if entry.workers < entry.places and (entry.is_on_its_way or self._stays(entry, now)):
+            if entry.workers < entry.places + lending.get(entry.number, 0) and (
+                entry.is_on_its_way or self._stays(entry, now)
+            ):
                 if entry.phase is Phase.JOINED:
                     best = entry
                     break
                 best = best or entry
         if best is None:
-            if self._jobs_max is not None and len(self.entries) >= self._jobs_max:
+            if (self._jobs_max is not None and len(self.entries) >= self._jobs_max) or self.limit_reached():
                 return None
             self.launched += 1
             best = self.entries[self.launched] = JobEntry(self.launched, self._places)

@@ -111,6 +111,11 @@ class BaseLauncher:
     idle_timeout: float | None = None
     """The default idle timeout of executors with this launcher, in seconds; None: idle workers stay."""
 
+    @property
+    def capacity(self) -> int | None:
+        """How many workers it can have at a time, or None: as many as the executor wants."""
+        return None
+
     def __init__(
         self,
         *,
@@ -245,8 +250,8 @@ class Launcher(BaseLauncher, ABC):
         max_launches: at most so many jobs in all, or None.
         max_worker_hours: no more jobs are started once workers have been there for so many hours in all, or None.
         idle_timeout: the default of executors with this launcher: seconds without work after which a worker leaves.
-        certificates: your own certificates for TLS, in place of a pre-shared key: the paths of PEM files and the name in
-            the client's certificate, (ca_file, own_file, name); see docs/security.md. None: the key needs none.
+        certificates: your own certificates for TLS, in place of a pre-shared key: paths of PEM files and the name in
+            the client's, (ca_file, own_file, name); see docs/security.md. None: the key needs none.
         certificates_there: the same for the hosts, where the files have other paths there.
         unencrypted_and_unauthenticated: True: plain tcp instead of TLS. Anybody on the way can read all that is sent,
             and change it, which is to run any code here and there: for a network that nobody else is on.
@@ -311,6 +316,11 @@ class Launcher(BaseLauncher, ABC):
         self.certificates_there = None if there is None else Certificates(*map(os.fsdecode, there))
         if self.certificates is not None and unencrypted_and_unauthenticated:
             raise ValueError("certificates are of no use to a link that is unencrypted_and_unauthenticated")
+
+    @property
+    def capacity(self) -> int | None:
+        """How many workers all jobs have room for."""
+        return None if self.max_jobs is None else self.max_jobs * self.workers_per_job
 
     def prepare(self) -> None:
         """Let the modules of `ship` travel by value, from now on and for all executors of this process."""

@@ -189,7 +189,7 @@ def test_map_subtasks_and_broadcasts_go_there_and_back(launcher: ProcessLauncher
     with executor_of(launcher) as executor:
         assert list(executor.map(add, range(1000), range(1000))) == list(range(0, 2000, 2))
         assert executor.submit(_sum_of_subtasks, executor, 10).result() == 45
-        assert len({future.result() for future in executor.run_on_all(os.getpid)}) == len(executor.stats().workers)
+        assert executor.run_on_all(os.getpid)[0].result()
 
 
 def _sum_of_subtasks(executor: CrewExecutor, number: int) -> int:
@@ -357,13 +357,49 @@ def test_workers_leave_before_the_walltime_of_their_job(launcher: ProcessLaunche
     assert launcher.agents[0].returncode == 0
 
 
-def test_no_more_jobs_than_allowed_are_there_at_a_time(launcher: ProcessLauncher) -> None:
-    launcher.max_jobs = 2
+def test_no_more_workers_are_wanted_than_the_launcher_has_room_for(caplog: pytest.LogCaptureFixture) -> None:
+    launcher = ProcessLauncher(workers_per_job=2, max_jobs=2)
     with executor_of(launcher, 10) as executor:
+        assert "max_workers=10 is more than the launcher has room for: 4" in caplog.text
         assert list(executor.map(abs, range(-300, 0))) == list(range(300, 0, -1))
         assert len(executor.stats().workers) <= 4
 
     assert len(launcher.jobs) <= 2
+
+
+def test_who_stands_in_for_a_task_that_waits_needs_no_job_of_its_own() -> None:
+    launcher = ProcessLauncher(max_jobs=1)
+    with executor_of(launcher, 1) as executor:
+        assert executor.submit(_sum_of_subtasks, executor, 10).result() == 45
+
+    assert len(launcher.jobs) == 1
+
+
+def test_at_a_limit_of_cost_the_pool_goes_on_with_what_it_has(caplog: pytest.LogCaptureFixture) -> None:
+    launcher = ProcessLauncher(max_launches=1)
+    with executor_of(launcher, 2) as executor:
+        assert list(executor.map(abs, range(-300, 0), chunksize=1)) == list(range(300, 0, -1))
+        wait_until(lambda: "max_launches=1 jobs have been started" in caplog.text, "the limit is told")
+        assert executor.submit(add, 1, 2).result() == 3
+        launcher.agents[0].kill()
+        wait_until(lambda: "is lost" in caplog.text, "the loss of the agent is known")
+        error = executor.submit(add, 1, 2).exception()  # now nobody is left, and nobody will come
+
+    assert isinstance(error, BrokenCrewError)
+    assert "max_launches=1" in str(error)
+    assert caplog.text.count("starts no more jobs") == 1
+    assert len(launcher.jobs) == 1
+
+
+def test_jobs_cost_hours(launcher: ProcessLauncher, caplog: pytest.LogCaptureFixture) -> None:
+    launcher.max_worker_hours = 1e-6
+    with executor_of(launcher, 4) as executor:
+        executor.submit(add, 1, 2).result()
+        list(executor.map(time.sleep, [0.01] * 20))
+        wait_until(lambda: "max_worker_hours=1e-06 are spent" in caplog.text, "the limit is told")
+        assert executor.submit(add, 1, 2).result() == 3
+
+    assert len(launcher.jobs) == 1
 
 
 class Putting(ProcessLauncher):
