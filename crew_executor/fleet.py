@@ -170,6 +170,12 @@ class Fleet:
         if self._lobby is not None:
             return
         launcher = self._launcher
+        if launcher.used_by:
+            raise LaunchError(
+                f"this {type(launcher).__name__} starts the jobs of executor {launcher.used_by}: give each executor a "
+                "launcher of its own"
+            )
+        launcher.used_by = self._name
         try:
             address, self._addresses = resolve(launcher.hosts)
             self._lobby = Lobby(
@@ -178,6 +184,7 @@ class Fleet:
                 self._tick, launcher.lost_after * SILENCE / 3,
             )  # fmt: skip
         except CrewError as error:
+            launcher.used_by = ""
             raise LaunchError(f"this machine cannot be reached as host={launcher.hosts!r}: {error}") from error
 
     @staticmethod
@@ -519,6 +526,8 @@ class Fleet:
         for link in list(self._links.values()):
             link.close()
         self._desk.close()
+        if self._lobby is not None:
+            self._launcher.used_by = ""
 
 
 def _loss(reason: str, connection: Connection) -> WorkerExit:

@@ -263,6 +263,8 @@ class Launcher(BaseLauncher, ABC):
     """Environment variables of a job that tell it from the others of its submission; see handle_of()."""
     poll_seconds: tuple[float, float] = (2.0, 60.0)
     """From a submission to the first poll(), and the longest time between two."""
+    used_by: str = ""
+    """The executor whose jobs it starts: a launcher serves one at a time."""
 
     def __init__(
         self,

@@ -510,3 +510,14 @@ def test_a_module_that_hosts_do_not_have_is_named_or_shipped(tmp_path: Path, mon
     finally:
         cloudpickle.unregister_pickle_by_value(module)
         del sys.modules["client_only"]
+
+
+def test_a_launcher_serves_one_executor_at_a_time(launcher: ProcessLauncher) -> None:
+    with executor_of(launcher, 1) as first:
+        first.submit(add, 1, 2).result()
+        with executor_of(launcher, 1, name="second") as second:
+            error = second.submit(add, 1, 2).exception()
+        assert "give each executor a launcher of its own" in str(error)
+        assert first.submit(add, 1, 2).result() == 3
+    with executor_of(launcher, 1) as third:
+        assert third.submit(add, 1, 2).result() == 3
