@@ -43,7 +43,7 @@ class CommandModule(Protocol):
 COMMANDS = {
     "demo": Command("crew_executor.demo", "analyse a source tree on a pool that grows and shrinks; check the result"),
     "doctor": Command(
-        "crew_executor.doctor", "try whether workers can be had here, or by a launcher; say what to do if not"
+        "crew_executor.doctor", "try whether workers can be had, here or elsewhere; say what to do if not"
     ),
     "ps": Command("crew_executor.ps", "list this user's executors and workers on this machine"),
     "worker": Command("crew_executor.agent.command", "be the agent of an executor on this host; for launchers"),

@@ -74,6 +74,8 @@ class AgentLink:
         self.connections: dict[int, Connection] = {}
         self.is_ending = False
         self.why_lost = ""
+        self.was_noticed = False  # its host is about to be taken away
+        self.is_taken_away = True  # as far as is known: a host that is lost was not lost by its tasks
         self._home = home
         self._on_notice = on_notice
         self._on_lost = on_lost

@@ -310,6 +310,11 @@ class Dispatcher:
         for function, arguments in effects:
             function(*arguments)
 
+    @property
+    def workers_lending(self) -> int:
+        """How many workers only wait for subtasks of their tasks."""
+        return self._scheduler.workers_lending
+
     def decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
         """Have the scheduler decide something, with what was submitted before, and carry it out."""
         with self._lock:

@@ -75,7 +75,15 @@ class Misuse(Exception):
 
 
 class Trouble(Exception):
-    """No worker came, or it did not do its task; the text has the launcher's words."""
+    """No worker came, or it did not do its task; the text has the launcher's words.
+
+    Attributes:
+        is_late: it was given up because its time was over.
+    """
+
+    def __init__(self, text: str, *, is_late: bool = False) -> None:
+        super().__init__(text)
+        self.is_late = is_late
 
 
 class Worker(NamedTuple):
@@ -153,7 +161,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _seconds(word: str) -> float:
-    seconds = float(word)
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{word} is no number of seconds above 0")
     return seconds
@@ -225,7 +236,7 @@ def try_worker(launcher: str | BaseLauncher, seconds: float) -> Worker:
     try:
         return _try(launcher, seconds, heard)
     except FutureTimeoutError:
-        raise Trouble("\n".join([f"no result came within {seconds:g} s", *heard.words])) from None
+        raise Trouble("\n".join([f"no result came within {seconds:g} s", *heard.words]), is_late=True) from None
     except Exception as error:
         told = _words(error)
         raise Trouble("\n".join([told, *(each for each in heard.words if each not in told)])) from error
@@ -312,11 +323,24 @@ def _packages() -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             yield Finding(FAIL, f"{package} is not installed here: {install}")
             continue
+        why = _why_useless(package)
         if _numbers(version) < _numbers(least):
             yield Finding(FAIL, f"{package} {version} is too old, {least} is needed: {install}")
+        elif why:
+            yield Finding(FAIL, f"{package} {version} cannot be imported: {why}; try: {install} --force-reinstall")
         else:
             sound.append(f"{package} {version}")
     yield Finding(OK, ", ".join(sound))
+
+
+def _why_useless(package: str) -> str:
+    """Import a package by name, only to see whether that works; return why not. Of pynng only a part is needed."""
+    if package != "pynng":
+        try:
+            importlib.import_module(package)
+        except Exception as error:
+            return _words(error)
+    return ""
 
 
 def _minima(requirements: list[str]) -> Iterator[tuple[str, str]]:
@@ -395,7 +419,8 @@ def _limits() -> Iterator[Finding]:
     if files == resource.RLIM_INFINITY:
         yield Finding(OK, "open files are not limited")
     elif room < max(FEW_WORKERS, 2 * usable_cpus()):
-        raised = "raise it by `ulimit -n`" + ("" if most == resource.RLIM_INFINITY else f", up to {most}")
+        up_to = "" if most == resource.RLIM_INFINITY else f", up to {most}"
+        raised = "only an administrator can raise it" if most == files else f"raise it by `ulimit -n`{up_to}"
         yield Finding(NOTE, f"at most {files} open files: enough for about {room} workers of an executor; {raised}")
     else:
         yield Finding(OK, f"at most {files} open files: enough for about {room} workers")
@@ -463,9 +488,8 @@ def _find_elsewhere(arguments: argparse.Namespace) -> Iterator[Finding | Doing]:
     try:
         worker = try_worker(launcher, seconds)
     except Trouble as trouble:
-        is_late = isinstance(trouble.__context__, FutureTimeoutError)
-        said = [f"of its job the launcher last heard: {overheard[0]}"] if is_late and overheard else []
-        hint = ["if it only has to wait longer, say --timeout SECONDS"] if is_late else []
+        said = [f"of its job the launcher last heard: {overheard[0]}"] if trouble.is_late and overheard else []
+        hint = ["if it only has to wait longer, say --timeout SECONDS"] if trouble.is_late else []
         yield Finding(FAIL, "\n".join([f"no worker of {name!r} could be had: {trouble}", *said, *hint]))
         return
     yield Finding(OK, worker.describe())

@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from .doctor import FAIL, NOTE, OK, Doing, Finding, Misuse, Trouble, Worker, remarks_of, try_worker, version_here
-from .errors import LaunchError
+from .errors import CrewError, LaunchError
 from .launchers import SSHLauncher
 
 CALL_SECONDS = 30.0
@@ -39,7 +39,7 @@ _TRY = {
     "compare its fingerprint",
     "timed out": "the host does not answer: is it up, is the name right, is there a firewall between?",
     "refused": "nothing listens there at that port: is sshd running? Another port: --option=-p --option=PORT",
-    "No route": "there is no way to that network from here: is a VPN or a jump host (--option=-J --option=HOST) needed?",
+    "No route": "no way leads there from here: is a VPN needed, or a jump host (--option=-J --option=HOST)?",
 }
 """What to do, by what ssh says."""
 
@@ -115,6 +115,8 @@ def find(arguments: argparse.Namespace) -> Iterator[Finding | Doing]:
     """
     if not arguments.host:
         raise Misuse("name a host to try: --launcher ssh --host HOST")
+    if arguments.tunnel and arguments.address:
+        raise Misuse("--tunnel leads to this machine's 127.0.0.1, whatever --address says: leave one of them out")
     try:
         launchers = [_launcher(arguments, host) for host in arguments.host]
     except ValueError as error:
@@ -126,6 +128,13 @@ def find(arguments: argparse.Namespace) -> Iterator[Finding | Doing]:
         yield Finding(FAIL, f"there is no ssh client {arguments.ssh!r} here: {what}")
         return
     yield Finding(OK, f"there is an ssh client here: {arguments.ssh}")
+    from . import addresses  # late: with psutil, which may be what is broken here; the command's help must not fail
+
+    try:
+        addresses.resolve(launchers[0].hosts)
+    except CrewError as error:
+        yield Finding(FAIL, f"--address {arguments.address}: {error}")
+        return
     for launcher in launchers:
         (host,) = launcher.remote_hosts
         for found in _examine(launcher, host):

@@ -50,7 +50,7 @@ class CrewExecutor(TaskSubmitter):
 
     Args:
         max_workers: at most so many workers, as far as the launcher has room; default: all that it has, or the CPUs
-            this process may use: its affinity, the quota of its control groups, SLURM_CPUS_PER_TASK, the least of these.
+            this process may use (affinity, quota of its control groups, SLURM_CPUS_PER_TASK: the least of these).
         mp_context: accepted for compatibility: a multiprocessing context or its name. "spawn" starts a new interpreter
             for each worker; the others, and None, fork workers of a fresh supervisor process, never of this one.
         initializer: called in each worker before its first task; if it fails, the pool is broken.

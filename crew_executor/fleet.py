@@ -57,6 +57,10 @@ class Home(AgentHome, Protocol):
 
     mailbox: Mailbox
 
+    @property
+    def workers_lending(self) -> int:
+        """How many workers only wait for subtasks of their tasks."""
+
 
 class Fleet:
     """Have workers elsewhere.
@@ -107,6 +111,7 @@ class Fleet:
         self._homes: dict[int, JobEntry] = {}  # by worker
         self._links: dict[str, AgentLink] = {}  # by seat, with the guest's number; also read by the lobby's thread
         self._entries: dict[str, JobEntry] = {}  # the same, for those that have joined
+        self._joined_links: dict[int, AgentLink] = {}  # by job
         self._launches: dict[int, Job] = {}
 
     # ------------------------------------------------------------------ workers come
@@ -124,13 +129,8 @@ class Fleet:
     def _place(self, connection: Connection, on_exit: OnExit) -> bool:
         """Give it a place; return False if it must wait for one; raise LaunchError if there will never be one."""
         now = time.monotonic()
-        lending = {
-            self._entries[seat].number: sum(each.worker.is_lending for each in list(link.connections.values()))
-            for seat, link in self._links.items()
-            if seat in self._entries
-        }
         self._jobs.count(now)
-        entry = self._jobs.place(now, lending)
+        entry = self._jobs.place(now, self._lending() if self._home.workers_lending else {})
         if entry is None:
             words = self._jobs.limit_reached()
             if words and not self._jobs.entries:
@@ -142,12 +142,19 @@ class Fleet:
         number = self._number_of(connection)
         self._homes[number] = entry
         if entry.phase is Phase.JOINED:
-            self._hire(entry, self._link_of(entry), connection, on_exit)
+            self._hire(entry, self._joined_links[entry.number], connection, on_exit)
             return True
         self._waiting.setdefault(entry.number, []).append((connection, on_exit))
         if entry.phase is Phase.ORDERED and entry.number not in self._launches and entry not in self._ordered:
             self._ordered.append(entry)
         return True
+
+    def _lending(self) -> dict[int, int]:
+        """Return how many workers of each job only wait for subtasks."""
+        return {
+            number: sum(connection.worker.is_lending for connection in list(link.connections.values()))
+            for number, link in self._joined_links.items()
+        }
 
     def _over(self, entry: JobEntry) -> None:
         """Forget a job; there may be room for another now."""
@@ -192,9 +199,6 @@ class Fleet:
         ends = connection.ends
         assert isinstance(ends, FarEnds)
         return ends.number
-
-    def _link_of(self, entry: JobEntry) -> AgentLink:
-        return next(link for seat, link in self._links.items() if self._entries.get(seat) is entry)
 
     def _hire(self, entry: JobEntry, link: AgentLink, connection: Connection, on_exit: OnExit) -> None:
         connection.expected_from = time.monotonic()
@@ -346,6 +350,7 @@ class Fleet:
             link.end()
             return
         self._entries[link.seat] = entry
+        self._joined_links[entry.number] = link
         self._jobs.joined(entry, time.monotonic())
         for connection, on_exit in self._waiting.pop(entry.number, []):
             self._hire(entry, link, connection, on_exit)
@@ -375,7 +380,8 @@ class Fleet:
         entry = self._entries.get(link.seat)
         if entry is not None:
             logger.info("%s is about to be taken away (%s): its workers leave", link.host, words)
-            link.why_lost = f"its host {link.host} was taken away ({words})"
+            link.why_lost = f"its host was about to be taken away ({words})"
+            link.was_noticed = True
             entry.leaves_at = 0.0
             for connection in list(link.connections.values()):
                 connection.leaves_at = 0.0
@@ -385,6 +391,8 @@ class Fleet:
         self._links.pop(link.seat, None)
         self._door.forget(link.seat)
         entry = self._entries.pop(link.seat, None)
+        if entry is not None:
+            del self._joined_links[entry.number]
         link.close()
         reason = reason or f"nothing was heard of it for lost_after={self._launcher.lost_after:g} s"
         if not link.is_ending or link.connections:
@@ -392,7 +400,7 @@ class Fleet:
                 reason = f"{reason}: {entry.words}"
             logger.warning("the agent on %s is lost with %d workers: %s", link.host, len(link.connections), reason)
             reason = f"its host {link.host} is lost: {reason}"
-            link.abandon(partial(_loss, reason))
+            link.abandon(partial(_loss, reason, link.is_taken_away or link.was_noticed))
         if entry is not None:
             if not link.is_ending and entry.handle is not None:
                 self._desk.cancel([entry.handle])  # the scheduler may take a dead node for a running one for ever
@@ -420,12 +428,9 @@ class Fleet:
                     self._give_up(entry)
                 on_exit(connection, not_come)
                 return
-        relay = self._link_at(number)
-        if relay is not None:
-            relay.signal(connection, signal_number)
-
-    def _link_at(self, number: int) -> AgentLink | None:
-        return next((link for link in self._links.values() if number in link.connections), None)
+        link = self._joined_links.get(entry.number)
+        if link is not None:
+            link.signal(connection, signal_number)
 
     def _give_up(self, entry: JobEntry) -> None:
         """Cancel a job that has not come and that nobody waits for."""
@@ -456,7 +461,7 @@ class Fleet:
             self._do_not_wait_for(entry, f"its agent did not come within startup_timeout={self.startup_timeout:g} s")
         for entry in jobs.empty(now):
             jobs.ending(entry)
-            self._link_of(entry).end()
+            self._joined_links[entry.number].end()
         for entry in jobs.surplus(tasks_queued, workers_kept, now):
             self._home.mailbox.put(self._withdraw, entry)
 
@@ -490,15 +495,16 @@ class Fleet:
                     self._fail(entry, f"its job ended before it began: {status.words}", is_launchers_fault=True)
                 else:
                     self._do_not_wait_for(entry, "its job ended before its agent had come")
-            elif entry.phase is Phase.JOINED:
+            elif entry.phase is Phase.JOINED and status.is_sure:
                 self._give_up_dead(entry, status)
 
     def _give_up_dead(self, entry: JobEntry, status: JobStatus) -> None:
         """Do not wait for the agent of a job to come back which the scheduler knows to have ended."""
-        link = self._link_of(entry)
+        link = self._joined_links[entry.number]
         if not link.conversation.has_link:
             entry.words = status.words
             link.why_lost = link.why_lost or f"its job has ended ({status.words or 'the scheduler does not say why'})"
+            link.is_taken_away = link.is_taken_away and status.is_taken_away
             link.conversation.close()
 
     def next_wake(self) -> list[float]:
@@ -530,7 +536,8 @@ class Fleet:
             self._launcher.used_by = ""
 
 
-def _loss(reason: str, connection: Connection) -> WorkerExit:
+def _loss(reason: str, is_taken_away: bool, connection: Connection) -> WorkerExit:
     return WorkerExit(
-        connection.worker.name, connection.facts.pid, reason=reason, is_launchers_fault=True, is_taken_away=True
-    )
+        connection.worker.name, connection.facts.pid, reason=reason, is_launchers_fault=True,
+        is_taken_away=is_taken_away,
+    )  # fmt: skip

@@ -37,22 +37,31 @@ def call_on(addresses: Sequence[Address], key: Credentials, guest: Guest, receiv
         Refusal: the host does not want this guest, or is not who sent the invitation.
     """
     tried = []
-    for host, port in addresses:
+    for address in addresses:
         try:
-            stream = dial(host, port, key, DIAL_SECONDS)
+            return call_at(address, key, guest, received)
         except LinkClosed as error:
-            tried.append(f"{host}:{port}: {error}")
-            continue
+            tried.append(str(error))
+    raise unreached(tried)
+
+
+def call_at(address: Address, key: Credentials, guest: Guest, received: int) -> tuple[NetworkLink, int]:
+    """Do as call_on() with one address; the text of LinkClosed has the address and what came of it."""
+    host, port = address
+    try:
+        stream = dial(host, port, key, DIAL_SECONDS)
         try:
-            there = _introduce(stream, guest, received)
-        except BaseException as error:
+            return NetworkLink(stream), _introduce(stream, guest, received)
+        except BaseException:
             stream.free()
-            if not isinstance(error, LinkClosed):
-                raise
-            tried.append(f"{host}:{port}: {error}")
-            continue
-        return NetworkLink(stream), there
-    raise LinkClosed(f"the client could not be reached; tried {'; '.join(tried) or 'no address'}")
+            raise
+    except LinkClosed as error:
+        raise LinkClosed(f"{host}:{port}: {error}") from error
+
+
+def unreached(tried: Sequence[str]) -> LinkClosed:
+    """Return what to raise when no address led to the host, from what call_at() said of each."""
+    return LinkClosed(f"the client could not be reached; tried {'; '.join(tried) or 'no address'}")
 
 
 def _introduce(stream: Stream, guest: Guest, received: int) -> int:

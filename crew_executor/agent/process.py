@@ -31,7 +31,7 @@ from ..framing import LinkClosed
 from ..invitations import AgentInvitation
 from ..launchers import LocalLauncher, supervisor_handle
 from ..log import logger
-from ..visit import call_on
+from ..visit import call_at, unreached
 from .berth import Berth
 from .contents import Contents
 
@@ -84,6 +84,8 @@ class Agent:
         self._ended: list[Berth] = []  # to be closed by the main thread
         self._notice = ""
         self._exit_code = 0
+        self._addresses = list(invitation.addresses)  # the one that has led to the client last comes first
+        self._is_refused = False  # nothing listens there
         self._refused_since: float | None = None
 
     def run(self) -> int:
@@ -134,8 +136,20 @@ class Agent:
     def _call(self) -> None:
         invitation, conversation = self._invitation, self._conversation
         credentials = invitation.certificates or invitation.key
-        link, received = call_on(invitation.addresses, credentials, self._guest, conversation.received)
-        conversation.attach(link, received)
+        tried: list[str] = []
+        for address in self._addresses:
+            try:
+                link, received = call_at(address, credentials, self._guest, conversation.received)
+            except LinkClosed as error:
+                tried.append(str(error))
+                continue
+            self._addresses.remove(address)
+            self._addresses.insert(0, address)
+            conversation.attach(link, received)
+            return
+        # The others tell nothing: they may be of networks that this host is not on, or of other machines there.
+        self._is_refused = bool(tried) and "refused" in tried[0]
+        raise unreached(tried)
 
     def _stay(self) -> None:
         """Keep the link, beat, and watch workers until it is over."""
@@ -159,8 +173,7 @@ class Agent:
             logger.error("the client does not want this agent any more: %s", error)
             self._is_over.set()
         except LinkClosed as error:
-            is_refused = str(error).count("refused") >= len(self._invitation.addresses)
-            self._refused_since = (self._refused_since or now) if is_refused else None
+            self._refused_since = (self._refused_since or now) if self._is_refused else None
             if self._refused_since is not None and now - self._refused_since >= REFUSED_SECONDS:
                 logger.error("the client has ended: %s", error)
                 self._is_over.set()

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .base import BaseLauncher, Invitation, Job, JobState, JobStatus, Launcher, LaunchRetry, WorkerExit
 from .local import LocalLauncher
 
 if TYPE_CHECKING:
+    from .script import ScriptLauncher
+    from .slurm import SlurmLauncher
     from .ssh import SSHLauncher
 
 __all__ = [
     "BaseLauncher", "Invitation", "Job", "JobState", "JobStatus", "LaunchRetry", "Launcher", "LocalLauncher",
-    "SSHLauncher", "WorkerExit", "make_launcher",
+    "SSHLauncher", "ScriptLauncher", "SlurmLauncher", "WorkerExit", "make_launcher",
 ]  # fmt: skip
 
 ENTRY_POINT_GROUP = "crew_executor.launchers"
 
 
-def __getattr__(name: str) -> Any:
-    if name == "SSHLauncher":  # late: most never need it
-        from .ssh import SSHLauncher
+_LATE = {"SSHLauncher": "ssh", "ScriptLauncher": "script", "SlurmLauncher": "slurm"}
 
-        return SSHLauncher
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:  # most never need any
+        return getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

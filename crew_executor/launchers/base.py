@@ -156,11 +156,14 @@ class JobStatus(NamedTuple):
         words: the scheduler's own, for messages: "TIMEOUT", "Eqw: can't get password entry".
         is_taken_away: it ended because whoever gave the node took it back (time limit, preemption, a lost node): tasks
             that ran there may run again without a charge to their retries, and no launch has failed.
+        is_sure: False: it has ended, or it is only out of sight. If its agent has not come it is not waited for; if it
+            has, its link alone tells whether it lives.
     """
 
     state: JobState
     words: str = ""
     is_taken_away: bool = False
+    is_sure: bool = True
 
 
 class LaunchRetry(CrewError):

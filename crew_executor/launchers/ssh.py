@@ -26,8 +26,10 @@ CLOSE_SECONDS = 5.0
 """How long close() waits for ssh clients whose agents have ended, before it ends them."""
 LOG_BYTES = 4000
 TUNNEL_PORTS = range(20_000, 60_000)
+SSH_FAILED = 255
+"""An exit code of ssh's own; all others are those of what it runs."""
 _TRY = {
-    255: "ssh itself failed: try the same command by hand; for keys and names see the options of SSHLauncher",
+    SSH_FAILED: "ssh itself failed: try the same command by hand; for keys and names see the options of SSHLauncher",
     127: "there is no such interpreter on the host: give SSHLauncher(python=...) the path it has there",
     126: "the interpreter on the host cannot be executed: give SSHLauncher(python=...) another path",
     71: "the agent runs there but does not reach this machine: give host=... an address that the host can reach, open "
@@ -133,7 +135,10 @@ class SSHLauncher(Launcher):
                 statuses[client] = JobStatus(JobState.RUNNING)
             else:
                 self._failed_at[client.host] = time.monotonic()
-                statuses[client] = JobStatus(JobState.ENDED, f"ssh to {client.host} ended with exit code {code}")
+                # When ssh itself has failed, or was killed, the agent may live on.
+                is_sure = 0 <= code < SSH_FAILED
+                words = f"ssh to {client.host} ended with exit code {code}"
+                statuses[client] = JobStatus(JobState.ENDED, words, is_sure=is_sure)
         return statuses
 
     def cancel(self, handles: Sequence[Hashable]) -> None:
@@ -175,6 +180,7 @@ class _Client:
         self.host = host
         self.command = command
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
+        self._last_words = ""  # once it is closed
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
@@ -190,7 +196,7 @@ class _Client:
     def log_tail(self) -> str:
         """Return the last of what ssh and the agent have printed."""
         if self._log.closed:
-            return ""
+            return self._last_words
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES)).decode(errors="replace").strip()
 
@@ -199,4 +205,5 @@ class _Client:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._last_words = self.log_tail()
         self._log.close()

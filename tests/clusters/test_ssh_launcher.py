@@ -31,7 +31,7 @@ from .sshd import SSHServers, missing_on_hosts
 
 pytestmark = [
     pytest.mark.network,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(120, func_only=True),  # not the wait for hosts, which another run may have
     pytest.mark.skipif(missing_on_hosts() is not None, reason=str(missing_on_hosts())),
 ]
 

@@ -1,0 +1,283 @@
+"""Launchers for schedulers that take job scripts: what Slurm, Grid Engine, PBS and LSF have in common.
+
+A subclass says how directives look, which commands submit, ask and cancel, and how to read their answers. Here the
+script is put together, commands are run with a time limit and a clean environment, and files are kept in folders that
+the hosts share. Knows nothing of links or tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from ..errors import LaunchError
+from .base import Job, Launcher, LaunchRetry, SubmitTimeout
+
+COMMAND_SECONDS = 30.0
+"""How long a scheduler's command may take. A submission that takes longer may have worked all the same."""
+LOG_BYTES = 4000
+STALE_SECONDS = 30 * 24 * 3600.0
+"""Invitations of clients that were killed are removed by later ones after so long: hardly a job waits longer."""
+DEFAULT_FOLDER = "~/.crew_executor/jobs"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(duration: float | str | None) -> float | None:
+    """Return a duration in seconds: a number of them, "90m", "2h", "1h30m", "1d", "2:00:00", "1-12:00:00", or None."""
+    if duration is None or isinstance(duration, (int, float)):
+        return duration
+    text = duration.strip().lower()
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text)
+    if clock is not None:
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text)
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])\s*", "", text):
+        raise ValueError(f"{duration!r} is no duration: give seconds, or '90m', '2h', '1h30m', '1d', '1-12:00:00'")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+class ScriptLauncher(Launcher):
+    """Start jobs by job scripts.
+
+    Args:
+        walltime: of a job: seconds, "2h", "90m", "1-12:00:00"; None: the queue's own.
+        cpus: for each job; None: as many as it has workers.
+        memory_gb: for each job; None: the queue's own.
+        gpus: for each job.
+        account: to be charged.
+        directives: further lines for the head of the script, as the scheduler takes them, without its prefix.
+        skip_directives: options of ours that this site refuses: their lines are left out ("--mem").
+        prologue: lines of shell to run before the worker: modules, conda.
+        working_directory: of the job; None: that of this process, now.
+        folder: for scripts and invitations, which this machine and the hosts share; mode 0700.
+        log_folder: for the jobs' output; None: "logs" in `folder`. Made if it is not there.
+        job_name: the beginning of the jobs' names.
+        template: a script in place of ours; {directives}, {prologue}, {command}, {name} and {log} are replaced.
+        **more: as for Launcher: workers_per_job, host, port, python, environment, lost_after, max_jobs, ...
+    """
+
+    prefix: str = ""
+    """What begins a directive's line: "#SBATCH"."""
+    submit_command: tuple[str, ...] = ()
+    clean_variables: tuple[str, ...] = ()
+    """Beginnings of environment variables that would change what the scheduler's commands do."""
+
+    def __init__(
+        self,
+        *,
+        walltime: float | str | None = None,
+        cpus: int | None = None,
+        memory_gb: float | None = None,
+        gpus: int | None = None,
+        account: str | None = None,
+        directives: Sequence[str] = (),
+        skip_directives: Sequence[str] = (),
+        prologue: Sequence[str] = (),
+        working_directory: str | os.PathLike[str] | None = None,
+        folder: str | os.PathLike[str] = DEFAULT_FOLDER,
+        log_folder: str | os.PathLike[str] | None = None,
+        job_name: str = "crew",
+        template: str | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(walltime=seconds_of(walltime), **more)
+        for name, number in (("cpus", cpus), ("memory_gb", memory_gb), ("gpus", gpus)):
+            if number is not None and not number > 0:
+                raise ValueError(f"{name} must be None or above 0, not {number!r}")
+        if not re.fullmatch(r"[A-Za-z][\w.-]*", job_name):
+            raise ValueError(f"job_name must begin with a letter and have no spaces or signs, not {job_name!r}")
+        self.cpus = cpus
+        self.memory_gb = memory_gb
+        self.gpus = gpus
+        self.account = account
+        self.extra_directives = [_one_line(line) for line in directives]
+        self.skip_directives = tuple(skip_directives)
+        self.prologue = list(prologue)
+        self.working_directory = os.getcwd() if working_directory is None else os.fsdecode(working_directory)
+        self.folder = os.path.abspath(os.path.expanduser(os.fsdecode(folder)))
+        self.log_folder = os.path.join(self.folder, "logs") if log_folder is None else os.path.abspath(log_folder)
+        self.job_name = job_name
+        self.template = template
+        self._written: list[str] = []
+        self._logs: dict[Hashable, str] = {}
+
+    # ------------------------------------------------------------------ what a scheduler's own launcher says
+
+    @abstractmethod
+    def directives(self, name: str, log: str, number: int) -> list[str]:
+        """Return the directives of the script without their prefix, for so many jobs.
+
+        Args:
+            name: of the jobs.
+            log: the path of their output, with the scheduler's own placeholders.
+            number: how many jobs; above 1: an array.
+        """
+
+    @abstractmethod
+    def log_pattern(self, name: str, number: int) -> str:
+        """Return the file name of the jobs' output, with the scheduler's own placeholders."""
+
+    @abstractmethod
+    def read_id(self, answer: str) -> str | None:
+        """Return the job's id from what the submit command has printed, or None."""
+
+    def handles(self, job_id: str, number: int) -> list[Hashable]:
+        """Return the handles of a submission's jobs."""
+        return [job_id] if number == 1 else [f"{job_id}_{index}" for index in range(number)]
+
+    def is_transient(self, words: str) -> bool:  # noqa: ARG002
+        """Answer whether a submission that was refused with these words may succeed later."""
+        return False
+
+    def advice(self, words: str) -> str:  # noqa: ARG002
+        """Return what to try after these words of the scheduler, or ""."""
+        return ""
+
+    # ------------------------------------------------------------------ the script
+
+    def job_script(self, number: int = 1) -> str:
+        """Return the script that would be submitted for so many jobs, to look at; without a real invitation."""
+        job = Job("crew-RUN-1", 1, self.workers_per_job, b"", self.environment, self.walltime, self.python, 0)
+        return self._script(job, number, os.path.join(self.folder, f"{job.name}.invitation"))
+
+    def _script(self, job: Job, number: int, invitation_path: str) -> str:
+        name = self._name_of(job)
+        log = os.path.join(self.log_folder, self.log_pattern(name, number))
+        own = [line for line in self.directives(name, log, number) if not self._is_skipped(line)]
+        head = "\n".join(f"{self.prefix} {_one_line(line)}" for line in [*own, *self.extra_directives])
+        # exec: the agent is the job then, and the scheduler's signals reach it, not a shell that swallows them.
+        command = f"cd {shlex.quote(self.working_directory)} || exit\nexec {shlex.join(job.command(invitation_path))}"
+        prologue = "\n".join(self.prologue)
+        if self.template is not None:
+            fields = {"directives": head, "prologue": prologue, "command": command, "name": name, "log": log}
+            return re.sub(r"\{(\w+)\}", lambda found: fields.get(found[1], found[0]), self.template)
+        return "\n".join(filter(None, ("#!/bin/sh", head, prologue, command))) + "\n"
+
+    def _name_of(self, job: Job) -> str:
+        return f"{self.job_name}{job.name.removeprefix('crew')}" if job.name.startswith("crew-") else job.name
+
+    def _is_skipped(self, line: str) -> bool:
+        return any(re.match(rf"{re.escape(option)}(?:[\s=]|$)", line) for option in self.skip_directives)
+
+    @property
+    def cpus_of_job(self) -> int:
+        """How many CPUs a job asks for."""
+        return self.workers_per_job if self.cpus is None else self.cpus
+
+    # ------------------------------------------------------------------ the contract
+
+    def check(self) -> None:
+        """Make the folders, and look whether the scheduler's submit command is there."""
+        if shutil.which(self.submit_command[0]) is None:
+            raise LaunchError(
+                f"there is no {self.submit_command[0]} here: run this on a login node of the cluster, or load a module"
+            )
+        for folder, mode in ((self.folder, 0o700), (self.log_folder, 0o755)):
+            try:
+                os.makedirs(folder, mode=mode, exist_ok=True)
+            except OSError as error:
+                raise LaunchError(f"the folder {folder} cannot be made: {error}; give folder= or log_folder=") from None
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise LaunchError(f"the folder {folder} cannot be written to; give folder= or log_folder=")
+        self._remove_stale()
+
+    def _remove_stale(self) -> None:
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(OSError):
+                if entry.name.endswith((".invitation", ".sh")) and entry.stat().st_mtime < time.time() - STALE_SECONDS:
+                    os.unlink(entry.path)
+
+    def submit(self, job: Job, number: int) -> Sequence[Hashable]:
+        """Write the script and the invitation, and submit."""
+        invitation_path = os.path.join(self.folder, f"{job.name}.invitation")
+        if invitation_path not in self._written:
+            self._written.append(job.write_invitation(self.folder))
+        script_path = os.path.join(self.folder, f"{job.name}.sh")
+        with open(script_path, "w", encoding="utf-8") as file:
+            file.write(self._script(job, number, invitation_path))
+        self._written.append(script_path)
+        command = [*self.submit_command, script_path]
+        try:
+            done = self.run(command)
+        except subprocess.TimeoutExpired:
+            raise SubmitTimeout(f"{shlex.join(command)} did not answer within {COMMAND_SECONDS:g} s") from None
+        words = f"{done.stdout}\n{done.stderr}".strip()
+        job_id = self.read_id(done.stdout) if done.returncode == 0 else None
+        if job_id is None:
+            self._refuse(command, done.returncode, words)
+        handles = self.handles(str(job_id), number)
+        self._logs.update(dict.fromkeys(handles, self._name_of(job)))
+        return handles
+
+    def _refuse(self, command: list[str], code: int, words: str) -> None:
+        text = f"{shlex.join(command)}\nended with exit code {code}: {words}"
+        if self.is_transient(words):
+            raise LaunchRetry(text)
+        advice = self.advice(words)
+        raise LaunchError(f"{text}\n{advice}" if advice else text)
+
+    def run(self, command: Sequence[str], seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run a scheduler's command; raise LaunchError if it is not there, TimeoutExpired if it takes too long."""
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(self.clean_variables or ("\0",))
+        }
+        try:
+            return subprocess.run(
+                list(command), capture_output=True, text=True, errors="replace", timeout=seconds, check=False,
+                env={**environment, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except OSError as error:
+            raise LaunchError(f"{command[0]} cannot be run: {error}") from None
+
+    def explain(self, handle: Hashable) -> str:
+        """Return where the job's output is, and its end."""
+        path = self.log_path(handle)
+        if path is None:
+            return f"it has left no output in {self.log_folder}: did it start at all?"
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - LOG_BYTES))
+            tail = file.read().decode(errors="replace").strip()
+        return f"the end of its output, {path}:\n{tail}" if tail else f"its output, {path}, is empty"
+
+    def log_path(self, handle: Hashable) -> str | None:
+        """Return the path of a job's output, if it is there."""
+        name = self._logs.get(handle, self.job_name)
+        wanted = re.compile(rf"{re.escape(name)}\b.*(?<!\d){re.escape(str(handle))}(?!\d)")
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.log_folder):
+                if wanted.match(entry.name):
+                    return entry.path
+        return None
+
+    def describe(self) -> str:
+        """Return the submit command."""
+        return f"submitted by {self.submit_command[0]}"
+
+    def close(self) -> None:
+        """Remove scripts and invitations; the jobs' output stays."""
+        for path in self._written:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self._written.clear()
+
+
+def _one_line(line: str) -> str:
+    """Return a directive; raise ValueError for one that would be several lines, or commands."""
+    if "\n" in line or "\r" in line:
+        raise ValueError(f"a directive is one line, not {line!r}")
+    return line
+
+
+def words_of(statuses: Mapping[Hashable, str]) -> str:
+    """Return what a scheduler says of several jobs, in a line."""
+    return ", ".join(f"{handle}: {words}" for handle, words in statuses.items())
