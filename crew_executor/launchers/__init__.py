@@ -9,19 +9,39 @@ from .base import BaseLauncher, Invitation, Job, JobState, JobStatus, Launcher, 
 from .local import LocalLauncher
 
 if TYPE_CHECKING:
+    from .lsf import LSFLauncher
+    from .pbs import PBSLauncher
     from .script import ScriptLauncher
+    from .sge import SGELauncher
     from .slurm import SlurmLauncher
     from .ssh import SSHLauncher
 
 __all__ = [
-    "BaseLauncher", "Invitation", "Job", "JobState", "JobStatus", "LaunchRetry", "Launcher", "LocalLauncher",
-    "SSHLauncher", "ScriptLauncher", "SlurmLauncher", "WorkerExit", "make_launcher",
+    "BaseLauncher",
+    "Invitation",
+    "Job",
+    "JobState",
+    "JobStatus",
+    "LSFLauncher",
+    "LaunchRetry",
+    "Launcher",
+    "LocalLauncher",
+    "PBSLauncher",
+    "SGELauncher",
+    "SSHLauncher",
+    "ScriptLauncher",
+    "SlurmLauncher",
+    "WorkerExit",
+    "make_launcher",
 ]  # fmt: skip
 
 ENTRY_POINT_GROUP = "crew_executor.launchers"
 
 
-_LATE = {"SSHLauncher": "ssh", "ScriptLauncher": "script", "SlurmLauncher": "slurm"}
+_LATE = {
+    "LSFLauncher": "lsf", "PBSLauncher": "pbs", "SGELauncher": "sge", "SSHLauncher": "ssh", "ScriptLauncher": "script",
+    "SlurmLauncher": "slurm",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

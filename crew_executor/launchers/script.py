@@ -16,7 +16,7 @@ import subprocess
 import time
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from ..errors import LaunchError
 from .base import Job, Launcher, LaunchRetry, SubmitTimeout
@@ -68,6 +68,8 @@ class ScriptLauncher(Launcher):
     prefix: str = ""
     """What begins a directive's line: "#SBATCH"."""
     submit_command: tuple[str, ...] = ()
+    is_script_on_stdin: bool = False
+    """Whether the submit command reads the script from its stdin, not from the path behind it."""
     clean_variables: tuple[str, ...] = ()
     """Beginnings of environment variables that would change what the scheduler's commands do."""
 
@@ -205,9 +207,10 @@ class ScriptLauncher(Launcher):
         with open(script_path, "w", encoding="utf-8") as file:
             file.write(self._script(job, number, invitation_path))
         self._written.append(script_path)
-        command = [*self.submit_command, script_path]
+        command = list(self.submit_command) if self.is_script_on_stdin else [*self.submit_command, script_path]
         try:
-            done = self.run(command)
+            with open(script_path if self.is_script_on_stdin else os.devnull, "rb") as stdin:
+                done = self.run(command, stdin=stdin)
         except subprocess.TimeoutExpired:
             raise SubmitTimeout(f"{shlex.join(command)} did not answer within {COMMAND_SECONDS:g} s") from None
         words = f"{done.stdout}\n{done.stderr}".strip()
@@ -225,15 +228,17 @@ class ScriptLauncher(Launcher):
         advice = self.advice(words)
         raise LaunchError(f"{text}\n{advice}" if advice else text)
 
-    def run(self, command: Sequence[str], seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: Sequence[str], stdin: IO[bytes] | int = subprocess.DEVNULL
+    ) -> subprocess.CompletedProcess[str]:
         """Run a scheduler's command; raise LaunchError if it is not there, TimeoutExpired if it takes too long."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(self.clean_variables or ("\0",))
         }
         try:
             return subprocess.run(
-                list(command), capture_output=True, text=True, errors="replace", timeout=seconds, check=False,
-                env={**environment, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
+                list(command), capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS, check=False,
+                env={**environment, "LC_ALL": "C"}, stdin=stdin,
             )  # fmt: skip
         except OSError as error:
             raise LaunchError(f"{command[0]} cannot be run: {error}") from None
