@@ -24,7 +24,10 @@ from .thread import Thread
 TALK_SECONDS = 10.0
 """From the connection to the answer. TLS over a slow link takes three round trips of it."""
 STRANGERS_MAX = 64
-"""So many may wait at a time; for one more the first has to go. Guests that are expected take milliseconds."""
+"""So many may wait at a time. One more waits in the system's queue, until one of them is let in, or has to go."""
+TURN_SECONDS = 0.5
+"""So long everybody has before it has to go for others: those first who are refused, or have said nothing. Guests that
+are expected take milliseconds, and a few tenths of a second when many come at once."""
 PARTING_SECONDS = 1.0
 """A refusal is on its way for so long before the stream is closed."""
 LENGTH_BYTES = 4
@@ -36,9 +39,10 @@ COMPLAINTS_MAX = 20
 class Stranger:
     """One who waits."""
 
-    def __init__(self, stream: Stream, deadline: float) -> None:
+    def __init__(self, stream: Stream, came_at: float) -> None:
         self.stream = stream
-        self.deadline = deadline
+        self.came_at = came_at
+        self.deadline = came_at + TALK_SECONDS
         self.said = b""
         self.challenged_at = 0.0
         self.visit: Visit | None = None
@@ -73,6 +77,7 @@ class Lobby:
         self._tick_seconds = tick_seconds
         self._mailbox = Mailbox()
         self._strangers: dict[int, Stranger] = {}  # the first to come is the first
+        self._is_accepting = False
         self._complaints = 0
         self._is_closed = False
         self._listener = Listener(host, ports, key, partial(self._mailbox.put, self._came))
@@ -92,7 +97,7 @@ class Lobby:
     def _run(self) -> None:
         tick_at = time.monotonic() + self._tick_seconds
         while not self._is_closed:
-            wake_at = min([tick_at, *(stranger.deadline for stranger in self._strangers.values())])
+            wake_at = min([tick_at, self._accept_next(), *(each.deadline for each in self._strangers.values())])
             for function, arguments in self._mailbox.take(wake_at - time.monotonic()):
                 try:
                     function(*arguments)
@@ -112,10 +117,21 @@ class Lobby:
 
     # ------------------------------------------------------------------ in the lobby's thread
 
+    def _accept_next(self) -> float:
+        """Let the next one in if there is room, or somebody has had its turn; return when to try again."""
+        if not self._is_accepting:
+            if len(self._strangers) >= STRANGERS_MAX:
+                number, stranger = min(self._strangers.items(), key=_by_turn)
+                if time.monotonic() < stranger.came_at + TURN_SECONDS:
+                    return stranger.came_at + TURN_SECONDS
+                self._send_away(number)
+            self._is_accepting = True
+            self._listener.accept()
+        return float("inf")
+
     def _came(self, stream: Stream) -> None:
-        if len(self._strangers) >= STRANGERS_MAX:
-            self._send_away(next(iter(self._strangers)))
-        stranger = Stranger(stream, time.monotonic() + TALK_SECONDS)
+        self._is_accepting = False
+        stranger = Stranger(stream, time.monotonic())
         self._strangers[id(stream)] = stranger
         self._listen_to(stranger)
 
@@ -169,6 +185,12 @@ class Lobby:
 
     def _send_away(self, number: int) -> None:
         self._strangers.pop(number).stream.free()
+
+
+def _by_turn(item: tuple[int, Stranger]) -> tuple[bool, float]:
+    """Return who has to go first: who is refused or has said nothing, then who came first."""
+    stranger = item[1]
+    return stranger.visit is not None and not stranger.is_parting, stranger.came_at
 
 
 def with_length(data: bytes) -> bytes:

@@ -231,7 +231,7 @@ def _check_key(credentials: Credentials) -> None:
 
 
 class Listener:
-    """Take connections at one port.
+    """Take connections at one port, one for each accept().
 
     Args:
         host: an address or the name of this machine, as others reach it.
@@ -270,7 +270,6 @@ class Listener:
         self.port: int = bound[0]
         self._accepting = _Operation(nng, has_callback=True)
         transport.track(self)
-        self._accept()
 
     def _listen(self, port: int) -> Any:
         nng = self._nng
@@ -287,7 +286,8 @@ class Listener:
             raise
         return pointer[0]
 
-    def _accept(self) -> None:
+    def accept(self) -> None:
+        """Take the next connection; once for each call. Until then others wait in the system's queue."""
         with self._gate:
             if not self._is_closed:
                 self._accepting.then = self._accepted
@@ -298,10 +298,9 @@ class Listener:
         if nng.lib.nng_aio_result(self._accepting.aio) == 0:
             pointer = nng.ffi.cast("nng_stream *", nng.lib.nng_aio_get_output(self._accepting.aio, 0))
             self._on_stream(Stream(nng, pointer))
-            self._accept()
         elif not self._is_closed:
             # No descriptor is left, mostly: at once it would fail again, and again.
-            pause = threading.Timer(RETRY_SECONDS, self._accept)
+            pause = threading.Timer(RETRY_SECONDS, self.accept)
             pause.daemon = True
             pause.start()
 

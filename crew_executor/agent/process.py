@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -38,12 +39,16 @@ from .contents import Contents
 TICK_SECONDS = 0.5
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 """Seconds between calls on a client that was not reached."""
+REFUSALS_MAX = 4
+"""So often an agent comes again that does not know whether it was let in: it tries both of its secrets."""
 REFUSED_SECONDS = 3.0
 """So long nothing may listen where the client was: its system says so, so it is not the network that is broken."""
 PATIENCE = 0.8
 """The part of lost_after that an agent waits: it is gone before its client judges its tasks."""
 SILENCE = 0.25
 """The part of that after which a silent link is dropped, and another one tried."""
+BEAT = 1 / 12
+"""The part of lost_after between two beats: a third of what is silence to the client."""
 EXIT_UNREACHABLE = 71
 EXIT_REFUSED = 72
 EXIT_FAILED = 73
@@ -75,6 +80,7 @@ class Agent:
         self._guest = Guest(invitation.run, guest, invitation.secret, python, _about(invitation.variables))
         patience = invitation.lost_after * PATIENCE
         self._silence = patience * SILENCE
+        self._beat_seconds = invitation.lost_after * BEAT
         self._conversation = Conversation("agent", invitation.run, patience - self._silence, self._silence)
         self._launcher = _AgentLauncher()
         self._contents = Contents()
@@ -117,20 +123,22 @@ class Agent:
     def _come(self) -> int:
         """Find the client; try for as long as it waits."""
         until = time.monotonic() + self._invitation.startup_timeout
-        pause = RETRY_FIRST
+        pause, refusals = RETRY_FIRST, 0
         while True:
             try:
                 self._call()
                 return 0
             except Refusal as error:
-                logger.error("the client does not want this agent: %s", error)
-                return EXIT_REFUSED
+                refusals += 1
+                if not self._guest.is_unsure or refusals > REFUSALS_MAX:
+                    logger.error("the client does not want this agent: %s", error)
+                    return EXIT_REFUSED
             except LinkClosed as error:
                 if time.monotonic() + pause > until:
                     logger.error("%s; is there a firewall between, or does the client have another address?", error)
                     return EXIT_UNREACHABLE
                 logger.warning("%s; trying again in %.1f s", error, pause)
-            time.sleep(pause)
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  so that many agents do not come at once again
             pause = min(2 * pause, RETRY_LONGEST)
 
     def _call(self) -> None:
@@ -153,16 +161,17 @@ class Agent:
 
     def _stay(self) -> None:
         """Keep the link, beat, and watch workers until it is over."""
-        pause, call_at, tick_at = RETRY_FIRST, 0.0, 0.0
-        while not self._is_over.wait(min(TICK_SECONDS, self._silence / 4) if self._conversation.has_link else pause):
+        pause, call_at, beat_at = RETRY_FIRST, 0.0, 0.0
+        tick_seconds = min(TICK_SECONDS, self._beat_seconds)
+        while not self._is_over.wait(tick_seconds if self._conversation.has_link else pause):
             now = time.monotonic()
             if not self._conversation.has_link and now >= call_at:
                 pause = self._call_again(now, pause)
                 call_at = time.monotonic() + pause
-            if now >= tick_at:
-                tick_at = now + min(TICK_SECONDS, self._silence / 4)
+            if now >= beat_at:
+                beat_at = now + self._beat_seconds
                 self._conversation.tick()
-                self._tick(now)
+            self._tick(now)
 
     def _call_again(self, now: float, pause: float) -> float:
         """Try to get the link back; return how long to wait before the next try."""

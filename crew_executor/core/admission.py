@@ -228,6 +228,11 @@ class Guest:
         self._about = about
         self._knock = b""
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a link broke behind its answer: the seat may be burnt, so a refusal may be of one secret only."""
+        return self._session is not None and not self._is_confirmed
+
     def knock(self, nonce: bytes, received: int) -> bytes:
         """Return the first thing to say on a link.
 

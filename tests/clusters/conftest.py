@@ -1,7 +1,8 @@
-"""Fixtures of tests on network hosts: a test that leaves a process, thread or descriptor here, or a process there, fails."""
+"""Fixtures of tests on network hosts: what leaves a process, thread or descriptor here, or a process there, fails."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +31,15 @@ def guests_of(hosts: Hosts, host: str) -> list[int]:
     return found
 
 
+def is_empty(hosts: Hosts, host: str) -> bool:
+    """Answer whether nothing of ours runs on a host."""
+    return not guests_of(hosts, host)
+
+
 def wait_for_empty(hosts: Hosts) -> None:
     """Wait until nothing of ours runs on any host."""
     for host in hosts.names:
-        wait_until(lambda host=host: not guests_of(hosts, host), f"nothing is left on {host}", END_SECONDS)  # type: ignore[misc]
+        wait_until(functools.partial(is_empty, hosts, host), f"nothing is left on {host}", END_SECONDS)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ END_SECONDS = 8.0
 class HostLauncher(Launcher):
     """Start one agent on each host, as a process there with the invitation as its stdin.
 
-    It cannot say how a job stands, and ends none: an agent must end by itself, and the silence of a host must be enough.
+    It cannot say how a job stands, and ends none: an agent ends by itself, and the silence of a host must be enough.
 
     Args:
         hosts: the hosts.

@@ -164,9 +164,11 @@ class Hosts:
         side = f"dst {self.address(host)} and" if by == "head" else ""
         chosen = ["state", "connected", *f"{side} ( sport = :{port} or dport = :{port} )".split()]
         prefix = _into(host) if by == "host" else []
+        show = [*prefix, "ss", "-H", "-t", "-n", *chosen]
+        before = _ends(_call(show))
         killed = _call([*prefix, "ss", "-K", "-H", "-t", "-n", *chosen]).splitlines()
-        # A kernel without INET_DIAG_DESTROY says nothing about it.
-        if left := _call([*prefix, "ss", "-H", "-t", "-n", *chosen], check=False):
+        # A kernel without INET_DIAG_DESTROY says nothing about it. Who was broken may have called again already.
+        if left := before & _ends(_call(show, check=False)):
             raise RuntimeError(f"`ss -K` did not break: {left}")
         return len(killed)
 
@@ -254,6 +256,11 @@ def _call(argv: Sequence[str], text: str = "", check: bool = True) -> str:
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(argv)} {text}: status {done.returncode}: {done.stderr.strip()}")
     return done.stdout.strip()
+
+
+def _ends(listing: str) -> set[tuple[str, ...]]:
+    """Return the two ends of each connection that `ss` has listed."""
+    return {tuple(line.split()[3:5]) for line in listing.splitlines()}
 
 
 def _ip(commands: Sequence[str], host: str | None = None, check: bool = True) -> None:

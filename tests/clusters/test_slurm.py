@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,7 @@ def test_a_job_on_a_host_without_power_is_found_out_and_the_host_comes_back(slur
 
 
 def test_the_controller_forgets_jobs_as_it_is_told(hosts: Hosts) -> None:
-    """squeue fails if it knows none of the jobs it is asked for, and only then."""
+    """A squeue fails if it knows none of the jobs it is asked for, and only then."""
     with Slurm(hosts, MinJobAge=2) as slurm:
         job = submit(slurm, "true")
         wait_until(lambda: not slurm.jobs(), "it is forgotten", 4 * SECONDS)  # it looks only now and then
@@ -180,19 +181,23 @@ def test_one_that_does_not_start_tells_why(hosts: Hosts) -> None:
         pass
 
 
-def traces() -> dict[str, Sequence[str]]:
+def running(*prefixes: str) -> list[str]:
+    listed = subprocess.run(["ps", "-e", "-o", "stat=,comm="], check=True, capture_output=True, text=True).stdout
+    words = [line.split(None, 1) for line in listed.splitlines()]
+    return [name for state, name in words if name.startswith(prefixes) and not state.startswith("Z")]
+
+
+def traces() -> Counter[str]:
     """What a cluster could leave on this machine."""
-    listed = subprocess.run(["ps", "-e", "-o", "comm="], check=True, capture_output=True, text=True).stdout.split()
-    return {
-        "processes": sorted(name for name in listed if name.startswith(("slurm", "munged"))),
-        "mounts": sorted(Path("/proc/mounts").read_text("utf-8").splitlines()),
-        "users": [Path(file).read_text("utf-8") for file in ("/etc/passwd", "/etc/group")],
-        "folders": [str(path) for place in ("/tmp", "/run", "/var/spool", "/etc/slurm") for path in entries(place)],
-    }
-
-
-def entries(folder: str) -> list[Path]:
-    return sorted(path for path in Path(folder).glob("*") if any(word in path.name for word in ("slurm", "munge")))
+    places = [path for folder in ("/tmp", "/run", "/var/spool", "/etc/slurm") for path in Path(folder).glob("*")]
+    files = ["/proc/mounts", "/etc/passwd", "/etc/group"]
+    return Counter(
+        [
+            *running("slurm", "munge"),
+            *(line for file in files for line in Path(file).read_text("utf-8").splitlines()),
+            *(str(path) for path in places if "slurm" in path.name or "munge" in path.name),
+        ]
+    )
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -201,13 +206,12 @@ def test_nothing_outlives_the_cluster(stopped: bool, hosts: Hosts, tmp_path: Pat
     mine = hosts.run("h1", ["sleep", "100"])
     before = traces()
     with Slurm(hosts) as slurm:
-        assert before != traces()
+        assert traces() - before
         words = f"setsid sleep 100 & echo $! > {tmp_path}/pid; exec env --ignore-environment sleep 100"
         wait_for(slurm, submit(slurm, words), "RUNNING")
-        wait_until(
-            lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it has started one", SECONDS
-        )
-        daemon = int((tmp_path / "pid").read_text("utf-8"))
+        told = tmp_path / "pid"
+        wait_until(lambda: told.exists() and told.read_text("utf-8"), "the daemon is there", SECONDS)
+        daemon = int(told.read_text("utf-8"))
         assert is_alive(daemon)
         if stopped:
             slurm.freeze()
@@ -216,5 +220,24 @@ def test_nothing_outlives_the_cluster(stopped: bool, hosts: Hosts, tmp_path: Pat
     assert mine.poll() is None
     mine.kill()
     mine.wait()
-    wait_until(lambda: before == traces(), "all is as before", SECONDS)
+    assert not traces() - before
     assert "SLURM_CONF" not in os.environ
+
+
+def test_what_a_killed_run_has_left_is_ended(tmp_path: Path) -> None:
+    code = "from clusters import hosts, slurm; h = hosts.Hosts(1).__enter__(); s = slurm.Slurm(h).__enter__()"
+    killed = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(tmp_path)},
+    )
+    before = running("slurmctld", "munged")
+    with killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"\n"
+        killed.kill()
+
+    with Hosts(1) as hosts, Slurm(hosts) as slurm:
+        wait_for(slurm, submit(slurm, "true"), "COMPLETED")
+        assert sorted([*before, "munged", "slurmctld"]) == sorted(running("slurmctld", "munged"))

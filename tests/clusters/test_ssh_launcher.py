@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from crew_executor.launchers import Job, JobState, Launcher
 from crew_executor.launchers.ssh import SSHLauncher
 from crew_executor.testing import LauncherConformance
 
-from .conftest import guests_of, wait_for_empty
+from .conftest import guests_of, is_empty, wait_for_empty
 from .hosts import Hosts
 from .sshd import SSHServers, missing_on_hosts
 
@@ -182,12 +182,10 @@ def test_a_host_that_cannot_reach_the_client_comes_back_through_ssh(hosts: Hosts
 
 
 def test_a_startup_file_that_prints_noise_does_no_harm(servers: SSHServers) -> None:
-    """Not to the greeting, which is no business of stdout; nor does one that reads stdin when it should not... waits."""
     home = servers.folder / "home"
-    noise = "echo 'Welcome to this fine host! \033[1m' ; echo 'You have mail.' >&2\n"
+    noise = "echo 'Welcome to this fine host!'; echo 'You have mail.' >&2\n"
     for name in (".bashrc", ".profile", ".bash_profile", ".zshenv"):
         (home / name).write_text(noise * 100, "utf-8")
-    (servers.folder / "rc").write_text(noise, "utf-8")
     heard = subprocess.run(servers.ssh("h1", "true"), capture_output=True, text=True, check=True)
     if "Welcome to this fine host!" not in heard.stdout:
         pytest.skip("this user's shell reads no startup file for ssh's commands")
@@ -228,7 +226,7 @@ def test_an_agent_without_its_ssh_client_comes_back_when_its_link_breaks(
         hosts.cut("h1")
         for client in ssh_clients(servers.config):
             client.kill()
-        # The client must find the link broken, not only silent: the agent's RST is lost, so it comes back later.
+        # So that the client finds it broken, not only silent; of the RST the agent does not hear.
         for port in _ports_from(hosts.head, hosts.address("h1")):
             hosts.reset("h1", port, by="head")
         time.sleep(6)  # the fleet asks about a job 2 s after its link was lost: what does not happen cannot be awaited
@@ -247,6 +245,18 @@ def _ports_from(head: str, host: str) -> list[int]:
 
 
 # ---------------------------------------------------------------------- what fails is told
+
+
+def test_what_ssh_has_said_is_kept_when_its_host_is_tried_again(servers: SSHServers) -> None:
+    launcher = launcher_of(servers, "h1", options=("-F", str(servers.wrong_config)))
+    job = Job("crew-1", 1, 1, b"{}\n", {}, None, sys.executable, 1)
+    (first,) = launcher.submit(job, 1)
+    wait_until(lambda: launcher.poll([first])[first].state is JobState.ENDED, "it was refused")
+    (second,) = launcher.submit(job, 1)
+
+    assert "Permission denied" in launcher.explain(first)
+    launcher.cancel([second])
+    launcher.close()
 
 
 @pytest.mark.parametrize(("name", "try_word"), [("missing", "the path it has there"), ("plain", "another path")])
@@ -355,7 +365,7 @@ def test_nothing_stays_on_hosts_when_the_client_is_killed(hosts: Hosts, servers:
         client.kill()
 
     for name in hosts.names:
-        wait_until(lambda name=name: not guests_of(hosts, name), f"nothing is left on {name}", GONE_SECONDS)  # type: ignore[misc]
+        wait_until(functools.partial(is_empty, hosts, name), f"nothing is left on {name}", GONE_SECONDS)
     wait_until(lambda: not ssh_clients(servers.config), "its ssh clients have ended", GONE_SECONDS)
 
 
@@ -366,7 +376,7 @@ def test_nothing_stays_on_hosts_after_a_shutdown_even_with_tasks_that_run(
     for tunnel in (False, True):
         with executor_of(launcher_of(servers, workers_per_host=2, tunnel=tunnel), 2) as executor:
             assert executor.submit(add, 1, 2).result(DEADLINE) == 3
-            executor.submit(touch_and_wait, started, str(tmp_path / "never"))
+            _ = executor.submit(touch_and_wait, started, str(tmp_path / "never"))
             wait_until(Path(started).exists, "the task runs")
             executor.kill_workers()
 
@@ -378,7 +388,7 @@ def test_nothing_stays_on_hosts_after_a_shutdown_even_with_tasks_that_run(
 def test_a_shutdown_while_ssh_waits_for_a_host_ends_soon(hosts: Hosts, servers: SSHServers) -> None:
     hosts.cut("h1")
     with executor_of(launcher_of(servers, "h1"), 1) as executor:
-        executor.submit(add, 1, 2)
+        _ = executor.submit(add, 1, 2)
         wait_until(lambda: bool(ssh_clients(servers.config)), "ssh tries")
         executor.shutdown(wait=False, cancel_futures=True)
     hosts.heal("h1")

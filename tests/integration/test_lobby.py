@@ -229,8 +229,8 @@ from integration.network_helpers import Caller, Host
 from crew_executor.core.messages import Kind
 host = Host(None)
 listener, tries = host.lobby._listener, []
-accept = listener._accept
-listener._accept = lambda: (tries.append(1), accept())
+accept = listener.accept
+listener.accept = lambda: (tries.append(1), accept())
 clients = [socket.socket() for _ in range(5)]
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, limits[1]))
