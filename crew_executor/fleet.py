@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import sys
 import time
@@ -98,7 +99,7 @@ class Fleet:
             launcher.max_launches, launcher.max_worker_hours,
         )  # fmt: skip
         self._jobs.count(time.monotonic())
-        self._is_limit_told = False
+        self._is_limit_told = self._is_delay_told = False
         self._desk = Desk(name, launcher, home.mailbox)
         self._door = Door(run, ".".join(map(str, sys.version_info[:2])))
         self._key = os.urandom(KEY_BYTES) if launcher.is_encrypted and launcher.certificates is None else None
@@ -272,7 +273,9 @@ class Fleet:
         if error is None or isinstance(error, LaunchRetry):
             pause = max(self._jobs.retry_pause(entry) for entry in left)
             if error is not None and not isinstance(error, SubmitTimeout):
-                logger.info("a submission of %s was put off, %.0f s: %s", self._name, pause, error)
+                level = logging.INFO if self._is_delay_told else logging.WARNING  # a limit of the site's may last
+                self._is_delay_told = True
+                logger.log(level, "a submission of %s is tried again in %.0f s: %s", self._name, pause, error)
             self._desk.submit(job, len(left), pause, self._submitted, left, job)
             return
         text = str(error) if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
