@@ -40,6 +40,7 @@ from .process_settings import current_settings
 from .reader import Listener, Reading
 from .recaller import Recaller
 from .segments import Segment
+from .shares import Whole
 from .thread import Thread
 
 
@@ -82,7 +83,7 @@ class AgentLink:
         self._on_exits: dict[int, Callable[[Connection, WorkerExit], None]] = {}
         self._readings: dict[int, Reading | None] = {}
         # What the agent has of large buffers. A finaliser of a segment must take no lock: it leaves the number.
-        self._contents: weakref.WeakKeyDictionary[Segment, int] = weakref.WeakKeyDictionary()
+        self._contents: weakref.WeakKeyDictionary[Segment | Whole, int] = weakref.WeakKeyDictionary()
         self._content_numbers = 0
         self._content_lock = threading.Lock()
         self._forgotten: deque[int] = deque()
@@ -122,25 +123,25 @@ class AgentLink:
         head = encode_relay(number, kind, has_content=has_content)
         self.conversation.send(Kind.RELAY, [head, *pieces], count)
 
-    def content_number(self, segment: Segment) -> int:
-        """Return the number of a segment's content there; send it, unless the agent has it. Any thread."""
+    def content_number(self, content: Segment | Whole) -> int:
+        """Return the number of content there; send it, unless the agent has it. Any thread."""
         with self._content_lock:
-            return self._content_number(segment)
+            return self._content_number(content)
 
-    def _content_number(self, segment: Segment) -> int:
+    def _content_number(self, content: Segment | Whole) -> int:
         self._forget_contents()
-        number = self._contents.get(segment)
+        number = self._contents.get(content)
         if number is not None:
             return number
         self._content_numbers += 1
         number = self._content_numbers
-        view = segment.view()
-        for start in range(0, segment.size, CONTENT_BYTES):
+        view = content.view()
+        for start in range(0, content.size, CONTENT_BYTES):
             piece = view[start : start + CONTENT_BYTES]
-            head = encode_content(number, segment.size, start)
-            self.conversation.send(Kind.CONTENT, [head, piece], owner=segment)
-        self._contents[segment] = number
-        weakref.finalize(segment, self._forgotten.append, number).atexit = False
+            head = encode_content(number, content.size, start)
+            self.conversation.send(Kind.CONTENT, [head, piece], owner=content)
+        self._contents[content] = number
+        weakref.finalize(content, self._forgotten.append, number).atexit = False
         return number
 
     def _forget_contents(self) -> None:

@@ -31,6 +31,7 @@ from .core.task import Task
 from .core.worker import Worker
 from .ends import Ends, LocalEnds
 from .errors import ProtocolError
+from .far_ends import FarEnds
 from .framing import FRAME_BYTES_MAX, UNTRUSTED_BYTES_MAX, LinkTimeout
 from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
@@ -227,11 +228,15 @@ class Connection:
         """Send a constant, unless the worker has it."""
         if share.number in self._shares:
             return
-        parts: list[Buffer] = [share.data]
+        fields, parts = {"share": share.number}, list[Buffer]([share.data])
+        if isinstance(self.ends, FarEnds) and share.whole.size > INLINE_BYTES:
+            number = self.ends.send_content(share.whole)
+            if number is not None:
+                fields["data"], parts[0] = number, b""  # once for all workers of a host
         if share.content is not None:
             content = share.content
             parts.append(content if isinstance(content, bytes) else self._part_for(content, is_constant=True))
-        self._writer.send_locked(Kind.SHARE, [encode_control({"share": share.number}, parts)])
+        self._writer.send_locked(Kind.SHARE, [encode_control(fields, parts)])
         self._shares.add(share.number)
 
     def _part_for(self, segment: Segment, *, is_constant: bool = False) -> Buffer:

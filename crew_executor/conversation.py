@@ -131,7 +131,8 @@ class Conversation:
             is_current = self._link is link
             if is_current:
                 self._link = None
-                self._lost_at = self._clock()
+                # Both sides count from what they have heard: the one whose patience is shorter must be over first.
+                self._lost_at = min(self._clock(), self.heard_at + self._silence)
                 self._changed.notify_all()
         self._free(link)
         if is_current:

@@ -54,7 +54,7 @@ class CellView(Protocol):
 
 
 class Content(Protocol):
-    """Large buffers that were handed over."""
+    """Large buffers, handed over or about to be."""
 
     def view(self) -> memoryview:
         """Return them."""

@@ -15,6 +15,7 @@ from .core.messages import Buffer, Kind
 from .errors import CrewError
 from .framing import LinkClosed
 from .segments import Segment
+from .shares import Whole
 
 
 class Relay(Protocol):
@@ -23,8 +24,8 @@ class Relay(Protocol):
     def relay(self, number: int, kind: Kind, pieces: Sequence[Buffer], count: int, *, has_content: bool) -> None:
         """Send a frame for a worker; raise LinkClosed."""
 
-    def content_number(self, segment: Segment) -> int:
-        """Return the number under which the agent has a segment's content, sent now or before."""
+    def content_number(self, content: Segment | Whole) -> int:
+        """Return the number under which the agent has content, sent now or before."""
 
 
 class FarCell:
@@ -114,10 +115,14 @@ class FarEnds:
 
     def lend(self, segment: Segment, *, is_kept: bool = False, is_constant: bool = False) -> int | None:  # noqa: ARG002
         """Send a segment's content to the agent, unless it has it; return the number there."""
+        return self.send_content(segment)
+
+    def send_content(self, content: Segment | Whole) -> int | None:
+        """Send content to the agent, unless it has it; return the number there, which the next frame is to name."""
         if self.relay is None:
             return None
         self._has_content = True
-        return self.relay.content_number(segment)
+        return self.relay.content_number(content)
 
     def find(self, number: int) -> FarContent | None:
         """Return what the worker has handed over under this number; what came before it is given up."""

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -211,10 +212,13 @@ class Fleet:
             "thread_variables": self._variables,
         }  # fmt: skip
         with contextlib.suppress(LinkClosed):  # it was lost a moment ago, and tells so
-            link.hire(connection, fields, partial(self._worker_over, on_exit))
+            link.hire(connection, fields, partial(self._worker_over, on_exit, link))
 
-    def _worker_over(self, on_exit: OnExit, connection: Connection, end: WorkerExit) -> None:
+    def _worker_over(self, on_exit: OnExit, link: AgentLink, connection: Connection, end: WorkerExit) -> None:
         """Note that a worker is over; any thread."""
+        if link.was_noticed and (end.is_launchers_fault or end.exitcode == -signal.SIGKILL):
+            # All processes of the job are being killed, its agent a moment later than this one.
+            end = end._replace(reason=f"{end.describe()}; {link.why_lost}", is_taken_away=True)
         self._home.mailbox.put(self._free_place, self._number_of(connection))
         on_exit(connection, end)
 

@@ -25,7 +25,7 @@ TALK_SECONDS = 10.0
 """From the connection to the answer. TLS over a slow link takes three round trips of it."""
 STRANGERS_MAX = 64
 """So many may wait at a time. One more waits in the system's queue, until one of them is let in, or has to go."""
-TURN_SECONDS = 0.5
+TURN_SECONDS = 0.25
 """So long everybody has before it has to go for others: those first who are refused, or have said nothing. Guests that
 are expected take milliseconds, and a few tenths of a second when many come at once."""
 PARTING_SECONDS = 1.0

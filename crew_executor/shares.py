@@ -32,15 +32,30 @@ class Share:
         content: its large buffers, or None.
     """
 
-    __slots__ = ("__weakref__", "content", "data", "number")
+    __slots__ = ("__weakref__", "content", "data", "number", "whole")
 
     def __init__(self, number: int, data: bytes, content: Segment | bytes | None) -> None:
         self.number = number
+        self.whole = Whole(data)
         self.data = data
         self.content = content
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a share is sent by its executor's connections")
+
+
+class Whole:
+    """A pickle that is sent to each host once, as the content of a segment is."""
+
+    __slots__ = ("__weakref__", "_data", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def view(self) -> memoryview:
+        """Return it."""
+        return memoryview(self._data)
 
 
 class Beside(NamedTuple):

@@ -135,10 +135,12 @@ class Berth:
         """Return a frame's body that names content by the numbers of this worker's port."""
         port = self._ends.port
         if frame.kind == Kind.SHARE:
-            fields, parts = decode_control(frame.body)
-            data, number = parts
-            content = self._contents.part_for(unpack_number(number), port, is_constant=True)
-            return [encode_control(fields, [data, content])]
+            fields, (data, *rest) = decode_control(frame.body)
+            parts: list[Buffer] = [self._contents.whole(fields.pop("data")) if "data" in fields else data]
+            for part in rest:
+                number = unpack_number(part)
+                parts.append(self._contents.part_for(number, port, is_constant=True))
+            return [encode_control(fields, parts)]
         items = decode_tasks(frame)
         pieces: list[Buffer] = [encode_first_ordinal(items[0].ordinal)]
         for item in items:

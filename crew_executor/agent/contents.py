@@ -34,13 +34,22 @@ class Contents:
 
     def part_for(self, number: int, port: SegmentPort, *, is_constant: bool = False) -> Buffer:
         """Hand content over to a worker; return what its frame has to say: a number of the port's, or all of it."""
-        kept = self._kept.get(number)
-        if kept is None:
-            raise ProtocolError(f"content {number} has not been sent to this host")
+        kept = self._find(number)
         if isinstance(kept, bytearray):
             return kept
         lent = port.lend(kept, is_constant=is_constant)
         return kept.view() if lent is None else pack_number(lent)
+
+    def whole(self, number: int) -> Buffer:
+        """Return content as it is, for a frame."""
+        kept = self._find(number)
+        return kept if isinstance(kept, bytearray) else kept.view()
+
+    def _find(self, number: int) -> Segment | bytearray:
+        kept = self._kept.get(number)
+        if kept is None:
+            raise ProtocolError(f"content {number} has not been sent to this host")
+        return kept
 
     def _make(self, size: int) -> Segment | bytearray:
         segment = self._pool.make(size)

@@ -104,7 +104,7 @@ class Agent:
             orders = threading.Thread(target=self._take_orders, name="crew-orders", daemon=True)
             orders.start()
             self._stay()
-            supervisor_handle.close()  # ends all workers
+            supervisor_handle.close()  # ends all workers, unless that is done
             self._conversation.close()
             orders.join()
             for berth in [*self._berths.values(), *self._ended]:
@@ -146,6 +146,8 @@ class Agent:
         credentials = invitation.certificates or invitation.key
         tried: list[str] = []
         for address in self._addresses:
+            if conversation.is_over:
+                break
             try:
                 link, received = call_at(address, credentials, self._guest, conversation.received)
             except LinkClosed as error:
@@ -212,6 +214,8 @@ class Agent:
             logger.exception("an order of the client's cannot be understood: all ends here")
             self._exit_code = EXIT_FAILED
             self._conversation.close()  # first: what had started here must not count as fetched back
+        # By this thread: the main one may wait for a client that does not answer, while that judges our tasks.
+        supervisor_handle.close()
         self._is_over.set()
 
     def _take(self, frame: Frame) -> bool:

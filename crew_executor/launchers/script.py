@@ -8,10 +8,12 @@ the hosts share. Knows nothing of links or tasks.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from abc import abstractmethod
@@ -19,20 +21,32 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import IO, Any
 
 from ..errors import LaunchError
+from ..log import logger
 from .base import Job, Launcher, LaunchRetry, SubmitTimeout
 
 COMMAND_SECONDS = 30.0
 """How long a scheduler's command may take. A submission that takes longer may have worked all the same."""
+LOOK_SECONDS = 0.5
+"""So often it is looked what a command that takes its time has said: see is_waiting()."""
+ANSWERS_NEEDED = 2
+"""So often a scheduler must say that it has no such job before an unclear submission is repeated: one that was frozen
+may answer the question before it takes the job, both of which have waited."""
 LOG_BYTES = 4000
 STALE_SECONDS = 30 * 24 * 3600.0
 """Invitations of clients that were killed are removed by later ones after so long: hardly a job waits longer."""
 DEFAULT_FOLDER = "~/.crew_executor/jobs"
+JOB_NAME_MAX = 100
+"""Less than any scheduler allows: the run's number and the job's come behind it."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def seconds_of(duration: float | str | None) -> float | None:
     """Return a duration in seconds: a number of them, "90m", "2h", "1h30m", "1d", "2:00:00", "1-12:00:00", or None."""
-    if duration is None or isinstance(duration, (int, float)):
+    if duration is None:
+        return None
+    if isinstance(duration, (int, float)):
+        if not math.isfinite(duration):
+            raise ValueError(f"{duration!r} is no duration: give seconds, or None for the queue's own")
         return duration
     text = duration.strip().lower()
     clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text)
@@ -93,10 +107,16 @@ class ScriptLauncher(Launcher):
     ) -> None:
         super().__init__(walltime=seconds_of(walltime), **more)
         for name, number in (("cpus", cpus), ("memory_gb", memory_gb), ("gpus", gpus)):
-            if number is not None and not number > 0:
+            if number is not None and not 0 < number < math.inf:
                 raise ValueError(f"{name} must be None or above 0, not {number!r}")
-        if not re.fullmatch(r"[A-Za-z][\w.-]*", job_name):
-            raise ValueError(f"job_name must begin with a letter and have no spaces or signs, not {job_name!r}")
+            if number is not None and name != "memory_gb" and number != int(number):
+                raise ValueError(f"{name} must be a whole number, not {number!r}")
+        if not re.fullmatch(r"[A-Za-z][\w.-]*", job_name, re.ASCII) or len(job_name) > JOB_NAME_MAX:
+            raise ValueError(
+                f"job_name must begin with a letter, have no spaces or signs, and be no longer than {JOB_NAME_MAX}, "
+                f"not {job_name!r}"
+            )
+        check_words(account=account)
         self.cpus = cpus
         self.memory_gb = memory_gb
         self.gpus = gpus
@@ -104,13 +124,19 @@ class ScriptLauncher(Launcher):
         self.extra_directives = [_one_line(line) for line in directives]
         self.skip_directives = tuple(skip_directives)
         self.prologue = list(prologue)
-        self.working_directory = os.getcwd() if working_directory is None else os.fsdecode(working_directory)
-        self.folder = os.path.abspath(os.path.expanduser(os.fsdecode(folder)))
-        self.log_folder = os.path.join(self.folder, "logs") if log_folder is None else os.path.abspath(log_folder)
+        self.working_directory = _absolute("." if working_directory is None else working_directory)
+        self.folder = _absolute(folder)
+        self.log_folder = os.path.join(self.folder, "logs") if log_folder is None else _absolute(log_folder)
         self.job_name = job_name
         self.template = template
+        for name in ("python", "working_directory", "folder", "log_folder"):
+            # Quoted it would be harmless to a shell, but schedulers look for directives at the beginning of any line.
+            if re.search(r"[\0\r\n]", getattr(self, name)):
+                raise ValueError(f"{name} must be one line, not {getattr(self, name)!r}")
         self._written: list[str] = []
-        self._logs: dict[Hashable, str] = {}
+        self._logs: dict[Hashable, str] = {}  # names by handle, of all that are known
+        self._unclear: dict[str, int] = {}  # by name: submissions that may have worked, and answers needed
+        self._warned: set[str] = set()
 
     # ------------------------------------------------------------------ what a scheduler's own launcher says
 
@@ -140,6 +166,26 @@ class ScriptLauncher(Launcher):
         """Answer whether a submission that was refused with these words may succeed later."""
         return False
 
+    def is_unclear(self, words: str) -> bool:  # noqa: ARG002
+        """Answer whether a submission that failed with these words may have worked all the same."""
+        return False
+
+    def is_full(self, words: str) -> bool:  # noqa: ARG002
+        """Answer whether so many jobs were too many at the moment: fewer may be taken."""
+        return False
+
+    def is_waiting(self, words: str) -> bool:  # noqa: ARG002
+        """Answer whether a command that has said these words would wait for long: it is ended."""
+        return False
+
+    def jobs_named(self, name: str) -> Sequence[Hashable]:  # noqa: ARG002
+        """Return the handles of jobs with this name that have not ended.
+
+        Raises:
+            LaunchError, TimeoutExpired: the scheduler does not say.
+        """
+        return ()
+
     def advice(self, words: str) -> str:  # noqa: ARG002
         """Return what to try after these words of the scheduler, or ""."""
         return ""
@@ -161,7 +207,7 @@ class ScriptLauncher(Launcher):
         prologue = "\n".join(self.prologue)
         if self.template is not None:
             fields = {"directives": head, "prologue": prologue, "command": command, "name": name, "log": log}
-            return re.sub(r"\{(\w+)\}", lambda found: fields.get(found[1], found[0]), self.template)
+            return re.sub(r"(?<!\$)\{(\w+)\}", lambda found: fields.get(found[1], found[0]), self.template)
         return "\n".join(filter(None, ("#!/bin/sh", head, prologue, command))) + "\n"
 
     def _name_of(self, job: Job) -> str:
@@ -199,49 +245,138 @@ class ScriptLauncher(Launcher):
                     os.unlink(entry.path)
 
     def submit(self, job: Job, number: int) -> Sequence[Hashable]:
-        """Write the script and the invitation, and submit."""
+        """Write the script and the invitation, and submit; fewer jobs if there is no room for all."""
+        name = self._name_of(job)
+        if name in self._unclear and (found := self._unknown_of(name)):
+            return found[:number]
         invitation_path = os.path.join(self.folder, f"{job.name}.invitation")
         if invitation_path not in self._written:
             self._written.append(job.write_invitation(self.folder))
         script_path = os.path.join(self.folder, f"{job.name}.sh")
-        with open(script_path, "w", encoding="utf-8") as file:
-            file.write(self._script(job, number, invitation_path))
-        self._written.append(script_path)
+        if script_path not in self._written:
+            self._written.append(script_path)
         command = list(self.submit_command) if self.is_script_on_stdin else [*self.submit_command, script_path]
+        while True:
+            with open(script_path, "w", encoding="utf-8") as file:
+                file.write(self._script(job, number, invitation_path))
+            done = self._run_submission(name, command, script_path)
+            words = f"{done.stdout}\n{done.stderr}".strip()
+            job_id = self.read_id(done.stdout) if done.returncode == 0 else None
+            if job_id is not None:
+                handles = self.handles(job_id, number)
+                self._logs.update(dict.fromkeys(handles, name))
+                return handles
+            if number == 1 or not self.is_full(words):
+                self._refuse(name, command, done.returncode, words)
+            number //= 2
+
+    def _run_submission(self, name: str, command: list[str], script_path: str) -> subprocess.CompletedProcess[str]:
         try:
             with open(script_path if self.is_script_on_stdin else os.devnull, "rb") as stdin:
-                done = self.run(command, stdin=stdin)
+                return self.run(command, stdin=stdin)
         except subprocess.TimeoutExpired:
-            raise SubmitTimeout(f"{shlex.join(command)} did not answer within {COMMAND_SECONDS:g} s") from None
-        words = f"{done.stdout}\n{done.stderr}".strip()
-        job_id = self.read_id(done.stdout) if done.returncode == 0 else None
-        if job_id is None:
-            self._refuse(command, done.returncode, words)
-        handles = self.handles(str(job_id), number)
-        self._logs.update(dict.fromkeys(handles, self._name_of(job)))
-        return handles
+            self._unclear[name] = ANSWERS_NEEDED
+            text = f"{shlex.join(command)} did not answer within {COMMAND_SECONDS:g} s"
+            self.warn_once("submit", f"the scheduler does not answer now; it is tried again: {text}")
+            raise SubmitTimeout(text) from None
 
-    def _refuse(self, command: list[str], code: int, words: str) -> None:
+    def _refuse(self, name: str, command: list[str], code: int, words: str) -> None:
         text = f"{shlex.join(command)}\nended with exit code {code}: {words}"
+        if self.is_unclear(words):
+            self._unclear[name] = ANSWERS_NEEDED
+            self.warn_once("submit", f"the scheduler does not answer now; it is tried again: {text}")
+            raise SubmitTimeout(text)
+        if self.is_full(words):
+            self.warn_once(
+                "full", f"the scheduler takes no more jobs now; it is tried again from time to time: {words}"
+            )
         if self.is_transient(words):
+            self.warn_once("submit", f"the scheduler takes no job now; it is tried again: {text}")
             raise LaunchRetry(text)
         advice = self.advice(words)
         raise LaunchError(f"{text}\n{advice}" if advice else text)
 
+    def warn_once(self, about: str, text: str) -> None:
+        """Log a warning, but one only about each thing: what is tried again for hours must be told, not for hours."""
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning("%s", text)
+
+    def _unknown_of(self, name: str) -> Sequence[Hashable]:
+        """Return what an unclear submission has started; raise SubmitTimeout as long as that is not known."""
+        try:
+            found = self._found(name)
+        except (LaunchError, subprocess.TimeoutExpired) as error:
+            raise SubmitTimeout(f"whether {name} was submitted is not known: {error}") from None
+        if not found:
+            self._unclear[name] -= 1
+            if self._unclear[name]:
+                raise SubmitTimeout(f"{name} seems not to have been submitted; it is asked once more")
+            del self._unclear[name]
+        return found
+
+    def _found(self, name: str) -> Sequence[Hashable]:
+        """Return the jobs of this name that were not known; from now on they are."""
+        found = [handle for handle in self.jobs_named(name) if handle not in self._logs]
+        if found:
+            self._logs.update(dict.fromkeys(found, name))
+            self._unclear.pop(name, None)
+        return found
+
+    def find(self, job: Job) -> Sequence[Hashable]:
+        """Return the jobs of this name that are not known; if the scheduler does not say, submit() asks again."""
+        try:
+            return self._found(self._name_of(job))
+        except (LaunchError, subprocess.TimeoutExpired) as error:
+            logger.info("whether %s was submitted is not known yet: %s", self._name_of(job), error)
+            return ()
+
     def run(
         self, command: Sequence[str], stdin: IO[bytes] | int = subprocess.DEVNULL
     ) -> subprocess.CompletedProcess[str]:
-        """Run a scheduler's command; raise LaunchError if it is not there, TimeoutExpired if it takes too long."""
+        """Run a scheduler's command; raise LaunchError if it is not there, TimeoutExpired if it takes too long.
+
+        One that says that it waits (is_waiting) is ended, and counts as ended by SIGKILL.
+        """
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(self.clean_variables or ("\0",))
         }
         try:
-            return subprocess.run(
-                list(command), capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS, check=False,
-                env={**environment, "LC_ALL": "C"}, stdin=stdin,
+            process = subprocess.Popen(
+                list(command), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                errors="replace", env={**environment, "LC_ALL": "C"}, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise LaunchError(f"{command[0]} cannot be run: {error}") from None
+        with process:
+            try:
+                output, errors = self._hear(process)
+            finally:
+                # With its children: it may be a shell's script, and what that runs would keep the pipes open.
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+        return subprocess.CompletedProcess(list(command), process.returncode, output, errors)
+
+    def _hear(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """Return what a command says until it ends, or until it says that it waits."""
+        until = time.monotonic() + COMMAND_SECONDS
+        while True:
+            try:
+                return process.communicate(timeout=max(0.0, min(LOOK_SECONDS, until - time.monotonic())))
+            except subprocess.TimeoutExpired as expired:
+                words = bytes(expired.stderr or b"").decode(errors="replace")
+                if self.is_waiting(words):
+                    return "", words
+                if time.monotonic() >= until:
+                    raise subprocess.TimeoutExpired(process.args, COMMAND_SECONDS, stderr=words) from None
+
+    def ask(self, *command: str) -> str:
+        """Return what a command says, for explanations: "" if it fails."""
+        try:
+            return self.run(command).stdout
+        except (LaunchError, subprocess.TimeoutExpired):
+            return ""
 
     def explain(self, handle: Hashable) -> str:
         """Return where the job's output is, and its end."""
@@ -258,8 +393,8 @@ class ScriptLauncher(Launcher):
         """Return the path of a job's output, if it is there."""
         name = self._logs.get(handle, self.job_name)
         wanted = re.compile(rf"{re.escape(name)}\b.*(?<!\d){re.escape(str(handle))}(?!\d)")
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self.log_folder):
+        with contextlib.suppress(OSError), os.scandir(self.log_folder) as entries:
+            for entry in entries:
                 if wanted.match(entry.name):
                     return entry.path
         return None
@@ -269,11 +404,31 @@ class ScriptLauncher(Launcher):
         return f"submitted by {self.submit_command[0]}"
 
     def close(self) -> None:
-        """Remove scripts and invitations; the jobs' output stays."""
+        """Remove scripts and invitations; the jobs' output stays. Cancel what was started by unclear submissions."""
+        for name in list(self._unclear):
+            try:
+                self.cancel(self._found(name))
+            except (LaunchError, subprocess.TimeoutExpired) as error:
+                logger.warning(
+                    "jobs named %s may be in the queue, where they end soon after their start: %s", name, error
+                )
+        self._unclear.clear()
         for path in self._written:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         self._written.clear()
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as seen from this process now: jobs begin in other folders."""
+    return os.path.abspath(os.path.expanduser(os.fsdecode(path)))
+
+
+def check_words(**options: str | None) -> None:
+    """Raise ValueError for an option's value that in a directive would be several words, another option, or lines."""
+    for name, value in options.items():
+        if value is not None and not re.fullmatch(r"(?!-)[^\s\"'\\#\x00-\x1f\x7f]+", value):
+            raise ValueError(f"{name} must be one word, without quotes, backslashes and #, not {value!r}")
 
 
 def _one_line(line: str) -> str:

@@ -7,13 +7,14 @@ dead host as running: so an error state ends a job here, and who is alive is tol
 from __future__ import annotations
 
 import getpass
+import math
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from ..errors import LaunchError
-from .base import Job, JobState, JobStatus
+from .base import JobState, JobStatus
 from .script import ScriptLauncher
 
 _TRANSIENT = re.compile(
@@ -21,12 +22,15 @@ _TRANSIENT = re.compile(
     r"error: (cannot|can't) connect",
     re.IGNORECASE,
 )
-_LIMIT = re.compile(r"max_u_jobs|max_jobs|exceed(s|ed)? (limit|configured)|job-limit", re.IGNORECASE)
+_LIMIT = re.compile(
+    r"jobs are allowed per|max_u_jobs|max_jobs|exceed(s|ed)? (limit|configured)|job-limit", re.IGNORECASE
+)
 _ADVICE = {
     "unknown queue": "`qconf -sql` lists the queues: give SGELauncher(queue=...)",
     "unknown resource": "`qconf -sc` lists the resources: see memory_resource=, directives=, skip_directives=",
     "parallel environment": "`qconf -spl` lists them: give SGELauncher(parallel_environment=...)",
-    "no suitable queues": "no queue offers all that is asked for: see queue=, cpus=, memory_gb=, walltime=",
+    "no suitable queues": "no queue offers all that is asked for: see queue=, cpus=, memory_gb=, walltime=; "
+    "if one does after all, skip_directives=['-w']: qsub does not know what hosts measure, such as mem_free",
 }
 
 
@@ -65,17 +69,19 @@ class SGELauncher(ScriptLauncher):
     def directives(self, name: str, log: str, number: int) -> list[str]:
         """Return qsub's."""
         lines = [f"-N {name}", f"-o {log}", "-j y", "-r n", "-S /bin/sh", "-notify"]
+        if self.memory_gb is None or self.memory_resource.startswith(("h_", "s_")):
+            lines.append("-w e")  # refuse what no host can ever run; it knows nothing of what hosts measure: mem_free
         lines += [f"-t 1-{number}"] if number > 1 else []
         for option, value in (("-q", self.queue), ("-P", self.project), ("-A", self.account)):
             lines += [] if value is None else [f"{option} {value}"]
         if self.cpus_of_job > 1:
             lines.append(f"-pe {self.parallel_environment} {self.cpus_of_job}")
         if self.memory_gb is not None:
-            lines.append(f"-l {self.memory_resource}={int(1024 * self.memory_gb / self.cpus_of_job)}M")
+            lines.append(f"-l {self.memory_resource}={math.ceil(1024 * self.memory_gb / self.cpus_of_job)}M")
         if self.gpus is not None:
             lines.append(f"-l gpu={self.gpus}")
         if self.walltime is not None:
-            lines.append(f"-l h_rt={int(self.walltime)}")
+            lines.append(f"-l h_rt={math.ceil(self.walltime)}")
         return lines
 
     def log_pattern(self, name: str, number: int) -> str:
@@ -97,9 +103,8 @@ class SGELauncher(ScriptLauncher):
         handle = variables.get("JOB_ID", "") + ("" if index == "undefined" else f".{index}")
         return handle if handle in handles else None
 
-    def find(self, job: Job) -> Sequence[Hashable]:
+    def jobs_named(self, name: str) -> Sequence[Hashable]:
         """Return the jobs of this name."""
-        name = self._name_of(job)
         return [handle for handle, its_name, _state in self._qstat() if its_name == name]
 
     def _qstat(self) -> Iterator[tuple[str, str, str]]:
@@ -124,23 +129,26 @@ class SGELauncher(ScriptLauncher):
         return {handle: _status(states.get(str(handle))) for handle in handles}
 
     def cancel(self, handles: Sequence[Hashable]) -> None:
-        """Delete jobs."""
-        for handle in map(str, handles):
-            number, _, index = handle.partition(".")
-            self.run(["qdel", number, *(("-t", index) if index else ())])
+        """Delete jobs; those of a host that is lost stay listed as running, or as being deleted, until it is back."""
+        if handles:
+            self.run(["qdel", *map(str, handles)])
 
     def explain(self, handle: Hashable) -> str:
         """Return what qstat says of the job's troubles, or qacct of its end, and the end of its output."""
         number, _, index = str(handle).partition(".")
-        words = [line.strip() for line in self.run(["qstat", "-j", number]).stdout.splitlines() if _is_telling(line)]
+        words = [line.strip() for line in self.ask("qstat", "-j", number).splitlines() if _is_telling(line)]
         if not words:
-            done = self.run(["qacct", "-j", number, *(("-t", index) if index else ())])
-            words = re.findall(r"^((?:failed|exit_status|hostname)\s+.*?)\s*$", done.stdout, re.MULTILINE)
+            said = self.ask("qacct", "-j", number, *(("-t", index) if index else ()))
+            words = re.findall(r"^((?:failed|exit_status|hostname)\s+.*?)\s*$", said, re.MULTILINE)
         return "\n".join([*(f"job {handle}: {line}" for line in words), super().explain(handle)])
 
     def is_transient(self, words: str) -> bool:
         """Answer whether the qmaster was busy, or a limit of the user's jobs is reached: those that run will end."""
         return bool(_TRANSIENT.search(words) or _LIMIT.search(words))
+
+    def is_full(self, words: str) -> bool:
+        """Answer whether a limit is reached: fewer jobs may fit."""
+        return bool(_LIMIT.search(words))
 
     def advice(self, words: str) -> str:
         """Return what to try."""
@@ -165,7 +173,7 @@ def _status(state: str | None) -> JobStatus:
         return JobStatus(JobState.ENDED, f"{state}: an error keeps it from starting")
     if "d" in state:
         return JobStatus(JobState.ENDED, f"{state}: it is being deleted")
-    if "q" in state or "h" in state:
+    if "q" in state:
         return JobStatus(JobState.PENDING, state)
     return JobStatus(JobState.RUNNING, state)
 

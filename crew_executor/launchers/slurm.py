@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from ..errors import LaunchError
-from .base import Job, JobState, JobStatus
+from .base import JobState, JobStatus
 from .script import ScriptLauncher
 
 _PENDING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
@@ -24,9 +24,20 @@ _TRANSIENT = re.compile(
     r"Connection refused|Zero Bytes were transmitted|rate limit|try again|slurm_receive_msg|Communication connection",
     re.IGNORECASE,
 )
+_UNCLEAR = re.compile(r"Socket timed out|Zero Bytes were transmitted|slurm_receive_msg", re.IGNORECASE)
+"""The controller took the connection and did not answer: it may do later what it was asked, and does so when thawed."""
+_WAITING = "temporarily unable to accept job, sleeping"
+"""So sbatch says that the controller has MaxJobCount jobs; it would go on to try for minutes."""
 _LIMIT = re.compile(
-    r"job submit limit|QOSMaxSubmit|AssocMaxSubmit|AssocMaxJobs|QOSMaxJobs|MaxSubmitJobs", re.IGNORECASE
+    rf"job submit limit|QOSMaxSubmit|AssocMaxSubmit|AssocMaxJobs|QOSMaxJobs|MaxSubmitJobs|{_WAITING}", re.IGNORECASE
 )
+_IMPOSSIBLE = {
+    "PartitionTimeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "DependencyNeverSatisfied",
+    "AccountNotAllowed", "QOSNotAllowed",
+}  # fmt: skip
+"""Reasons of pending jobs that no waiting overcomes; other reasons may pass."""
+_DOUBTFUL = {"PartitionConfig", "PartitionNodeLimit", "PartitionDown", "PartitionInactive", "JobHeldAdmin"}
+"""Reasons that may last until somebody does something: they are told."""
 _ADVICE = {
     "invalid partition": "`sinfo` lists the partitions: give SlurmLauncher(partition=...)",
     "invalid account": "`sacctmgr show associations user=$USER` lists your accounts: give SlurmLauncher(account=...)",
@@ -70,7 +81,6 @@ class SlurmLauncher(ScriptLauncher):
         self.qos = qos
         self.constraint = constraint
         self.gres = gres
-        self._names: list[str] = []
 
     def directives(self, name: str, log: str, number: int) -> list[str]:
         """Return sbatch's."""
@@ -94,22 +104,15 @@ class SlurmLauncher(ScriptLauncher):
         found = re.match(r"(\d+)(?:;|\s|$)", answer.strip().splitlines()[-1] if answer.strip() else "")
         return None if found is None else found[1]
 
-    def submit(self, job: Job, number: int) -> Sequence[Hashable]:
-        """Submit; note the name that squeue is asked for."""
-        name = self._name_of(job)
-        if name not in self._names:
-            self._names.append(name)
-        return super().submit(job, number)
-
     def handle_of(self, variables: Mapping[str, str], handles: Sequence[Hashable]) -> Hashable | None:
         """Return the job's number, with that in its array."""
         array, index = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
         handle = f"{array}_{index}" if array else variables.get("SLURM_JOB_ID")
         return handle if handle in handles else None
 
-    def find(self, job: Job) -> Sequence[Hashable]:
-        """Return the jobs of this name."""
-        return [handle for handle, state, _reason in self._squeue([self._name_of(job)]) if state not in _ended(state)]
+    def jobs_named(self, name: str) -> Sequence[Hashable]:
+        """Return the jobs of this name; not the ended: Slurm may keep a record of a submission that it has refused."""
+        return [handle for handle, state, _reason in self._squeue([name]) if state in _PENDING | _RUNNING]
 
     def _squeue(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
         """Return number, state and reason of the jobs of these names; raise LaunchError if squeue does not say."""
@@ -124,7 +127,12 @@ class SlurmLauncher(ScriptLauncher):
 
     def poll(self, handles: Sequence[Hashable]) -> Mapping[Hashable, JobStatus]:
         """Ask squeue about all jobs at once; what it does not know any more has ended."""
-        known = {handle: _status(state, reason) for handle, state, reason in self._squeue(self._names)}
+        names = list(dict.fromkeys(self._logs.get(handle, "") for handle in handles))
+        rows = self._squeue(names)
+        for handle, state, reason in rows:
+            if state in _PENDING and reason in _DOUBTFUL:
+                self.warn_once(reason, f"jobs pend, perhaps for ever ({reason}): see `scontrol show job {handle}`")
+        known = {handle: _status(state, reason) for handle, state, reason in rows}
         gone = JobStatus(JobState.ENDED, "squeue does not know it any more")
         return {handle: known.get(str(handle), gone) for handle in handles}
 
@@ -135,28 +143,36 @@ class SlurmLauncher(ScriptLauncher):
 
     def explain(self, handle: Hashable) -> str:
         """Return what scontrol says of the job, and the end of its output."""
-        done = self.run(["scontrol", "--oneliner", "show", "job", str(handle)])
-        wanted = r"(JobState|Reason|ExitCode|NodeList|StdOut)=(\S+)"
-        facts = " ".join(
-            "=".join(found) for found in re.findall(wanted, done.stdout.splitlines()[0] if done.stdout else "")
-        )
+        said = self.ask("scontrol", "--oneliner", "show", "job", str(handle))
+        wanted = r"\b(JobState|Reason|ExitCode|NodeList|StdOut)=(\S+)"
+        facts = " ".join("=".join(found) for found in re.findall(wanted, said.partition("\n")[0]))
         return "\n".join(filter(None, (f"job {handle}: {facts}" if facts else "", super().explain(handle))))
 
     def is_transient(self, words: str) -> bool:
         """Answer whether the controller was busy, or a limit of the user's jobs is reached: those that run will end."""
         return bool(_TRANSIENT.search(words) or _LIMIT.search(words))
 
+    def is_unclear(self, words: str) -> bool:
+        """Answer whether the controller took the connection, and gave no answer."""
+        return bool(_UNCLEAR.search(words))
+
+    def is_full(self, words: str) -> bool:
+        """Answer whether a limit is reached: a smaller array may fit."""
+        return bool(_LIMIT.search(words))
+
+    def is_waiting(self, words: str) -> bool:
+        """Answer whether sbatch waits for room."""
+        return _WAITING in words
+
     def advice(self, words: str) -> str:
         """Return what to try."""
         return next((advice for key, advice in _ADVICE.items() if key in words.lower()), "")
 
 
-def _ended(state: str) -> set[str]:
-    return set() if state in _PENDING | _RUNNING else {state}
-
-
 def _status(state: str, reason: str) -> JobStatus:
     words = state if reason in ("", "None") else f"{state} ({reason})"
+    if state in _PENDING and reason in _IMPOSSIBLE:
+        return JobStatus(JobState.ENDED, f"{words}: it would pend for ever")
     if state in _PENDING:
         return JobStatus(JobState.PENDING, words)
     if state in _RUNNING:

@@ -54,6 +54,8 @@ class SSHLauncher(Launcher):
         **more: as for Launcher: host, port, python, environment, ship, lost_after, walltime, idle_timeout, ...
     """
 
+    poll_seconds = (0.2, 2.0)  # to look at a process of one's own costs nothing
+
     def __init__(
         self,
         hosts: str | Sequence[str],
@@ -123,7 +125,7 @@ class SSHLauncher(Launcher):
             port = random.choice(TUNNEL_PORTS)  # noqa: S311  no secret: only not everybody's first
             options = ["-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{port}:127.0.0.1:{job.port}"]
             invitation = job.invitation_to([("127.0.0.1", port)])
-        return _Client(host, self.command(host, job.command(), *options), invitation)
+        return _Client(host, self.command(host, _watched(job.command()), *options), invitation)
 
     def poll(self, handles: Sequence[Hashable]) -> Mapping[Hashable, JobStatus]:
         """Say whose ssh client has ended."""
@@ -171,6 +173,14 @@ class SSHLauncher(Launcher):
                 client.process.wait(max(0.0, until - time.monotonic()))
             client.close()
         self._clients.clear()
+
+
+def _watched(command: Sequence[str]) -> list[str]:
+    """Return a command with a shell that stays with it.
+
+    Of a command that a signal has ended ssh says 255, as if it had failed itself; a shell says 128 and the number.
+    """
+    return ["sh", "-c", f"{shlex.join(command)}; exit"]
 
 
 class _Client:

@@ -223,6 +223,23 @@ def test_large_buffers_cross_once_for_all_workers_of_a_host(launcher: ProcessLau
         doubled[0] = 0  # it is the client's own
 
 
+def test_a_constant_without_buffers_crosses_once_for_a_host_as_well() -> None:
+    launcher = ProcessLauncher(workers_per_job=3)
+    launcher.has_relay = True
+    constant = {"key": os.urandom(3_000_000)}
+    with executor_of(launcher, 3, min_workers=3) as executor:
+        handle = executor.share(constant)
+        wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == 3, "all have come")
+        assert set(executor.map(_size, [handle] * 30, chunksize=1)) == {3_000_000}
+        assert launcher.relay is not None
+        assert launcher.relay.bytes_passed < 4_500_000
+
+
+def _size(value: dict[str, bytes]) -> int:
+    time.sleep(0.01)
+    return len(value["key"])
+
+
 def test_the_initializer_runs_there_and_its_failure_breaks_the_pool(launcher: ProcessLauncher) -> None:
     with executor_of(launcher, 1, initializer=os.putenv, initargs=("CREW_TEST", "1")) as executor:
         assert executor.submit(add, 1, 2).result() == 3
