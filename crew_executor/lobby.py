@@ -13,7 +13,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from .core.admission import KNOCK_BYTES_MAX, NONCE_BYTES, WELCOME, Admitted, Door, Refusal, Visit, refusal, seat_of
 from .log import logger
@@ -78,9 +77,11 @@ class Lobby:
         self._mailbox = Mailbox()
         self._strangers: dict[int, Stranger] = {}  # the first to come is the first
         self._is_accepting = False
+        self._taken = 0  # streams, in all: for NNG's thread
+        self._arrived = 0  # of those, for this one
         self._complaints = 0
         self._is_closed = False
-        self._listener = Listener(host, ports, key, partial(self._mailbox.put, self._came))
+        self._listener = Listener(host, ports, key, self._took)
         self.host, self.port = host, self._listener.port
         self._thread = Thread(self._run, f"crew-lobby-{name}")
         self._thread.start()
@@ -129,8 +130,16 @@ class Lobby:
             self._listener.accept()
         return float("inf")
 
+    def _took(self, stream: Stream) -> bool:
+        """Take a stream, and say whether there is room for one more; in a thread of NNG's."""
+        self._taken += 1
+        has_room = len(self._strangers) + self._taken - self._arrived < STRANGERS_MAX
+        self._is_accepting = has_room  # before the word of the stream: who hears it looks at this
+        self._mailbox.put(self._came, stream)
+        return has_room
+
     def _came(self, stream: Stream) -> None:
-        self._is_accepting = False
+        self._arrived += 1
         stranger = Stranger(stream, time.monotonic())
         self._strangers[id(stream)] = stranger
         self._listen_to(stranger)

@@ -231,13 +231,13 @@ def _check_key(credentials: Credentials) -> None:
 
 
 class Listener:
-    """Take connections at one port, one for each accept().
+    """Take connections at one port, from the first accept() on.
 
     Args:
         host: an address or the name of this machine, as others reach it.
         ports: tried in their order; 0: any.
         key: the credentials of TLS; None: plain tcp, which anybody on the way can read and change.
-        on_stream: called with each stream, in a thread of NNG's.
+        on_stream: called with each stream, in a thread of NNG's; returns whether to take the next one at once.
 
     Attributes:
         host, port: where it listens.
@@ -246,7 +246,7 @@ class Listener:
         CrewError: no port is free, or the address is not this machine's.
     """
 
-    def __init__(self, host: str, ports: Iterable[int], key: Credentials, on_stream: Callable[[Stream], None]) -> None:
+    def __init__(self, host: str, ports: Iterable[int], key: Credentials, on_stream: Callable[[Stream], bool]) -> None:
         _check_key(key)
         self._nng = nng = transport.library()
         self._on_stream = on_stream
@@ -287,7 +287,7 @@ class Listener:
         return pointer[0]
 
     def accept(self) -> None:
-        """Take the next connection; once for each call. Until then others wait in the system's queue."""
+        """Take the next connection. If it is not called, others wait in the system's queue."""
         with self._gate:
             if not self._is_closed:
                 self._accepting.then = self._accepted
@@ -297,7 +297,8 @@ class Listener:
         nng = self._nng
         if nng.lib.nng_aio_result(self._accepting.aio) == 0:
             pointer = nng.ffi.cast("nng_stream *", nng.lib.nng_aio_get_output(self._accepting.aio, 0))
-            self._on_stream(Stream(nng, pointer))
+            if self._on_stream(Stream(nng, pointer)):
+                self.accept()
         elif not self._is_closed:
             # No descriptor is left, mostly: at once it would fail again, and again.
             pause = threading.Timer(RETRY_SECONDS, self.accept)
