@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .connection import Connection
-from .conversation import Conversation
+from .conversation import AnyThread, Conversation
 from .core.messages import (
     CONTENT_BYTES,
     Buffer,
@@ -41,7 +41,6 @@ from .reader import Listener, Reading
 from .recaller import Recaller
 from .segments import Segment
 from .shares import Whole
-from .thread import Thread
 
 
 class Home(Listener, Protocol):
@@ -60,12 +59,14 @@ class AgentLink:
         conversation: with it.
         home: the dispatcher.
         on_notice: called with words when the agent's host is about to be taken away.
+        make_thread: called with a target and a name.
         on_lost: called when the conversation is over, with the reason, "" if it was silent for too long; the last call.
     """
 
     def __init__(
         self, round_trip: float, seat: str, host: str, pid: int, conversation: Conversation, home: Home,
         on_notice: Callable[[AgentLink, str], None], on_lost: Callable[[AgentLink, str], None],
+        make_thread: Callable[..., AnyThread],
     ) -> None:  # fmt: skip
         self.round_trip = round_trip
         self.seat = seat
@@ -87,7 +88,7 @@ class AgentLink:
         self._content_numbers = 0
         self._content_lock = threading.Lock()
         self._forgotten: deque[int] = deque()
-        self._reader = Thread(self._read, f"crew-reader-agent-{seat}")
+        self._reader = make_thread(self._read, f"crew-reader-agent-{seat}")
 
     def start(self, settings: dict[str, Any]) -> None:
         """Tell the agent what this process is like, and begin to read."""

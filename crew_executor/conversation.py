@@ -21,8 +21,10 @@ from .core.messages import Buffer, Frame, Kind, decode_frame, encode_header
 from .core.replay import Replay
 from .errors import ProtocolError
 from .framing import FRAME_BYTES_MAX, FramedStream, LinkClosed
+from .reserve import ReservedThread
 from .thread import Thread
 
+AnyThread = Thread | ReservedThread
 ACK_BYTES = 1 << 20
 """After so many bytes the peer is told what has arrived, beat or not: it keeps them until then."""
 _OVER = "the conversation is over"
@@ -40,6 +42,7 @@ class Conversation:
         silence: seconds after which a link on which nothing is heard is taken for dead; see tick().
         clock: the monotonic time.
         on_unlinked: called when a link was lost, by the thread that has found out; must not wait.
+        make_thread: called with a target and a name.
 
     Attributes:
         heard_at: when anything was heard last; when it was made, if nothing was.
@@ -48,7 +51,7 @@ class Conversation:
 
     def __init__(
         self, name: str, run: int, patience: float, silence: float, clock: Callable[[], float] = time.monotonic,
-        on_unlinked: Callable[[], None] = lambda: None,
+        on_unlinked: Callable[[], None] = lambda: None, make_thread: Callable[..., AnyThread] = Thread,
     ) -> None:  # fmt: skip
         self._run = run
         self._patience = patience
@@ -67,7 +70,7 @@ class Conversation:
         self._unacknowledged = 0  # bytes that have arrived and that the peer was not told of
         self.heard_at = self._lost_at = clock()
         self.links = 0
-        self._sender = Thread(self._write, f"crew-sender-{name}")
+        self._sender = make_thread(self._write, f"crew-sender-{name}")
         self._sender.start()
 
     @property

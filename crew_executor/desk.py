@@ -39,6 +39,11 @@ class Desk:
 
     # ------------------------------------------------------------------ for the fleet
 
+    def start(self) -> None:
+        """Start the thread, unless it runs; raise RuntimeError if the system gives none."""
+        if self._thread.ident is None:
+            self._thread.start()
+
     def submit(self, job: Job, number: int, pause: float, then: Callable[..., None], *context: Any) -> None:
         """Have jobs started, after a pause in seconds; then(*context, handles, error) is called."""
         self._put(time.monotonic() + pause, self._submit, job, number, then, context)
@@ -69,8 +74,6 @@ class Desk:
     # ------------------------------------------------------------------ in the thread
 
     def _put(self, at: float, function: Callable[..., None], *arguments: Any) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
         self._orders.put(self._note, at, function, arguments)
 
     def _note(self, at: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -87,7 +90,8 @@ class Desk:
             due = [order for order in self._later if order[0] <= now]
             self._later = [order for order in self._later if order[0] > now]
             for _at, function, arguments in due:
-                self._carry_out(function, arguments)
+                if not (self._is_over and function == self._submit):  # nobody would want the job
+                    self._carry_out(function, arguments)
             if self._is_over and not due:
                 break
         self._carry_out(self._launcher.close, ())
@@ -95,7 +99,7 @@ class Desk:
     def _carry_out(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         try:
             function(*arguments)
-        except Exception:  # a launcher may be anybody's
+        except BaseException:  # a launcher may be anybody's, and call what ends programs
             logger.exception("%s failed", type(self._launcher).__name__)
 
     def _submit(self, job: Job, number: int, then: Callable[..., None], context: tuple[Any, ...]) -> None:
@@ -105,20 +109,31 @@ class Desk:
             if not self._is_checked:
                 self._launcher.check()
                 self._is_checked = True
-            handles = self._launcher.submit(job, number)
+            handles = self._handles_of(self._launcher.submit(job, number), "submit()")
         except SubmitTimeout as timeout:
             handles, error = self._find(job), timeout
-        except Exception as failure:
-            error = failure
+        except BaseException as failure:
+            error = failure if isinstance(failure, Exception) else RuntimeError(f"submit() raised {failure!r}")
             if not isinstance(failure, (LaunchError, LaunchRetry)):
                 logger.error("submit() of %s failed", type(self._launcher).__name__, exc_info=failure)
+        if self._is_over and handles:
+            self._launcher.cancel(handles)  # it took so long that the executor has ended meanwhile
         self._answers.put(then, *context, handles, error)
+
+    def _handles_of(self, answer: Any, method: str) -> Sequence[Hashable]:
+        """Return the handles that a method of the launcher has returned; raise LaunchError if they are none."""
+        what = f"{method} of {type(self._launcher).__name__} must return a sequence of handles, one for each job"
+        if not isinstance(answer, Sequence) or isinstance(answer, (str, bytes)):
+            raise LaunchError(f"{what}, not {answer!r:.200}")
+        if not all(isinstance(handle, Hashable) for handle in answer):
+            raise LaunchError(f"{what}, that can be hashed; these are {answer!r:.200}")
+        return answer
 
     def _find(self, job: Job) -> Sequence[Hashable]:
         """Look for what a submission that timed out may have started all the same."""
         try:
-            return self._launcher.find(job)
-        except Exception:
+            return self._handles_of(self._launcher.find(job), "find()")
+        except BaseException:
             logger.exception("find() of %s failed", type(self._launcher).__name__)
             return ()
 
@@ -126,7 +141,9 @@ class Desk:
         statuses: Mapping[Hashable, JobStatus] = {}
         try:
             statuses = self._launcher.poll(handles)
-        except Exception as error:  # a status command that fails must not hurt
+            _check_statuses(statuses)
+        except BaseException as error:  # a status command that fails must not hurt
+            statuses = {}
             logger.warning("%s could not be asked about its jobs: %s", type(self._launcher).__name__, error)
         finally:
             self._is_polling = False
@@ -138,7 +155,12 @@ class Desk:
     def _explain(self, handle: Hashable | None, then: Callable[..., None], context: tuple[Any, ...]) -> None:
         words = ""
         try:
-            words = "" if handle is None else self._launcher.explain(handle)
-        except Exception as error:
+            words = "" if handle is None else str(self._launcher.explain(handle))
+        except BaseException as error:
             words = f"(and explain() of {type(self._launcher).__name__} failed: {error})"
         self._answers.put(then, *context, words)
+
+
+def _check_statuses(answer: Any) -> None:
+    if not isinstance(answer, Mapping) or not all(isinstance(status, JobStatus) for status in answer.values()):
+        raise TypeError(f"poll() must return a mapping of handles to JobStatus, not {answer!r:.200}")

@@ -408,6 +408,8 @@ class Dispatcher:
     def start(self) -> None:
         """Start the thread, if it does not run."""
         pools.check_not_importing()
+        if not self._is_started:
+            self._employer.begin()
         with self._lock:
             if self._is_started:
                 return

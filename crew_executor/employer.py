@@ -27,6 +27,9 @@ class Employer(Protocol):
 
     startup_timeout: float
 
+    def begin(self) -> None:
+        """The first task is there: start the threads that are needed, soon it may be too late. In a user's thread."""
+
     def connect(self, worker: Worker, now: float) -> Connection:
         """Return the connection of a worker that is to come; raise OSError or CrewError."""
 
@@ -83,6 +86,9 @@ class LocalEmployer:
         self._environment = environment
         self._courier = courier
         self.startup_timeout = launcher.startup_timeout
+
+    def begin(self) -> None:
+        """Workers here need one thread each, and the main thread helps out."""
 
     def connect(self, worker: Worker, now: float) -> Connection:
         """Return the connection of a worker that is to come."""

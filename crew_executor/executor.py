@@ -118,7 +118,7 @@ class CrewExecutor(TaskSubmitter):
         origin = pools.Origin(run_id, self._name, self._max_workers, place)
         first_words, courier = inheritance.dumps((origin, initializer, tuple(initargs)))
         hire = partial(
-            _hire, self._launcher, self._name, run_id, idle_timeout=idle_timeout,
+            _hire, self._launcher, self._name, run_id, self._max_workers, idle_timeout=idle_timeout,
             environment=_thread_limits(self._max_workers), courier=courier,
         )  # fmt: skip
         self._dispatcher = _make_dispatcher(
@@ -414,7 +414,7 @@ def _check_not_forked() -> None:
         )
 
 
-def _hire(launcher: BaseLauncher, name: str, run: int, home: Dispatcher, **told: Any) -> Employer:
+def _hire(launcher: BaseLauncher, name: str, run: int, workers_max: int, home: Dispatcher, **told: Any) -> Employer:
     """Return where the workers of a dispatcher come from."""
     if isinstance(launcher, LocalLauncher):
         from .employer import LocalEmployer
@@ -422,7 +422,7 @@ def _hire(launcher: BaseLauncher, name: str, run: int, home: Dispatcher, **told:
         return LocalEmployer(launcher, run, **told)
     from .fleet import Fleet
 
-    return Fleet(home, cast("Launcher", launcher), name, run, **told)
+    return Fleet(home, cast("Launcher", launcher), name, run, **told, workers_max=workers_max)
 
 
 def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:

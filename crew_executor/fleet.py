@@ -42,6 +42,7 @@ from .lobby import Lobby
 from .log import logger
 from .mailbox import Mailbox
 from .network import KEY_BYTES, NetworkLink
+from .reserve import Reserve
 
 if TYPE_CHECKING:
     from .inheritance import Courier
@@ -50,6 +51,9 @@ SILENCE = 0.25
 """The part of lost_after, after which a silent link is dropped; in the rest of it the agent may come back."""
 LEAVE_SECONDS = 60.0
 """Before its walltime is over a job's workers are told to leave, or a twentieth of it before, if that is less."""
+PYTHON = ".".join(map(str, sys.version_info[:2]))
+RESERVE_MAX = 64
+"""Threads that are kept for agents that come when the interpreter starts none any more."""
 PARTING_SECONDS = 3.0
 """How long the end of an executor waits for its agents to have ended their workers."""
 
@@ -71,6 +75,7 @@ class Fleet:
         home: the dispatcher.
         launcher: starts jobs.
         name, run: of the executor.
+        workers_max: so many workers may be there at a time.
         idle_timeout, environment, courier: what each worker is told, or should bring along.
 
     Raises:
@@ -79,7 +84,7 @@ class Fleet:
 
     def __init__(
         self, home: Home, launcher: Launcher, name: str, run: int, *, idle_timeout: float | None,
-        environment: dict[str, str], courier: Courier | None,
+        environment: dict[str, str], courier: Courier | None, workers_max: int,
     ) -> None:  # fmt: skip
         if courier is not None and (courier.descriptors or courier.is_bound):
             raise ValueError(
@@ -100,9 +105,13 @@ class Fleet:
             launcher.max_launches, launcher.max_worker_hours,
         )  # fmt: skip
         self._jobs.count(time.monotonic())
+        self._refusals: dict[int, str] = {}  # by job
         self._is_limit_told = self._is_delay_told = False
         self._desk = Desk(name, launcher, home.mailbox)
-        self._door = Door(run, ".".join(map(str, sys.version_info[:2])))
+        self._reserve = Reserve(name)
+        self._has_begun = False
+        self._workers_max = workers_max
+        self._door = Door(run, PYTHON)
         self._key = os.urandom(KEY_BYTES) if launcher.is_encrypted and launcher.certificates is None else None
         self._lobby: Lobby | None = None
         self._addresses: list[str] = []
@@ -117,6 +126,17 @@ class Fleet:
         self._launches: dict[int, Job] = {}
 
     # ------------------------------------------------------------------ workers come
+
+    def begin(self) -> None:
+        """Start the threads that nothing works without, and some for agents that come when none can be started."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        jobs = -(-self._workers_max // self._launcher.workers_per_job)
+        self._desk.start()
+        self._reserve.fill(min(2 * jobs, RESERVE_MAX) if sys.version_info >= (3, 12) else 0)
+        with contextlib.suppress(LaunchError):  # the launch will say so
+            self._open()
 
     def connect(self, worker: Worker, now: float) -> Connection:
         """Return the connection of a worker that is to come."""
@@ -189,9 +209,12 @@ class Fleet:
             address, self._addresses = resolve(launcher.hosts)
             self._lobby = Lobby(
                 self._name, address, launcher.ports, launcher.certificates or self._key, self._door,
-                self._received_of, self._admitted,
+                self._received_of, self._admitted, self._refused,
                 self._tick, launcher.lost_after * SILENCE / 3,
             )  # fmt: skip
+        except RuntimeError:  # no thread
+            launcher.used_by = ""
+            raise
         except CrewError as error:
             launcher.used_by = ""
             raise LaunchError(f"this machine cannot be reached as host={launcher.hosts!r}: {error}") from error
@@ -276,7 +299,9 @@ class Fleet:
             return
         if error is None or isinstance(error, LaunchRetry):
             pause = max(self._jobs.retry_pause(entry) for entry in left)
-            if error is not None and not isinstance(error, SubmitTimeout):
+            if error is None:
+                error = LaunchRetry(f"submit() has started {len(handles)} of {len(handles) + len(left)} jobs")
+            if not isinstance(error, SubmitTimeout):
                 level = logging.INFO if self._is_delay_told else logging.WARNING  # a limit of the site's may last
                 self._is_delay_told = True
                 logger.log(level, "a submission of %s is tried again in %.0f s: %s", self._name, pause, error)
@@ -325,17 +350,21 @@ class Fleet:
             conversation = Conversation(
                 admitted.seat, self._run, patience, silence,
                 on_unlinked=partial(self._home.mailbox.put, self._link_lost, admitted.seat),
+                make_thread=self._reserve.make,
             )  # fmt: skip
             about = admitted.about
             link = AgentLink(
                 round_trip, admitted.seat, str(about.get("host", "?"))[:100], int(about.get("pid", 0)), conversation,
-                self._home, self._noticed, self._lost,
+                self._home, self._noticed, self._lost, self._reserve.make,
             )  # fmt: skip
             self._links[admitted.seat] = link
             conversation.attach(stream, admitted.received)
         except LinkClosed:
             return  # it was given up a moment ago
         self._home.mailbox.put(self._joined, link, dict(about.get("variables") or {}))
+
+    def _refused(self, seat: str, why: str) -> None:
+        self._home.mailbox.put(self._note_refusal, seat.partition("/")[0], why)
 
     def _tick(self) -> None:
         for link in list(self._links.values()):
@@ -371,6 +400,12 @@ class Fleet:
             handle = self._launcher.handle_of(variables, handles)
             found = [entry for entry in found if entry.handle == handle] or found
         return found[0] if found else None
+
+    def _note_refusal(self, seat: str, why: str) -> None:
+        """Remember why somebody was refused who said to be of a job, for when that comes to nothing."""
+        for entry in self._jobs.entries.values():
+            if seat == f"job-{entry.launch}" and entry.is_on_its_way:
+                self._refusals[entry.number] = why
 
     def _link_lost(self, seat: str) -> None:
         entry, link = self._entries.get(seat), self._links.get(seat)
@@ -453,7 +488,10 @@ class Fleet:
 
     def describe(self, connection: Connection) -> str:  # noqa: ARG002  as an Employer's
         """Return how jobs are started."""
-        return self._launcher.describe()
+        try:
+            return str(self._launcher.describe())
+        except Exception as error:  # it may be anybody's
+            return f"started by {type(self._launcher).__name__}, whose describe() failed: {error!r}"
 
     # ------------------------------------------------------------------ time
 
@@ -465,7 +503,8 @@ class Fleet:
         if due:
             self._desk.poll([entry.handle for entry in due if entry.handle is not None], self._polled)
         for entry in jobs.overdue(now):
-            self._do_not_wait_for(entry, f"its agent did not come within startup_timeout={self.startup_timeout:g} s")
+            why = f"its agent did not come within startup_timeout={self.startup_timeout:g} s"
+            self._do_not_wait_for(entry, why, is_overdue=True)
         for entry in jobs.empty(now):
             jobs.ending(entry)
             self._joined_links[entry.number].end()
@@ -476,13 +515,17 @@ class Fleet:
         for connection, _on_exit in list(self._waiting.get(entry.number, [])):
             self.kill(connection, 0)
 
-    def _do_not_wait_for(self, entry: JobEntry, why: str) -> None:
+    def _do_not_wait_for(self, entry: JobEntry, why: str, *, is_overdue: bool = False) -> None:
         self._jobs.ending(entry)
-        self._desk.explain(entry.handle, self._explained, entry, why)
+        self._desk.explain(entry.handle, self._explained, entry, why, is_overdue)
 
-    def _explained(self, entry: JobEntry, why: str, words: str) -> None:
+    def _explained(self, entry: JobEntry, why: str, is_overdue: bool, words: str) -> None:
         tried = ", ".join(f"{address}:{self._lobby.port}" for address in self._addresses) if self._lobby else "nothing"
-        hint = f"; agents are to come to {tried}: can the host reach that, or is there a firewall?"
+        refusal = self._refusals.pop(entry.number, "")
+        hint = f"; its agent was refused: {refusal}"
+        if not refusal:
+            hint = f"; agents are to come to {tried}"
+            hint += ": can the host reach that, or is there a firewall?" if is_overdue else ""
         said = "\n".join(filter(None, (entry.words, words)))
         self._desk.cancel([] if entry.handle is None else [entry.handle])
         self._fail(entry, f"{why}{hint}" + (f" The launcher says:\n{said}" if said else ""))
@@ -539,12 +582,13 @@ class Fleet:
         for link in list(self._links.values()):
             link.close()
         self._desk.close()
+        self._reserve.close()
         if self._lobby is not None:
             self._launcher.used_by = ""
 
 
 def _loss(reason: str, is_taken_away: bool, connection: Connection) -> WorkerExit:
     return WorkerExit(
-        connection.worker.name, connection.facts.pid, reason=reason, is_launchers_fault=True,
+        connection.worker.name, connection.facts.pid, reason=reason, is_launchers_fault=connection.is_ready,
         is_taken_away=is_taken_away,
     )  # fmt: skip

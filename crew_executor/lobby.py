@@ -45,6 +45,7 @@ class Stranger:
         self.said = b""
         self.challenged_at = 0.0
         self.visit: Visit | None = None
+        self.seat = ""  # which it says to have: nothing is proved
         self.is_parting = False
 
 
@@ -58,6 +59,7 @@ class Lobby:
         received_of: returns the number of the last frame that came from a seat.
         on_admitted: called with who was let in, its link, and the seconds of a round trip to it, in the lobby's thread;
             must not block.
+        on_refused: called with the seat that somebody who was refused said to have, and why; words, nothing is proved.
         on_tick, tick_seconds: called in the lobby's thread every so many seconds; must not block.
 
     Attributes:
@@ -67,11 +69,13 @@ class Lobby:
     def __init__(
         self, name: str, host: str, ports: Iterable[int], key: Credentials, door: Door,
         received_of: Callable[[str], int], on_admitted: Callable[[Admitted, NetworkLink, float], None],
+        on_refused: Callable[[str, str], None] = lambda _seat, _why: None,
         on_tick: Callable[[], None] = lambda: None, tick_seconds: float = float("inf"),
     ) -> None:  # fmt: skip
         self._door = door
         self._received_of = received_of
         self._on_admitted = on_admitted
+        self._on_refused = on_refused
         self._on_tick = on_tick
         self._tick_seconds = tick_seconds
         self._mailbox = Mailbox()
@@ -171,7 +175,8 @@ class Lobby:
         if rest:
             raise Refusal("more was said than was asked for")
         if stranger.visit is None:
-            received = self._received_of(seat_of(said))
+            stranger.seat = seat_of(said)
+            received = self._received_of(stranger.seat)
             stranger.visit, challenge = self._door.challenge(said, os.urandom(NONCE_BYTES), received)
             stranger.challenged_at = time.monotonic()
             stranger.stream.write_later(with_length(challenge))
@@ -185,6 +190,8 @@ class Lobby:
 
     def _refuse(self, stranger: Stranger, error: Refusal) -> None:
         self._complaints += 1
+        if stranger.seat:
+            self._on_refused(stranger.seat, str(error))
         level = logging.WARNING if self._complaints <= COMPLAINTS_MAX else logging.DEBUG
         logger.log(level, "a connection to port %d is refused: %s", self.port, error)
         stranger.stream.write_later(with_length(refusal(error)))

@@ -55,11 +55,13 @@ def _prctl() -> Callable[[int, int], None]:
 class Supervisor:
     """Serve one client until it says bye or is gone."""
 
-    def __init__(self, control: socket.socket, client_pid: int) -> None:
+    def __init__(self, control: socket.socket, client_pid: int, patience: float | None) -> None:
         self._control = control
         self._client_pid = client_pid
         self._workers: dict[int, str] = {}  # pid -> the client's id of the launch
         self._names: dict[int, tuple[str, str]] = {}  # pid -> its run and name
+        self._patience = patience
+        self._heard_at = time.monotonic()
         self._warden = Warden()
         self._oom = OomCounter()
         self._next_look = NEVER
@@ -101,6 +103,7 @@ class Supervisor:
         if self._client_fd in ready:
             return False
         if self._control.fileno() in ready:
+            self._heard_at = time.monotonic()
             received = recv_message(self._control)
             if received is None or received[0]["op"] == "bye":
                 self._is_client_gone = received is None
@@ -114,6 +117,9 @@ class Supervisor:
                 self._stop(message["id"], message["ordinal"])
             elif message["op"] == "answer":
                 self._switchboard.client_answers(message)
+        elif self._patience is not None and time.monotonic() - self._heard_at > self._patience:
+            self._is_client_gone = True  # it stands still, and is taken for lost by those it works for
+            return False
         self._switchboard.serve(ready)
         self._next_look = self._warden.look(time.monotonic())
         return True
@@ -121,6 +127,8 @@ class Supervisor:
     def _pause(self) -> float | None:
         """Return how long to sleep at most: until the warden's next look, and the next look at the parent."""
         pause = max(0.0, self._next_look - time.monotonic())
+        if self._patience is not None:
+            pause = min(pause, max(0.0, self._heard_at + self._patience - time.monotonic()) + 0.01)
         if self._client_fd < 0:
             pause = min(pause, PARENT_POLL)
         return None if pause == NEVER else min(pause, PAUSE_MAX)
@@ -297,11 +305,17 @@ def _leave_terminal() -> None:
             os.close(terminal)
 
 
-def main(control_fd: int, client_pid: int) -> None:
-    """Run the supervisor on an inherited socket."""
+def main(control_fd: int, client_pid: int, patience: float | None = None) -> None:
+    """Run the supervisor on an inherited socket.
+
+    Args:
+        control_fd: the socket.
+        client_pid: the client's.
+        patience: seconds after which a client that says nothing is taken for gone; None: only its death counts.
+    """
     _leave_terminal()
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
     inheritance.load()
     with control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Supervisor(control, client_pid).run()
+        Supervisor(control, client_pid, patience).run()

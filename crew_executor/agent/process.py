@@ -2,6 +2,7 @@
 
     main thread     keeps the link to the client, beats, watches the workers
     crew-orders     reads what the client says
+    crew-alive      tells the supervisor that this process does not stand still
     crew-reader-... one for each worker
     crew-sender     writes to the client (conversation.py)
 
@@ -41,10 +42,14 @@ RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 """Seconds between calls on a client that was not reached."""
 REFUSALS_MAX = 4
 """So often an agent comes again that does not know whether it was let in: it tries both of its secrets."""
+REFUSED_AT_FIRST_SECONDS = 20.0
+"""So long every address of the client may refuse an agent that has just started."""
 REFUSED_SECONDS = 3.0
 """So long nothing may listen where the client was: its system says so, so it is not the network that is broken."""
 PATIENCE = 0.8
 """The part of lost_after that an agent waits: it is gone before its client judges its tasks."""
+SUPERVISORS_PATIENCE = 0.7
+"""The part of lost_after after which its supervisor ends the workers of an agent that stands still."""
 SILENCE = 0.25
 """The part of that after which a silent link is dropped, and another one tried."""
 BEAT = 1 / 12
@@ -82,6 +87,7 @@ class Agent:
         self._silence = patience * SILENCE
         self._beat_seconds = invitation.lost_after * BEAT
         self._conversation = Conversation("agent", invitation.run, patience - self._silence, self._silence)
+        supervisor_handle.patience = invitation.lost_after * SUPERVISORS_PATIENCE
         self._launcher = _AgentLauncher()
         self._contents = Contents()
         self._berths: dict[int, Berth] = {}
@@ -103,6 +109,7 @@ class Agent:
         if code == 0:
             orders = threading.Thread(target=self._take_orders, name="crew-orders", daemon=True)
             orders.start()
+            threading.Thread(target=self._say_alive, name="crew-alive", daemon=True).start()
             self._stay()
             supervisor_handle.close()  # ends all workers, unless that is done
             self._conversation.close()
@@ -114,6 +121,13 @@ class Agent:
             self._conversation.close()
         return code or self._exit_code
 
+    def _say_alive(self) -> None:
+        """Keep the supervisor from ending all: it does so if this process stands still, for then nobody else would."""
+        while not self._is_over.wait(min(TICK_SECONDS, self._beat_seconds)):
+            handle = supervisor_handle.running()
+            if handle is not None:
+                handle.say_alive()
+
     def _take_notice(self, number: int, _frame: Any) -> None:
         """Whoever gave this host is about to take it back."""
         self._notice = signal.Signals(number).name
@@ -123,7 +137,7 @@ class Agent:
     def _come(self) -> int:
         """Find the client; try for as long as it waits."""
         until = time.monotonic() + self._invitation.startup_timeout
-        pause, refusals = RETRY_FIRST, 0
+        pause, refusals, refused_since = RETRY_FIRST, 0, None
         while True:
             try:
                 self._call()
@@ -134,6 +148,10 @@ class Agent:
                     logger.error("the client does not want this agent: %s", error)
                     return EXIT_REFUSED
             except LinkClosed as error:
+                # A job that has waited long in a queue may find that its client has ended meanwhile.
+                refused_since = (refused_since or time.monotonic()) if self._is_refused else None
+                if refused_since is not None and time.monotonic() - refused_since > REFUSED_AT_FIRST_SECONDS:
+                    until = 0.0
                 if time.monotonic() + pause > until:
                     logger.error("%s; is there a firewall between, or does the client have another address?", error)
                     return EXIT_UNREACHABLE

@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .base import BaseLauncher, Invitation, Job, JobState, JobStatus, Launcher, LaunchRetry, WorkerExit
+from .base import (
+    BaseLauncher,
+    Invitation,
+    Job,
+    JobState,
+    JobStatus,
+    Launcher,
+    LaunchRetry,
+    SubmitTimeout,
+    WorkerExit,
+)
 from .local import LocalLauncher
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ __all__ = [
     "SSHLauncher",
     "ScriptLauncher",
     "SlurmLauncher",
-    "WorkerExit",
+    "SubmitTimeout", "WorkerExit",
     "make_launcher",
 ]  # fmt: skip
 
@@ -61,6 +71,8 @@ def make_launcher(launcher: str | BaseLauncher) -> BaseLauncher:
         TypeError: it is neither a name nor a launcher.
     """
     if isinstance(launcher, BaseLauncher):
+        if not hasattr(launcher, "max_failed_launches"):
+            raise TypeError(f"{type(launcher).__name__}.__init__() must call super().__init__(), with its options")
         return launcher
     if not isinstance(launcher, str):
         raise TypeError(f"launcher must be a name or a Launcher, not {type(launcher).__name__}")

@@ -12,13 +12,14 @@ reach. So a status command that is slow, limited or wrong cannot hang or fail wo
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import CrewError
 from ..security import Certificates
@@ -28,6 +29,7 @@ DEFAULT_MAX_FAILED_LAUNCHES = 3
 JOB_STARTUP_TIMEOUT = 60.0
 JOB_IDLE_TIMEOUT = 300.0
 LOST_AFTER = 60.0
+LOST_AFTER_MIN = 1.0
 PORT_MAX = 65535
 
 
@@ -291,35 +293,33 @@ class Launcher(BaseLauncher, ABC):
         unencrypted_and_unauthenticated: bool = False,
     ) -> None:
         super().__init__(startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches)
-        check_seconds("lost_after", lost_after)
-        counts = {"workers_per_job": workers_per_job, "max_jobs": max_jobs, "max_launches": max_launches}
-        for name, number in counts.items():
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be a whole number above 0, not {number!r}")
+        check_seconds("lost_after", lost_after, LOST_AFTER_MIN)
+        for name, number in (
+            ("workers_per_job", workers_per_job), ("max_jobs", max_jobs), ("max_launches", max_launches),
+        ):  # fmt: skip
+            _check_count(name, number)
         if max_worker_hours is not None and not max_worker_hours > 0:
             raise ValueError(f"max_worker_hours must be None or a number of hours above 0, not {max_worker_hours!r}")
-        ports = port if isinstance(port, range) else range(port, port + 1)
-        if not ports or not all(0 <= each <= PORT_MAX for each in (ports[0], ports[-1])):
-            raise ValueError(f"port must be a number from 0 to {PORT_MAX}, or a range of them, not {port!r}")
+        if idle_timeout is not None and not idle_timeout >= 0:
+            raise ValueError(f"idle_timeout must be None or a number of seconds, not {idle_timeout!r}")
         self.workers_per_job = workers_per_job
-        self.hosts = () if host is None else (host,) if isinstance(host, str) else tuple(host)
-        self.ports = ports
+        self.hosts = _checked_hosts(host)
+        self.ports = _checked_ports(port)
         self.python = sys.executable if python is None else os.fsdecode(python)
-        self.environment = dict(environment or {})
-        self.ship = tuple(ship)
-        for module in self.ship:
-            if not isinstance(module, ModuleType):
-                raise TypeError(f"ship takes modules, not {type(module).__name__}: import {module!r} and give that")
+        self.environment = _checked_environment(environment)
+        self.ship = _checked_modules(ship)
         self.lost_after = lost_after
         self.max_jobs = max_jobs
         self.max_launches = max_launches
         self.max_worker_hours = max_worker_hours
         self.idle_timeout = idle_timeout
         self.is_encrypted = not unencrypted_and_unauthenticated
-        self.certificates = None if certificates is None else Certificates(*map(os.fsdecode, certificates))
         there = certificates_there or certificates
+        self.certificates = None if certificates is None else Certificates(*map(os.fsdecode, certificates))
         self.certificates_there = None if there is None else Certificates(*map(os.fsdecode, there))
-        if self.certificates is not None and unencrypted_and_unauthenticated:
+        if certificates is None and there is not None:
+            raise ValueError("certificates_there are of no use without certificates")
+        if certificates is not None and unencrypted_and_unauthenticated:
             raise ValueError("certificates are of no use to a link that is unencrypted_and_unauthenticated")
 
     @property
@@ -389,7 +389,44 @@ class SubmitTimeout(LaunchRetry):
     """Raised by submit(): no answer came in time, so the jobs may have been started or not; find() is asked then."""
 
 
-def check_seconds(name: str, seconds: float) -> None:
-    """Raise ValueError unless it is a number of seconds above 0."""
-    if not seconds > 0:
-        raise ValueError(f"{name} must be a number of seconds above 0, not {seconds!r}")
+def check_seconds(name: str, seconds: Any, least: float = 0.0) -> None:
+    """Raise ValueError unless it is a number of seconds above 0, and not below the least."""
+    if not isinstance(seconds, (int, float)) or not seconds > 0 or seconds < least:
+        bound = f"of at least {least:g}" if least else "above 0"
+        raise ValueError(f"{name} must be a number of seconds {bound}, not {seconds!r}")
+
+
+def _check_count(name: str, number: Any) -> None:
+    if number is not None and (not isinstance(number, int) or number < 1):
+        raise ValueError(f"{name} must be a whole number above 0, not {number!r}")
+
+
+def _checked_hosts(host: Any) -> tuple[str, ...]:
+    if host is None:
+        return ()
+    hosts = (host,) if isinstance(host, str) else tuple(host) if isinstance(host, Sequence) else ()
+    if not hosts or not all(isinstance(each, str) and each for each in hosts):
+        raise ValueError(f"host must be an address, a name or an interface, or several of them, not {host!r}")
+    return hosts
+
+
+def _checked_ports(port: Any) -> range:
+    ports = range(port, port + 1) if isinstance(port, int) else port
+    if not isinstance(ports, range) or not ports or not 0 <= min(ports) <= max(ports) <= PORT_MAX:
+        raise ValueError(f"port must be a number from 0 to {PORT_MAX}, or a range of them, not {port!r}")
+    return ports
+
+
+def _checked_environment(environment: Any) -> dict[str, str]:
+    checked: dict[str, Any] = dict(environment or {})
+    for name, value in checked.items():
+        if not (isinstance(value, str) and re.fullmatch(r"[^=\0]+", str(name)) and "\0" not in value):
+            raise ValueError(f"environment must have names and texts, not {name!r}: {value!r}")
+    return checked
+
+
+def _checked_modules(ship: Sequence[Any]) -> tuple[ModuleType, ...]:
+    for module in ship:
+        if not isinstance(module, ModuleType):
+            raise TypeError(f"ship takes modules, not {type(module).__name__}: import {module!r} and give that")
+    return tuple(ship)

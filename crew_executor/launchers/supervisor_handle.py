@@ -80,7 +80,7 @@ class SupervisorHandle:
                 command = [
                     sys.executable,
                     *interpreter_arguments(),
-                    *boot_arguments("supervisor", "main", [theirs.fileno(), os.getpid()]),
+                    *boot_arguments("supervisor", "main", [theirs.fileno(), os.getpid(), patience]),
                 ]
                 self._process = subprocess.Popen(
                     command, stdin=null, stdout=_open_or(1, null), stderr=_open_or(2, null),
@@ -139,6 +139,11 @@ class SupervisorHandle:
         """Order the end of a running task: interrupt it, then kill its worker."""
         with self._lock, contextlib.suppress(OSError):
             send_message(self._socket, {"op": "stop", "id": launch_id, "ordinal": ordinal})
+
+    def say_alive(self) -> None:
+        """Tell the supervisor that this process does not stand still."""
+        with self._lock, contextlib.suppress(OSError):
+            send_message(self._socket, {"op": "alive"})
 
     def close(self) -> None:
         """Tell the supervisor to end everything and wait until it has."""
@@ -220,6 +225,9 @@ def _open_or(fd: int, null: Any) -> Any:
     return fd
 
 
+patience: float | None = None
+"""Seconds after which a supervisor ends all if nothing was heard of its client; see say_alive(). For agents, whose own
+clients take them for lost then."""
 _handle: SupervisorHandle | None = None
 _handle_lock = threading.Lock()
 

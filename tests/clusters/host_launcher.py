@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import IO, Any
 
+from integration.helpers import wait_until
+
+from crew_executor import CrewExecutor
 from crew_executor.launchers import Job, Launcher
 
 from .hosts import Hosts
@@ -67,3 +72,29 @@ def start_agent(
     agent.stdin.write(invitation)
     agent.stdin.close()
     return agent
+
+
+@contextlib.contextmanager
+def executor_of(launcher: Launcher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
+    """An executor with this launcher; whatever happens, nothing of it stays."""
+    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.kill_workers()
+            raise
+
+
+def wait_for_workers(executor: CrewExecutor, number: int) -> None:
+    wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == number, "all have come")
+
+
+def host_name() -> str:
+    """Return where this is."""
+    return socket.gethostname()
+
+
+def link_of(executor: CrewExecutor) -> Any:
+    """Return the conversation with the only agent."""
+    (link,) = executor._dispatcher._employer._links.values()  # type: ignore[attr-defined]
+    return link.conversation

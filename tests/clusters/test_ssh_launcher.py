@@ -267,7 +267,7 @@ def test_an_interpreter_that_is_not_there_or_none_is_told(
     path = str(tmp_path / name)
     text = failure_of(launcher_of(servers, "h1", python=path, max_failed_launches=1))
 
-    assert f"exec {path} -m crew_executor worker -" in text  # the command
+    assert f"{path} -m crew_executor worker -" in text  # the command
     assert text.count(path) >= 2  # and the words of the shell there
     assert "SSHLauncher(python=...)" in text
     assert try_word in text

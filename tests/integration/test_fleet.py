@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib
 import logging
@@ -14,7 +13,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from crew_executor.launchers import Job, LaunchRetry
 from crew_executor.launchers.base import SubmitTimeout
 from crew_executor.testing import LauncherConformance, stopped
 
-from .agents import ProcessLauncher
+from .agents import ProcessLauncher, executor_of
 from .helpers import add, append_line, die, exit_now, is_alive, touch_and_wait, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,17 +36,6 @@ pytestmark = pytest.mark.timeout(120)
 def launcher() -> ProcessLauncher:
     """Two workers in each job."""
     return ProcessLauncher(workers_per_job=2)
-
-
-@contextlib.contextmanager
-def executor_of(launcher: ProcessLauncher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise
 
 
 class TestProcessLauncher(LauncherConformance):
