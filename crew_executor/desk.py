@@ -84,7 +84,9 @@ class Desk:
     def _run(self) -> None:
         while True:
             wake_at = min([at for at, _function, _arguments in self._later], default=None)
-            for function, arguments in self._orders.take(None if wake_at is None else wake_at - time.monotonic()):
+            # Once it is over nobody rings: that word may have been taken together with an order.
+            pause = 0.0 if self._is_over else None if wake_at is None else wake_at - time.monotonic()
+            for function, arguments in self._orders.take(pause):
                 function(*arguments)
             now = time.monotonic()
             due = [order for order in self._later if order[0] <= now]

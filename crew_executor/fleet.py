@@ -239,7 +239,7 @@ class Fleet:
 
     def _worker_over(self, on_exit: OnExit, link: AgentLink, connection: Connection, end: WorkerExit) -> None:
         """Note that a worker is over; any thread."""
-        if link.was_noticed and (end.is_launchers_fault or end.exitcode == -signal.SIGKILL):
+        if link.was_noticed and (end.is_launchers_fault or end.exitcode in (-signal.SIGKILL, -signal.SIGTERM)):
             # All processes of the job are being killed, its agent a moment later than this one.
             end = end._replace(reason=f"{end.describe()}; {link.why_lost}", is_taken_away=True)
         self._home.mailbox.put(self._free_place, self._number_of(connection))
@@ -371,6 +371,8 @@ class Fleet:
             link.tick()
 
     def _noticed(self, link: AgentLink, words: str) -> None:
+        link.why_lost = f"its host was about to be taken away ({words})"
+        link.was_noticed = True  # at once: a worker that is told to end as well may be over next
         self._home.mailbox.put(self._take_notice, link, words)
 
     def _lost(self, link: AgentLink, reason: str) -> None:
@@ -422,8 +424,6 @@ class Fleet:
         entry = self._entries.get(link.seat)
         if entry is not None:
             logger.info("%s is about to be taken away (%s): its workers leave", link.host, words)
-            link.why_lost = f"its host was about to be taken away ({words})"
-            link.was_noticed = True
             entry.leaves_at = 0.0
             for connection in list(link.connections.values()):
                 connection.leaves_at = 0.0

@@ -83,6 +83,9 @@ class Supervisor:
     def run(self) -> None:
         """Serve until the end, then leave nothing behind."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self._patience is not None:  # a scheduler's warnings are for the agent, which says what is to be done
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to make the wake-up descriptor work
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for fd in (self._control.fileno(), self._wake_read, self._client_fd):

@@ -94,7 +94,6 @@ class Agent:
         self._workers = 1
         self._is_over = threading.Event()
         self._ended: list[Berth] = []  # to be closed by the main thread
-        self._notice = ""
         self._exit_code = 0
         self._addresses = list(invitation.addresses)  # the one that has led to the client last comes first
         self._is_refused = False  # nothing listens there
@@ -129,8 +128,9 @@ class Agent:
                 handle.say_alive()
 
     def _take_notice(self, number: int, _frame: Any) -> None:
-        """Whoever gave this host is about to take it back."""
-        self._notice = signal.Signals(number).name
+        """Whoever gave this host is about to take it back. Told at once, by a thread: this may interrupt anything."""
+        words = encode_control({"signal": signal.Signals(number).name})
+        threading.Thread(target=self._send, args=(Kind.NOTICE, words), name="crew-notice", daemon=True).start()
 
     # ------------------------------------------------------------------ the link
 
@@ -215,9 +215,6 @@ class Agent:
             berth.tick(now)
         while self._ended:
             self._ended.pop().close()
-        if self._notice:
-            notice, self._notice = self._notice, ""
-            self._send(Kind.NOTICE, encode_control({"signal": notice}))
 
     # ------------------------------------------------------------------ the client's orders
 

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import time
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import IO, Any
 
 from ..errors import LaunchError
@@ -436,8 +436,3 @@ def _one_line(line: str) -> str:
     if "\n" in line or "\r" in line:
         raise ValueError(f"a directive is one line, not {line!r}")
     return line
-
-
-def words_of(statuses: Mapping[Hashable, str]) -> str:
-    """Return what a scheduler says of several jobs, in a line."""
-    return ", ".join(f"{handle}: {words}" for handle, words in statuses.items())

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from ..errors import LaunchError
 from .base import JobState, JobStatus
-from .script import ScriptLauncher
+from .script import ScriptLauncher, check_words
 
 _TRANSIENT = re.compile(
     r"unable to (contact|send message to) qmaster|commlib error|got timeout|temporarily|max_unheard|not responding|"
@@ -61,6 +61,8 @@ class SGELauncher(ScriptLauncher):
         **more: Any,
     ) -> None:
         super().__init__(**more)
+        check_words(queue=queue, project=project)
+        check_words(parallel_environment=parallel_environment, memory_resource=memory_resource)
         self.queue = queue
         self.project = project
         self.parallel_environment = parallel_environment

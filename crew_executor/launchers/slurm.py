@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import LaunchError
 from .base import JobState, JobStatus
-from .script import ScriptLauncher
+from .script import ScriptLauncher, check_words
 
 _PENDING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -77,6 +77,7 @@ class SlurmLauncher(ScriptLauncher):
         **more: Any,
     ) -> None:
         super().__init__(**more)
+        check_words(partition=partition, qos=qos, constraint=constraint, gres=gres)
         self.partition = partition
         self.qos = qos
         self.constraint = constraint

@@ -448,6 +448,8 @@ def test_another_version_of_the_package_fails(ssh: Callable[..., tuple[int, str]
 def test_a_package_that_is_only_on_the_path_there_is_a_note(ssh: Callable[..., tuple[int, str]]) -> None:
     custom = """
 import importlib.metadata
+
+pytestmark = pytest.mark.launchers
 def version(name):
     raise importlib.metadata.PackageNotFoundError(name)
 importlib.metadata.version = version

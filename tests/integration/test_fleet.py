@@ -29,7 +29,7 @@ from crew_executor.testing import LauncherConformance, stopped
 from .agents import ProcessLauncher, executor_of
 from .helpers import add, append_line, die, exit_now, is_alive, touch_and_wait, wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.launchers, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from crew_executor.launchers.lsf import LSFLauncher
 
 from .standins.conformance import StandinConformance
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.launchers, pytest.mark.timeout(120)]
 
 
 class TestLSFLauncher(StandinConformance):

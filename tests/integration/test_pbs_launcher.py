@@ -10,7 +10,7 @@ from crew_executor.launchers.pbs import PBSLauncher
 
 from .standins.conformance import StandinConformance
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.launchers, pytest.mark.timeout(120)]
 
 
 class TestPBSLauncher(StandinConformance):
