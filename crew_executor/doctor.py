@@ -469,8 +469,7 @@ def _find_elsewhere(arguments: argparse.Namespace) -> Iterator[Finding | Doing]:
     try:
         launcher = make_launcher(name)
     except Exception as error:  # an entry point may be anybody's
-        known = f"; --launcher also takes {', '.join(SPECIALISTS)}" if isinstance(error, ValueError) else ""
-        yield Finding(FAIL, f"there is no launcher {name!r} to try: {_words(error)}{known}")
+        yield Finding(FAIL, f"there is no launcher {name!r} to try: {_words(error)}")
         return
     how = f": workers are {launcher.describe()}" if isinstance(launcher, (Launcher, LocalLauncher)) else ""
     yield Finding(OK, f"the launcher {name!r} can be made{how}")

@@ -522,10 +522,10 @@ class Fleet:
     def _explained(self, entry: JobEntry, why: str, is_overdue: bool, words: str) -> None:
         tried = ", ".join(f"{address}:{self._lobby.port}" for address in self._addresses) if self._lobby else "nothing"
         refusal = self._refusals.pop(entry.number, "")
-        hint = f"; its agent was refused: {refusal}"
+        hint = f"; its agent was refused: {refusal}."
         if not refusal:
             hint = f"; agents are to come to {tried}"
-            hint += ": can the host reach that, or is there a firewall?" if is_overdue else ""
+            hint += ": can the host reach that, or is there a firewall?" if is_overdue else "."
         said = "\n".join(filter(None, (entry.words, words)))
         self._desk.cancel([] if entry.handle is None else [entry.handle])
         self._fail(entry, f"{why}{hint}" + (f" The launcher says:\n{said}" if said else ""))

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _lines(household: Household) -> list[str]:
     who = f"client {household.client_pid}, supervisor {household.supervisor_pid}"
     if household.answers == "client":
-        lines = [f"{who}: {shlex.join(household.command)}"]
+        lines = [f"{who}: {_printable(shlex.join(household.command))}"]
     elif household.answers == "supervisor":
         lines = [f"{who}: the client does not answer; what its supervisor knows:"]
     else:
@@ -50,6 +50,11 @@ def _lines(household: Household) -> list[str]:
         return lines + _executor_lines(household)
     except (KeyError, TypeError, ValueError):  # the others are listed all the same
         return [*lines, "  what it says is not understood here: it may have another version of crew_executor"]
+
+
+def _printable(text: str) -> str:
+    """Return a command in one line: `python -c` has scripts as words."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _executor_lines(household: Household) -> list[str]:

@@ -326,7 +326,7 @@ def test_an_agent_that_does_not_reach_the_client_says_what_it_tried(servers: SSH
     launcher = launcher_of(servers, "h1", host="127.0.0.1", startup_timeout=4.0, max_failed_launches=1)
     text = failure_of(launcher)
 
-    assert "can the host reach that, or is there a firewall?" in text
+    assert "the agent runs there but does not reach this machine" in text
     assert "tried 127.0.0.1:" in text  # the agent's own words
     assert "did not come within startup_timeout=4 s" in text or "use tunnel=True" in text
 

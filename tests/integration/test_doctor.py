@@ -222,7 +222,6 @@ def test_a_launcher_is_tried_by_name(examine: Callable[..., tuple[int, str]], en
     ("name", "words"),
     [
         ("nosuch", "no launcher is named 'nosuch'; known are: dict, local, pending"),
-        ("nosuch", "--launcher also takes ssh"),
         ("dict", "the entry point 'dict' made a dict, which is no Launcher"),
         ("unfit", "the launcher 'unfit' cannot work here: there is no sbatch here: log in to a submit host"),
         ("refused", "its job could not be submitted: sbatch: error: invalid partition"),
