@@ -10,7 +10,8 @@ for package in gridengine-client gridengine-exec gridengine-master munge slurm-c
     [ "$status" = installed ] || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
-[ "$(id -u)" = 0 ] || { echo "$0: must be run as root to install$missing" >&2; exit 1; }
+# The tests say, one by one, why they are skipped then.
+[ "$(id -u)" = 0 ] || { echo "$0: only root can install$missing; what needs it is skipped" >&2; exit 0; }
 wanted=$missing
 
 # Package scripts ask this program whether they may start a service; 101 means no. An administrator's own comes back.
