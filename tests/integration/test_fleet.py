@@ -61,7 +61,9 @@ class TestProcessLauncher(LauncherConformance):
 
     def client_script(self) -> str:
         """Make one."""
-        return "from tests.integration.agents import ProcessLauncher\nlauncher = ProcessLauncher()"
+        tests = str(Path(__file__).resolve().parents[1])
+        path = f"import sys\nsys.path.insert(0, {tests!r})\n"
+        return f"{path}from integration.agents import ProcessLauncher\nlauncher = ProcessLauncher()"
 
 
 class Refusing(ProcessLauncher):
