@@ -344,8 +344,8 @@ def test_the_error_of_a_task_in_a_cancelled_job_says_why(slurm: Slurm, make: Mak
         assert executor.submit(add, 1, 2).result(SECONDS) == 3
 
     assert isinstance(error, WorkerCrashError)
-    # All of the job gets TERM, then KILL: its agent tells of the end of what it has started, or Slurm is asked.
-    assert "supervisor died" in str(error) or "CANCELLED" in str(error)
+    # All of the job gets TERM, then KILL: its agent tells what it was told, or Slurm is asked.
+    assert "about to be taken away (SIGTERM)" in str(error) or "CANCELLED" in str(error)
 
 
 def test_a_task_that_takes_too_much_memory_is_told_of_by_the_scheduler(slurm: Slurm, make: Make) -> None:

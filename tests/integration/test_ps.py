@@ -459,6 +459,7 @@ print("ready", flush=True)
 sys.stdin.read()
 """
     with running(script, folder):
+        wait_until(lambda: len(listed()) == 1, "the supervisor answers")  # its imports may take longer than the client's
         (household,) = listed()
         assert (household["answers"], household["command"]) == ("client", command)
 
