@@ -21,6 +21,8 @@ from crew_executor.launchers import Job, JobState, JobStatus
 from .agents import ProcessLauncher
 from .helpers import is_alive
 
+pytestmark = pytest.mark.launchers
+
 
 def call(*words: str, **environment: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "crew_executor", "doctor", *words]
@@ -447,8 +449,6 @@ def test_another_version_of_the_package_fails(ssh: Callable[..., tuple[int, str]
 def test_a_package_that_is_only_on_the_path_there_is_a_note(ssh: Callable[..., tuple[int, str]]) -> None:
     custom = """
 import importlib.metadata
-
-pytestmark = pytest.mark.launchers
 def version(name):
     raise importlib.metadata.PackageNotFoundError(name)
 importlib.metadata.version = version

@@ -459,7 +459,7 @@ print("ready", flush=True)
 sys.stdin.read()
 """
     with running(script, folder):
-        wait_until(lambda: len(listed()) == 1, "the supervisor answers")  # its imports may take longer than the client's
+        wait_until(lambda: len(listed()) == 1, "the supervisor answers")  # it may be up after its client
         (household,) = listed()
         assert (household["answers"], household["command"]) == ("client", command)
 
