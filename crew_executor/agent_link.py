@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .connection import Connection
-from .conversation import AnyThread, Conversation
+from .conversation import Conversation
 from .core.messages import (
     CONTENT_BYTES,
     Buffer,
@@ -39,6 +39,7 @@ from .log import logger
 from .process_settings import current_settings
 from .reader import Listener, Reading
 from .recaller import Recaller
+from .reserve import AnyThread
 from .segments import Segment
 from .shares import Whole
 

@@ -21,10 +21,9 @@ from .core.messages import Buffer, Frame, Kind, decode_frame, encode_header
 from .core.replay import Replay
 from .errors import ProtocolError
 from .framing import FRAME_BYTES_MAX, FramedStream, LinkClosed
-from .reserve import ReservedThread
+from .reserve import AnyThread
 from .thread import Thread
 
-AnyThread = Thread | ReservedThread
 ACK_BYTES = 1 << 20
 """After so many bytes the peer is told what has arrived, beat or not: it keeps them until then."""
 _OVER = "the conversation is over"

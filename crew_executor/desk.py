@@ -14,7 +14,7 @@ from .launchers import Job, JobStatus, Launcher, LaunchRetry
 from .launchers.base import SubmitTimeout
 from .log import logger
 from .mailbox import Mailbox
-from .thread import Thread
+from .reserve import AnyThread
 
 CLOSE_SECONDS = 10.0
 """How long the end of an executor waits for its launcher to cancel what is left."""
@@ -27,22 +27,25 @@ class Desk:
         name: the executor's.
         launcher: whose methods are called.
         answers: where the results go, as calls of the functions that came with the orders.
+        make_thread: called with a target and a name.
     """
 
-    def __init__(self, name: str, launcher: Launcher, answers: Mailbox) -> None:
+    def __init__(self, name: str, launcher: Launcher, answers: Mailbox, make_thread: Callable[..., AnyThread]) -> None:
         self._launcher = launcher
         self._answers = answers
         self._orders = Mailbox()
         self._later: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = []
         self._is_checked = self._is_polling = self._is_over = False
-        self._thread = Thread(self._run, f"crew-launcher-{name}")
+        self._thread = make_thread(self._run, f"crew-launcher-{name}")
+        self._is_started = False
 
     # ------------------------------------------------------------------ for the fleet
 
     def start(self) -> None:
         """Start the thread, unless it runs; raise RuntimeError if the system gives none."""
-        if self._thread.ident is None:
+        if not self._is_started:
             self._thread.start()
+            self._is_started = True
 
     def submit(self, job: Job, number: int, pause: float, then: Callable[..., None], *context: Any) -> None:
         """Have jobs started, after a pause in seconds; then(*context, handles, error) is called."""
@@ -64,7 +67,7 @@ class Desk:
 
     def close(self) -> None:
         """Let the launcher give everything back; wait for that, within CLOSE_SECONDS."""
-        if self._thread.ident is None:
+        if not self._is_started:
             return
         self._is_over = True
         self._orders.put(self._nothing)

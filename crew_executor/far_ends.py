@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .core.messages import Buffer, Kind
-from .errors import CrewError
 from .framing import LinkClosed
 from .segments import Segment
 from .shares import Whole
@@ -150,9 +149,3 @@ class FarEnds:
     def close(self) -> None:
         """Nothing is held."""
         self.relay = None
-
-    def known_relay(self) -> Relay:
-        """Return its agent; raise CrewError before that has come."""
-        if self.relay is None:
-            raise CrewError(f"the agent of worker {self.number} has not come")
-        return self.relay

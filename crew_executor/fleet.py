@@ -107,9 +107,8 @@ class Fleet:
         self._jobs.count(time.monotonic())
         self._refusals: dict[int, str] = {}  # by job
         self._is_limit_told = self._is_delay_told = False
-        self._desk = Desk(name, launcher, home.mailbox)
         self._reserve = Reserve(name)
-        self._has_begun = False
+        self._desk = Desk(name, launcher, home.mailbox, self._reserve.make)
         self._workers_max = workers_max
         self._door = Door(run, PYTHON)
         self._key = os.urandom(KEY_BYTES) if launcher.is_encrypted and launcher.certificates is None else None
@@ -123,20 +122,14 @@ class Fleet:
         self._links: dict[str, AgentLink] = {}  # by seat, with the guest's number; also read by the lobby's thread
         self._entries: dict[str, JobEntry] = {}  # the same, for those that have joined
         self._joined_links: dict[int, AgentLink] = {}  # by job
-        self._launches: dict[int, Job] = {}
 
     # ------------------------------------------------------------------ workers come
 
     def begin(self) -> None:
-        """Start the threads that nothing works without, and some for agents that come when none can be started."""
-        if self._has_begun:
-            return
-        self._has_begun = True
+        """Have idle threads: two that nothing works without, and two for each agent."""
         jobs = -(-self._workers_max // self._launcher.workers_per_job)
-        self._desk.start()
-        self._reserve.fill(min(2 * jobs, RESERVE_MAX) if sys.version_info >= (3, 12) else 0)
-        with contextlib.suppress(LaunchError):  # the launch will say so
-            self._open()
+        if sys.version_info >= (3, 12):
+            self._reserve.fill(min(2 + 2 * jobs, RESERVE_MAX))
 
     def connect(self, worker: Worker, now: float) -> Connection:
         """Return the connection of a worker that is to come."""
@@ -167,7 +160,7 @@ class Fleet:
             self._hire(entry, self._joined_links[entry.number], connection, on_exit)
             return True
         self._waiting.setdefault(entry.number, []).append((connection, on_exit))
-        if entry.phase is Phase.ORDERED and entry.number not in self._launches and entry not in self._ordered:
+        if not entry.launch and entry not in self._ordered:
             self._ordered.append(entry)
         return True
 
@@ -206,16 +199,14 @@ class Fleet:
             )
         launcher.used_by = self._name
         try:
+            self._desk.start()
             address, self._addresses = resolve(launcher.hosts)
             self._lobby = Lobby(
                 self._name, address, launcher.ports, launcher.certificates or self._key, self._door,
                 self._received_of, self._admitted, self._refused,
-                self._tick, launcher.lost_after * SILENCE / 3,
+                self._tick, launcher.lost_after * SILENCE / 3, self._reserve.make,
             )  # fmt: skip
-        except RuntimeError:  # no thread
-            launcher.used_by = ""
-            raise
-        except CrewError as error:
+        except (CrewError, RuntimeError) as error:  # RuntimeError: no thread
             launcher.used_by = ""
             raise LaunchError(f"this machine cannot be reached as host={launcher.hosts!r}: {error}") from error
 
@@ -259,7 +250,7 @@ class Fleet:
             launch = batch[0].number
             for entry in batch:
                 entry.launch = launch
-            self._launches[launch] = job = self._job_for(launch, len(batch))
+            job = self._job_for(launch, len(batch))
             self._desk.submit(job, len(batch), 0.0, self._submitted, batch, job)
 
     def _job_for(self, launch: int, places: int) -> Job:
@@ -283,10 +274,9 @@ class Fleet:
         """Note what came of a submission: a handle for each job, for some, or for none."""
         now = time.monotonic()
         batch = [entry for entry in batch if entry.phase is not Phase.OVER]
-        if not handles:
-            for entry in [entry for entry in batch if entry.phase is Phase.ENDING]:  # nobody wants it any more
-                batch.remove(entry)
-                self._cancel(entry)
+        if isinstance(error, SubmitTimeout):  # what was found by its name may be known already
+            known = {entry.handle for entry in self._jobs.entries.values()}
+            handles = [handle for handle in handles if handle not in known]
         for entry, handle in zip(batch, handles, strict=False):
             self._jobs.submitted(entry, handle, now)
             if entry.phase is Phase.ENDING:  # nobody wants it any more
@@ -294,7 +284,12 @@ class Fleet:
         unwanted = list(handles)[len(batch) :]
         if unwanted:
             self._desk.cancel(unwanted)
-        left = batch[len(handles) :]
+        left = []
+        for entry in batch[len(handles) :]:
+            if entry.phase is Phase.ENDING:
+                self._cancel(entry)
+            else:
+                left.append(entry)
         if not left:
             return
         if error is None or isinstance(error, LaunchRetry):

@@ -18,6 +18,7 @@ from .core.admission import KNOCK_BYTES_MAX, NONCE_BYTES, WELCOME, Admitted, Doo
 from .log import logger
 from .mailbox import Mailbox
 from .network import Credentials, Listener, NetworkLink, Stream
+from .reserve import AnyThread
 from .thread import Thread
 
 TALK_SECONDS = 10.0
@@ -61,6 +62,7 @@ class Lobby:
             must not block.
         on_refused: called with the seat that somebody who was refused said to have, and why; words, nothing is proved.
         on_tick, tick_seconds: called in the lobby's thread every so many seconds; must not block.
+        make_thread: called with a target and a name.
 
     Attributes:
         host, port: where it listens.
@@ -71,6 +73,7 @@ class Lobby:
         received_of: Callable[[str], int], on_admitted: Callable[[Admitted, NetworkLink, float], None],
         on_refused: Callable[[str, str], None] = lambda _seat, _why: None,
         on_tick: Callable[[], None] = lambda: None, tick_seconds: float = float("inf"),
+        make_thread: Callable[..., AnyThread] = Thread,
     ) -> None:  # fmt: skip
         self._door = door
         self._received_of = received_of
@@ -87,8 +90,12 @@ class Lobby:
         self._is_closed = False
         self._listener = Listener(host, ports, key, self._took)
         self.host, self.port = host, self._listener.port
-        self._thread = Thread(self._run, f"crew-lobby-{name}")
-        self._thread.start()
+        self._thread = make_thread(self._run, f"crew-lobby-{name}")
+        try:
+            self._thread.start()
+        except BaseException:
+            self._listener.close()
+            raise
 
     def close(self) -> None:
         """Free the port, send all strangers away, end the thread and wait for it. Idempotent."""

@@ -25,15 +25,20 @@ class Reserve:
     def __init__(self, name: str) -> None:
         self._name = name
         self._jobs: queue.SimpleQueue[tuple[Callable[[], object], str, threading.Event] | None] = queue.SimpleQueue()
+        self._started = 0
         self._idle = 0
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def fill(self, number: int) -> None:
-        """Have so many idle threads, as far as the system gives some."""
+        """Start so many threads in all, as far as the system gives some.
+
+        In a user's thread, which a Ctrl-C may interrupt anywhere: each thread counts itself, so none is forgotten.
+        """
         with contextlib.suppress(RuntimeError):  # too many threads; or it is too late
-            while self._idle < number:
+            while self._started < number:
                 Thread(self._wait, f"crew-reserve-{self._name}").start()
-                self._idle += 1
+                self._started += 1
 
     def make(self, target: Callable[[], object], name: str) -> ReservedThread:
         """Return a thread that is yet to be started, as Thread(target, name) does."""
@@ -51,11 +56,16 @@ class Reserve:
     def close(self) -> None:
         """Let the idle threads go."""
         with self._lock:
+            self._is_closed = True
             idle, self._idle = self._idle, 0
         for _ in range(idle):
             self._jobs.put(None)
 
     def _wait(self) -> None:
+        with self._lock:
+            if self._is_closed:
+                return
+            self._idle += 1
         job = self._jobs.get()
         if job is None:
             return
@@ -102,3 +112,7 @@ class ReservedThread:
         if self._own is not None:
             return self._own.wait_over(timeout)
         return self._is_over.wait(timeout)
+
+
+AnyThread = Thread | ReservedThread
+"""What can be started, and waited for by wait_over()."""

@@ -93,7 +93,12 @@ class Berth:
             self.name, run, str(fields["secret"]), fields["idle_timeout"], environment, ends.descriptors
         )
         self._reader = threading.Thread(target=self._read, name=f"crew-reader-{self.name}", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError:  # no more threads
+            ends.shut()
+            ends.close()
+            raise
 
     def start(self) -> None:
         """Have the worker come."""
@@ -112,7 +117,9 @@ class Berth:
             self._recall(int(decode_control(frame.body)[0]["ordinal"]))
         elif frame.kind == Kind.STOP:
             ordinal = int(decode_control(frame.body)[0]["ordinal"])
-            if self._cell.started >= ordinal:  # else it was withdrawn by the recall that came before
+            with self._lock:  # its cell is closed once it is over
+                has_started = not self._is_over and self._cell.started >= ordinal
+            if has_started:  # else it was withdrawn by the recall that came before
                 self._launcher.stop(self._invitation, ordinal)
         elif frame.kind == Kind.SIGNAL:
             self.signal(int(decode_control(frame.body)[0]["signal"]))

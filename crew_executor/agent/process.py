@@ -181,13 +181,13 @@ class Agent:
 
     def _stay(self) -> None:
         """Keep the link, beat, and watch workers until it is over."""
-        pause, call_at, beat_at = RETRY_FIRST, 0.0, 0.0
+        pause, retry_at, beat_at = RETRY_FIRST, 0.0, 0.0
         tick_seconds = min(TICK_SECONDS, self._beat_seconds)
         while not self._is_over.wait(tick_seconds if self._conversation.has_link else pause):
             now = time.monotonic()
-            if not self._conversation.has_link and now >= call_at:
+            if not self._conversation.has_link and now >= retry_at:
                 pause = self._call_again(now, pause)
-                call_at = time.monotonic() + pause
+                retry_at = time.monotonic() + pause
             if now >= beat_at:
                 beat_at = now + self._beat_seconds
                 self._conversation.tick()

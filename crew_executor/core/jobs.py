@@ -41,7 +41,7 @@ class JobEntry:
 
     Attributes:
         number: its.
-        launch: of the submission it belongs to, which has one invitation.
+        launch: of the submission it belongs to, which has one invitation; 0: it was not submitted yet.
         places: how many workers it has room for; `workers`: how many it has, or is to have.
         phase: see Phase.
         handle: the launcher's, or None.
@@ -58,7 +58,7 @@ class JobEntry:
 
     def __init__(self, number: int, places: int) -> None:
         self.number = number
-        self.launch = number
+        self.launch = 0
         self.places = places
         self.workers = 0
         self.phase = Phase.ORDERED

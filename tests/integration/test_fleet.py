@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -477,6 +478,33 @@ def test_several_jobs_of_one_submission_have_one_invitation() -> None:
 
     assert len({job.name for job in launcher.jobs}) == 2
     assert len(launcher.jobs) == 5
+
+
+class SlowBulk(Bulk):
+    """Takes its time for the first submission."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def submit(self, job: Job, number: int) -> Sequence[Hashable]:
+        """Wait to be told."""
+        self.is_asked.set()
+        assert self.may_answer.wait(30)
+        return super().submit(job, number)
+
+
+def test_workers_that_are_wanted_while_their_jobs_are_submitted_double_none_of_these() -> None:
+    launcher = SlowBulk(workers_per_job=2)
+    with executor_of(launcher, 6, scaling="manual") as executor:
+        executor.launch_workers(3)  # in jobs 1 and 2
+        assert launcher.is_asked.wait(30)
+        executor.launch_workers(3)  # one more in 2, and two in 3
+        wait_until(lambda: len(executor.stats().workers) == 6, "all are wanted")
+        launcher.may_answer.set()
+        wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == 6, "all have come")
+
+    assert len(launcher.jobs) == 3
 
 
 def test_the_port_is_one_of_those_asked_for_and_free_at_the_end() -> None:
