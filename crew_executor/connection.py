@@ -37,15 +37,12 @@ from .futures import WorkerFacts
 from .launchers import Invitation, WorkerExit
 from .log import logger
 from .log_records import current_levels, show_record
-from .pump import Pump
+from .pump import INLINE_BYTES, Pump
 from .segment_port import is_number, pack_number, unpack_number
 from .segments import Segment
 from .shares import Beside, Share
 from .stats import WorkerStats
 
-INLINE_BYTES = 64 * 1024
-"""Frames up to this size are sent by whoever comes along: the socket's buffer takes them. Larger ones could block
-until the worker reads, so they go through a thread of the connection's own."""
 LOG_TAIL_BYTES = 4000
 SIGNAL_LOOK = 0.1
 """Seconds between looks for a Ctrl-C, when the main thread reads because no other can be started."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -93,6 +94,8 @@ class FarEnds:
         self.log = ""
         self.send_lock = threading.Lock()
         self._contents: dict[int, FarContent] = {}
+        # As in segment_port.py: last outcomes may be read twice, from a reported outbox and from their frame.
+        self._found: weakref.WeakValueDictionary[int, FarContent] = weakref.WeakValueDictionary()
         self._has_content = False  # the frame that is about to be sent names content; under the lock
 
     @property
@@ -127,7 +130,10 @@ class FarEnds:
         """Return what the worker has handed over under this number; what came before it is given up."""
         for older in [known for known in self._contents if known < number]:
             del self._contents[older]
-        return self._contents.pop(number, None)
+        content = self._contents.pop(number, None) or self._found.get(number)
+        if content is not None:
+            self._found[number] = content
+        return content
 
     def take_content(self, number: int, size: int, start: int, piece: memoryview) -> None:
         """Take a piece of what the worker has handed over."""

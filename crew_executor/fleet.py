@@ -35,7 +35,7 @@ from .employer import OnExit
 from .errors import CrewError, LaunchError
 from .far_ends import FarEnds
 from .framing import LinkClosed
-from .invitations import AgentInvitation
+from .invitations import PYTHON, AgentInvitation
 from .launchers import Job, JobState, JobStatus, Launcher, LaunchRetry, WorkerExit
 from .launchers.base import SubmitTimeout
 from .lobby import Lobby
@@ -51,7 +51,6 @@ SILENCE = 0.25
 """The part of lost_after, after which a silent link is dropped; in the rest of it the agent may come back."""
 LEAVE_SECONDS = 60.0
 """Before its walltime is over a job's workers are told to leave, or a twentieth of it before, if that is less."""
-PYTHON = ".".join(map(str, sys.version_info[:2]))
 RESERVE_MAX = 64
 """Threads that are kept for agents that come when the interpreter starts none any more."""
 PARTING_SECONDS = 3.0
@@ -356,6 +355,10 @@ class Fleet:
             conversation.attach(stream, admitted.received)
         except LinkClosed:
             return  # it was given up a moment ago
+        except RuntimeError:  # no thread for it: it may come again
+            stream.free()
+            self._links.pop(admitted.seat, None)
+            raise
         self._home.mailbox.put(self._joined, link, dict(about.get("variables") or {}))
 
     def _refused(self, seat: str, why: str) -> None:
@@ -377,7 +380,15 @@ class Fleet:
 
     def _joined(self, link: AgentLink, variables: dict[str, str]) -> None:
         entry = self._entry_of(link.seat, variables)
-        link.start(settings_of(self._launcher.workers_per_job))
+        try:
+            link.start(settings_of(self._launcher.workers_per_job))
+        except RuntimeError as error:  # no thread to read from it
+            self._links.pop(link.seat, None)
+            self._door.forget(link.seat)
+            link.conversation.close()
+            if entry is not None:
+                self._do_not_wait_for(entry, f"its agent came, and could not be read from: {error}")
+            return
         if entry is None:  # it was given up while it was on its way
             logger.info("an agent on %s has come too late and is sent away", link.host)
             link.end()

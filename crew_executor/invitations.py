@@ -6,12 +6,15 @@ JSON, so that it can go through files, pipes and secret stores. Everything else 
 from __future__ import annotations
 
 import json
+import sys
 from typing import NamedTuple
 
 from .errors import ProtocolError
 from .security import Certificates
 
 VERSION = 1
+PYTHON = ".".join(map(str, sys.version_info[:2]))
+"""This interpreter's version, as agents and clients compare it."""
 
 
 class AgentInvitation(NamedTuple):

@@ -14,6 +14,10 @@ from typing import Generic, Protocol, TypeVar
 
 from .framing import LinkClosed
 
+INLINE_BYTES = 64 * 1024
+"""What is no longer than this is written by whoever comes along: the socket's buffer takes it. What is longer could
+make its writer wait until the worker reads."""
+
 
 class Entry(Protocol):
     """What is to be written."""

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Protocol
 
 from .connection import Connection
-from .core.worker import Worker
+from .core.worker import EXIT_GRACE, START_SECONDS, Worker
 from .employer import Employer
 from .errors import CrewError, LaunchError
 from .launchers import WorkerExit
@@ -22,18 +22,9 @@ from .mailbox import Mailbox
 from .obituary import launch_failure
 from .seats import Seats
 
-EXIT_GRACE = 5.0
-"""Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
-
-
 KILLS_MAX = 3
 """A worker that was killed so often, EXIT_GRACE apart, and never joined, is given up whatever its launcher says or does
 not say: a launcher that loses its workers must not keep an executor waiting. No task was ever sent to it."""
-
-
-START_SECONDS = 30.0
-"""Seconds within which a worker must start a task that has reached it. One that does not is frozen, or a thread that a
-task has left behind holds its interpreter lock: it is killed, and the task runs elsewhere."""
 
 
 SPARE_SECONDS = 5.0

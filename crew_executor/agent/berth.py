@@ -29,21 +29,17 @@ from ..core.messages import (
     encode_first_ordinal,
     encode_task,
 )
+from ..core.worker import EXIT_GRACE, START_SECONDS
 from ..ends import LocalEnds
 from ..framing import FRAME_BYTES_MAX, LinkClosed
 from ..launchers import Invitation, LocalLauncher, WorkerExit
 from ..log import logger
-from ..pump import Pump
+from ..pump import INLINE_BYTES, Pump
 from ..segment_port import is_number, unpack_number
 from .contents import Contents
 
-INLINE_BYTES = 64 * 1024
-"""As in connection.py: what is longer could make its writer wait."""
 LOG_BYTES = 1_000_000
 """As much of a worker's stderr is told when it is over: a task may have had its output caught."""
-EXIT_GRACE = 5.0
-START_SECONDS = 30.0
-"""As in workforce.py, which cannot look at the cells of far workers."""
 
 Tell = Callable[[int, Kind, Sequence[Buffer], int, object], None]
 """Worker's number, kind, pieces, items, and the owner of the pieces' memory."""

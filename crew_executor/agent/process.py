@@ -30,7 +30,7 @@ from ..core.messages import Frame, Kind, decode_control, decode_relay, encode_co
 from ..cpus import usable_cpus
 from ..errors import ProtocolError
 from ..framing import LinkClosed
-from ..invitations import AgentInvitation
+from ..invitations import PYTHON, AgentInvitation
 from ..launchers import LocalLauncher, supervisor_handle
 from ..log import logger
 from ..visit import call_at, unreached
@@ -81,8 +81,7 @@ class Agent:
     def __init__(self, invitation: AgentInvitation) -> None:
         self._invitation = invitation
         guest = f"{invitation.seat}/{os.urandom(8).hex()}" if invitation.places > 1 else invitation.seat
-        python = ".".join(map(str, sys.version_info[:2]))
-        self._guest = Guest(invitation.run, guest, invitation.secret, python, _about(invitation.variables))
+        self._guest = Guest(invitation.run, guest, invitation.secret, PYTHON, _about(invitation.variables))
         patience = invitation.lost_after * PATIENCE
         self._silence = patience * SILENCE
         self._beat_seconds = invitation.lost_after * BEAT

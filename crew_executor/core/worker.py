@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from .task import Task
 
 
+EXIT_GRACE = 5.0
+"""Seconds a worker that said goodbye may take to end: exit functions, threads of its tasks. Then it is killed."""
+START_SECONDS = 30.0
+"""Seconds within which a worker must start a task that has reached it. One that does not is frozen, or a thread that a
+task has left behind holds its interpreter lock: it is killed, and the task runs elsewhere."""
+
+
 class Worker:
     """One worker as the scheduler sees it. Made by the shell, changed by the Scheduler alone.
 
