@@ -36,7 +36,10 @@ from .report import Report
 __all__ = ["Doing", "Finding", "Misuse", "Trouble", "Worker", "add_arguments", "run", "try_worker", "version_here"]
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"
-SPECIALISTS = {"ssh": "crew_executor.doctor_ssh"}
+SPECIALISTS = {
+    "ssh": "crew_executor.doctor_ssh",
+    **dict.fromkeys(("slurm", "sge", "pbs", "lsf"), "crew_executor.doctor_jobs"),
+}
 """By launcher: the module that knows its steps. Imported when the command is, so it must be cheap."""
 
 PACKAGES = ("pynng", "cloudpickle", "psutil", "tblib")
@@ -136,8 +139,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"how long a worker may take to come (default: {LOCAL_SECONDS:g}; with a launcher {ELSEWHERE_SECONDS:g})"
     )
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=seconds_help)
-    for name in SPECIALISTS:
-        _specialist(name).add_arguments(parser.add_argument_group(f"for --launcher {name}"))
+    group = parser.add_argument_group(f"for --launcher {_names_of(*SPECIALISTS.values())}")
+    group.add_argument("--python", metavar="PATH", help="the interpreter there (default: the path of this one)")
+    address_help = "where hosts find this machine: an address, a name, an interface (default: all its addresses)"
+    group.add_argument("--address", metavar="ADDR", help=address_help)
+    for module in dict.fromkeys(SPECIALISTS.values()):
+        _specialist(module).add_arguments(parser.add_argument_group(f"for --launcher {_names_of(module)}"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -170,26 +177,44 @@ def _seconds(word: str) -> float:
     return seconds
 
 
-def _specialist(name: str) -> Specialist:
-    return cast(Specialist, importlib.import_module(SPECIALISTS[name]))
+def _specialist(module: str) -> Specialist:
+    return cast(Specialist, importlib.import_module(module))
+
+
+def _names_of(*modules: str) -> str:
+    """Return which launchers these modules know, in words."""
+    *others, last = (name for name, module in SPECIALISTS.items() if module in modules)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _check_use(arguments: argparse.Namespace) -> None:
     """Raise Misuse if an argument is given that only another launcher has."""
-    for name in SPECIALISTS:
-        if name != arguments.launcher:
+    mine = SPECIALISTS.get(arguments.launcher)
+    for module in dict.fromkeys(SPECIALISTS.values()):
+        if module != mine:
             parser = argparse.ArgumentParser(add_help=False)
-            _specialist(name).add_arguments(parser)
-            for word, default in vars(parser.parse_args([])).items():
-                if getattr(arguments, word) != default:
-                    raise Misuse(f"--{word} is of use with --launcher {name} only: say that, too, or leave it out")
+            _specialist(module).add_arguments(parser)
+            _refuse_given(arguments, parser, _names_of(module))
+    if mine is None:
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("--python")
+        parser.add_argument("--address")
+        _refuse_given(arguments, parser, _names_of(*SPECIALISTS.values()))
+
+
+def _refuse_given(arguments: argparse.Namespace, parser: argparse.ArgumentParser, names: str) -> None:
+    """Raise Misuse if one of a parser's arguments is given."""
+    for action in parser._actions:
+        if getattr(arguments, action.dest) != action.default:
+            word = action.option_strings[0]
+            raise Misuse(f"{word} is of use with --launcher {names} only: say that, too, or leave it out")
 
 
 def _findings(arguments: argparse.Namespace) -> Iterator[Finding | Doing]:
     if arguments.launcher is None:
         return _find_here(arguments)
     if arguments.launcher in SPECIALISTS:
-        return _specialist(arguments.launcher).find(arguments)
+        return _specialist(SPECIALISTS[arguments.launcher]).find(arguments)
     return _find_elsewhere(arguments)
 
 

@@ -98,13 +98,10 @@ def add_arguments(group: argparse._ActionsContainer) -> None:
     """Declare the arguments that only SSHLauncher has."""
     add = group.add_argument
     add("--host", action="append", default=[], metavar="HOST", help="a host, as ssh takes it; once for each")
-    add("--python", metavar="PATH", help="the interpreter there (default: the path of this one)")
     add("--ssh", default="ssh", metavar="PATH", help="the ssh client")
     option_help = "a word for ssh, before the host: --option=-p --option=2222"
     add("--option", action="append", default=[], metavar="WORD", help=option_help)
     add("--tunnel", action="store_true", help="hosts come back through ssh, as SSHLauncher(tunnel=True)")
-    address_help = "where hosts find this machine: an address, a name, an interface (default: all its addresses)"
-    add("--address", metavar="ADDR", help=address_help)
 
 
 def find(arguments: argparse.Namespace) -> Iterator[Finding | Doing]:

@@ -1,4 +1,4 @@
-"""`python -m crew_executor kill RUN`: end an executor of this user on this machine, with its workers.
+"""`python -m crew_executor kill RUN`: end an executor of this user, with its workers; or what jobs it has left.
 
 The client's executor is asked to. Only if it does not answer, its supervisor ends the workers; and only if that does
 not answer either, it is killed, which ends them as well. The client itself is left alone.
@@ -10,7 +10,9 @@ import argparse
 import sys
 from typing import NamedTuple
 
+from . import leftovers
 from .callers import Household, end, find
+from .leftovers import Leftover
 from .report import Report, ReportClosed
 
 BEGINNING_MIN = 4
@@ -23,6 +25,14 @@ class Target(NamedTuple):
     household: Household
     run: str
     name: str
+
+    def describe_client(self) -> str:
+        """Return who it belongs to, for a list of choices."""
+        return f"client {self.household.client_pid}"
+
+    def end(self) -> str:
+        """End it; return how, in words."""
+        return end(self.household, self.run)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,37 +63,37 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if unclear else 0
 
 
-def _targets() -> list[Target]:
-    there = []
+def _targets() -> list[Target | Leftover]:
+    there: list[Target | Leftover] = []
     for household in find():
         there += [Target(household, each["run"], each["name"]) for each in household.executors]
         if not household.answers:  # its executors are not known, and have all to go
             there.append(Target(household, "", f"client-{household.client_pid}"))
-    return there
+    return there + leftovers.find()
 
 
-def _meant(word: str, there: list[Target]) -> list[Target]:
+def _meant(word: str, there: list[Target | Leftover]) -> list[Target | Leftover]:
     exactly = [each for each in there if word and word in (each.run, each.name)]
     if exactly or len(word) < BEGINNING_MIN:
         return exactly
     return [each for each in there if each.run.startswith(word)]
 
 
-def _problem(word: str, meant: list[Target], there: list[Target]) -> str:
+def _problem(word: str, meant: list[Target | Leftover], there: list[Target | Leftover]) -> str:
     listed = (
-        f"{each.run} ({each.name}, client {each.household.client_pid})" if each.run else each.name
+        f"{each.run} ({each.name}, {each.describe_client()})" if each.run else each.name
         for each in meant or there
     )  # fmt: skip
     problem = "more than one run is meant by" if meant else "no run is"
     return f"{problem} {word!r}; there are: {', '.join(listed) or 'none'}"
 
 
-def _end(chosen: list[Target]) -> None:
+def _end(chosen: list[Target | Leftover]) -> None:
     """End all of them, even if nobody reads any more what became of the first."""
     report = Report()
     closed: ReportClosed | None = None
     for each in chosen:
-        told = f"run {each.run or '?'} ({each.name}): {end(each.household, each.run)}"
+        told = f"run {each.run or '?'} ({each.name}): {each.end()}"
         try:
             report.line(told)
         except ReportClosed as error:

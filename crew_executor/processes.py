@@ -39,6 +39,15 @@ def is_supervisor(pid: int, client_pid: int) -> bool:
         return False
 
 
+def began_at(pid: int) -> float | None:
+    """Return when a process began, in seconds since the epoch; None if it is not there, or not any more."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
 def child_pids() -> frozenset[int]:
     """Return the process ids of this process's children."""
     return frozenset(child.pid for child in psutil.Process().children())

@@ -1,4 +1,4 @@
-"""`python -m crew_executor ps`: this user's executors on this machine, with their workers."""
+"""`python -m crew_executor ps`: this user's executors on this machine, with their workers; and jobs of those gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shlex
 import time
 from dataclasses import asdict
 
+from . import leftovers
 from .callers import Household, find
+from .leftovers import Leftover
 from .report import Report
 
 WATCH_SECONDS = 1.0
@@ -25,12 +27,14 @@ def run(arguments: argparse.Namespace) -> int:
     """List them; return the exit status."""
     report = Report()
     while True:
-        households = find()
+        households, left = find(), leftovers.find()
         if arguments.json:
             figures = [asdict(household) for household in households]
-            text = json.dumps([{name: each[name] for name in each if name != "entry"} for each in figures])
+            listed = [{name: each[name] for name in each if name != "entry"} for each in figures]
+            text = json.dumps(listed + [_figures(each) for each in left])
         else:
-            text = "\n".join(line for household in households for line in _lines(household))
+            lines = [line for household in households for line in _lines(household)]
+            text = "\n".join(lines + [line for each in left for line in _job_lines(each)])
         clear = CLEAR if arguments.watch and report.is_live else ""
         report.line(clear + (text or "no executor of this user is running on this machine"))
         if not arguments.watch:
@@ -73,3 +77,18 @@ def _executor_lines(household: Household) -> list[str]:
                 line += f"  {worker['tasks']} tasks, {worker['seconds']:.1f} s"
             lines.append(line)
     return lines
+
+
+def _figures(left: Leftover) -> dict[str, object]:
+    """Return what is left of an executor in the form of a household, which has no processes here."""
+    jobs = [{"id": str(job), "state": status.state.value, "words": status.words} for job, status in left.jobs.items()]
+    executor = {"run": left.run, "name": left.name, "workers": [], "jobs": jobs}
+    return {
+        "client_pid": left.entry.client_pid, "supervisor_pid": None, "command": [], "executors": [executor],
+        "answers": "", "host": left.entry.host, "problem": left.problem,
+    }  # fmt: skip
+
+
+def _job_lines(left: Leftover) -> list[str]:
+    lines = [left.client, f"  run {left.run}  {left.name}  " + (left.problem or f"{len(left.jobs)} jobs")]
+    return lines + [f"    job {job}  {status.words}" for job, status in left.jobs.items()]

@@ -42,11 +42,14 @@ __all__ = [
     "ScriptLauncher",
     "SlurmLauncher",
     "SubmitTimeout", "WorkerExit",
-    "make_launcher",
+    "make_launcher", "named_class",
 ]  # fmt: skip
 
 ENTRY_POINT_GROUP = "crew_executor.launchers"
 
+
+_BY_NAME = {"lsf": "LSFLauncher", "pbs": "PBSLauncher", "sge": "SGELauncher", "slurm": "SlurmLauncher"}
+"""What the names stand for that need no options; "local" is one more. SSHLauncher needs hosts."""
 
 _LATE = {
     "LSFLauncher": "lsf", "PBSLauncher": "pbs", "SGELauncher": "sge", "SSHLauncher": "ssh", "ScriptLauncher": "script",
@@ -64,7 +67,8 @@ def make_launcher(launcher: str | BaseLauncher) -> BaseLauncher:
     """Return a launcher for an executor.
 
     Args:
-        launcher: an instance, or a name: "local", or one that a package registered as an entry point.
+        launcher: an instance, or a name: "local", "slurm", "sge", "pbs", "lsf", or one that a package registered as an
+            entry point.
 
     Raises:
         ValueError: no launcher has this name; the text lists those that are known.
@@ -76,15 +80,25 @@ def make_launcher(launcher: str | BaseLauncher) -> BaseLauncher:
         return launcher
     if not isinstance(launcher, str):
         raise TypeError(f"launcher must be a name or a Launcher, not {type(launcher).__name__}")
-    if launcher == "local":
-        return LocalLauncher()
+    if launcher == "local" or launcher in _BY_NAME:
+        return named_class(launcher)()
     from importlib.metadata import entry_points  # late: 20 ms
 
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if launcher not in found:
-        names = ", ".join(sorted({"local", *found}))
+        names = ", ".join(sorted({"local", *_BY_NAME, *found}))
         raise ValueError(f"no launcher is named {launcher!r}; known are: {names}")
     made = found[launcher].load()()
     if not isinstance(made, BaseLauncher):
         raise TypeError(f"the entry point {launcher!r} made a {type(made).__name__}, which is no Launcher")
     return made
+
+
+def named_class(name: str) -> type[BaseLauncher]:
+    """Return the class that a name of ours stands for.
+
+    Raises:
+        KeyError: it stands for none.
+    """
+    kind: type[BaseLauncher] = LocalLauncher if name == "local" else __getattr__(_BY_NAME[name])
+    return kind

@@ -24,6 +24,7 @@ _TAKEN_AWAY = re.compile(
 )
 _OUT_OF_SIGHT = {"UNKWN", "ZOMBI"}
 """Nothing is heard of the job's host; it may run there."""
+_ALIVE = _PENDING | _RUNNING | _OUT_OF_SIGHT
 _NOT_FOUND = re.compile(r"is not found|no (matching |unfinished )?job found", re.IGNORECASE)
 _NONE = ("", "-", "0")
 _TRANSIENT = re.compile(r"LSF is down|batch daemon|mbatchd|timed out|try (it )?later|communication", re.IGNORECASE)
@@ -108,8 +109,12 @@ class LSFLauncher(ScriptLauncher):
 
     def jobs_named(self, name: str) -> Sequence[Hashable]:
         """Return the jobs of this name that have not ended."""
-        alive = _PENDING | _RUNNING | _OUT_OF_SIGHT
-        return [handle for handle, (state, _code, _why) in self._bjobs("-J", name).items() if state in alive]
+        return [handle for handle, (state, _code, _why) in self._bjobs("-J", name).items() if state in _ALIVE]
+
+    def jobs_beginning(self, prefix: str) -> Mapping[Hashable, JobStatus]:
+        """Return this user's jobs with such names that have not ended."""
+        found = self._bjobs("-J", f"{prefix}*")
+        return {handle: _status(*facts) for handle, facts in found.items() if facts[0] in _ALIVE}
 
     def _bjobs(self, *which: str) -> dict[Hashable, tuple[str, str, str]]:
         """Return state, exit code and reason of jobs; raise LaunchError if bjobs does not say."""

@@ -6,6 +6,7 @@ By the book: written from the documentation, and tested against stand-ins for qs
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import math
 import os
@@ -115,6 +116,18 @@ class PBSLauncher(ScriptLauncher):
             for handle, facts in self._qstat([]).items()
             if facts.get("Job_Name") == name and "[]" not in handle and facts.get("job_state") in _PENDING | _RUNNING
         ]
+
+    def jobs_beginning(self, prefix: str) -> Mapping[Hashable, JobStatus]:
+        """Return this user's jobs with such names that have not ended."""
+        mine = f"{getpass.getuser()}@"
+        return {
+            handle: _status(facts)
+            for handle, facts in self._qstat([]).items()
+            if str(facts.get("Job_Name")).startswith(prefix)
+            and str(facts.get("Job_Owner", mine)).startswith(mine)
+            and "[]" not in handle
+            and facts.get("job_state") in _PENDING | _RUNNING
+        }
 
     def _qstat(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return what is known of jobs; raise LaunchError if qstat does not say. 153: some are unknown to it."""

@@ -17,12 +17,13 @@ import signal
 import subprocess
 import time
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import IO, Any
 
 from ..errors import LaunchError
 from ..log import logger
-from .base import Job, Launcher, LaunchRetry, SubmitTimeout
+from . import ledger
+from .base import Job, JobStatus, Launcher, LaunchRetry, SubmitTimeout
 
 COMMAND_SECONDS = 30.0
 """How long a scheduler's command may take. A submission that takes longer may have worked all the same."""
@@ -137,6 +138,7 @@ class ScriptLauncher(Launcher):
         self._logs: dict[Hashable, str] = {}  # names by handle, of all that are known
         self._unclear: dict[str, int] = {}  # by name: submissions that may have worked, and answers needed
         self._warned: set[str] = set()
+        self._noted_run = ""
 
     # ------------------------------------------------------------------ what a scheduler's own launcher says
 
@@ -185,6 +187,14 @@ class ScriptLauncher(Launcher):
             LaunchError, TimeoutExpired: the scheduler does not say.
         """
         return ()
+
+    def jobs_beginning(self, prefix: str) -> Mapping[Hashable, JobStatus]:  # noqa: ARG002
+        """Return this user's jobs with such names that have not ended, for `ps`, `kill` and `doctor`.
+
+        Raises:
+            LaunchError, TimeoutExpired: the scheduler does not say.
+        """
+        return {}
 
     def advice(self, words: str) -> str:  # noqa: ARG002
         """Return what to try after these words of the scheduler, or ""."""
@@ -249,6 +259,9 @@ class ScriptLauncher(Launcher):
         name = self._name_of(job)
         if name in self._unclear and (found := self._unknown_of(name)):
             return found[:number]
+        if not self._noted_run:
+            self._noted_run = job.name.removeprefix("crew-").rpartition("-")[0]
+            ledger.write(self._noted_run, type(self), name.rpartition("-")[0] + "-", self.log_folder)
         invitation_path = os.path.join(self.folder, f"{job.name}.invitation")
         if invitation_path not in self._written:
             self._written.append(job.write_invitation(self.folder))
@@ -417,6 +430,9 @@ class ScriptLauncher(Launcher):
             with contextlib.suppress(OSError):
                 os.unlink(path)
         self._written.clear()
+        if self._noted_run:
+            ledger.remove(self._noted_run)
+            self._noted_run = ""
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

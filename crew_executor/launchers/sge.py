@@ -109,6 +109,10 @@ class SGELauncher(ScriptLauncher):
         """Return the jobs of this name."""
         return [handle for handle, its_name, _state in self._qstat() if its_name == name]
 
+    def jobs_beginning(self, prefix: str) -> Mapping[Hashable, JobStatus]:
+        """Return this user's jobs with such names; those in an error state, too: they stay until they are deleted."""
+        return {handle: _status(state) for handle, name, state in self._qstat() if name.startswith(prefix)}
+
     def _qstat(self) -> Iterator[tuple[str, str, str]]:
         """Yield handle, name and state of this user's jobs; raise LaunchError if qstat does not say."""
         done = self.run(["qstat", "-xml", "-u", getpass.getuser()])

@@ -7,6 +7,7 @@ under the same number: --no-requeue.
 
 from __future__ import annotations
 
+import getpass
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -113,27 +114,31 @@ class SlurmLauncher(ScriptLauncher):
 
     def jobs_named(self, name: str) -> Sequence[Hashable]:
         """Return the jobs of this name; not the ended: Slurm may keep a record of a submission that it has refused."""
-        return [handle for handle, state, _reason in self._squeue([name]) if state in _PENDING | _RUNNING]
+        rows = self._squeue(f"--name={name}")
+        return [handle for handle, state, _reason, _name in rows if state in _PENDING | _RUNNING]
 
-    def _squeue(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
-        """Return number, state and reason of the jobs of these names; raise LaunchError if squeue does not say."""
-        command = [
-            "squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--name={','.join(names)}",
-        ]  # fmt: skip
-        done = self.run(command)
+    def jobs_beginning(self, prefix: str) -> Mapping[Hashable, JobStatus]:
+        """Return this user's jobs with such names that have not ended."""
+        rows = self._squeue(f"--user={getpass.getuser()}")
+        found = {handle: _status(state, reason) for handle, state, reason, name in rows if name.startswith(prefix)}
+        return {handle: status for handle, status in found.items() if status.words.split()[0] in _PENDING | _RUNNING}
+
+    def _squeue(self, which: str) -> list[tuple[str, str, str, str]]:
+        """Return number, state, reason and name of some jobs; raise LaunchError if squeue does not say."""
+        done = self.run(["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j", which])
         if done.returncode:
             raise LaunchError(f"squeue ended with exit code {done.returncode}: {done.stderr.strip()}")
-        rows = [line.split("|") for line in done.stdout.splitlines()]
-        return [(row[0].strip(), row[1].strip(), row[2].strip()) for row in rows if len(row) == 3]
+        rows = [line.split("|", 3) for line in done.stdout.splitlines()]
+        return [(row[0].strip(), row[1].strip(), row[2].strip(), row[3].strip()) for row in rows if len(row) == 4]
 
     def poll(self, handles: Sequence[Hashable]) -> Mapping[Hashable, JobStatus]:
         """Ask squeue about all jobs at once; what it does not know any more has ended."""
         names = list(dict.fromkeys(self._logs.get(handle, "") for handle in handles))
-        rows = self._squeue(names)
-        for handle, state, reason in rows:
+        rows = self._squeue(f"--name={','.join(names)}")
+        for handle, state, reason, _name in rows:
             if state in _PENDING and reason in _DOUBTFUL:
                 self.warn_once(reason, f"jobs pend, perhaps for ever ({reason}): see `scontrol show job {handle}`")
-        known = {handle: _status(state, reason) for handle, state, reason in rows}
+        known = {handle: _status(state, reason) for handle, state, reason, _name in rows}
         gone = JobStatus(JobState.ENDED, "squeue does not know it any more")
         return {handle: known.get(str(handle), gone) for handle in handles}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from crew_executor.launchers import supervisor_handle
+from crew_executor.launchers import ledger, supervisor_handle
 
 from .helpers import wait_until
 
@@ -57,7 +57,8 @@ def _warm_up() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_leaks(_warm_up: None) -> Iterator[None]:
+def _no_leaks(_warm_up: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(ledger.FOLDER_VARIABLE, str(tmp_path / "ledger"))  # not the home directory
     handle = supervisor_handle.running()
     before = _descriptors()
     files = set(Path("/dev/shm").glob("crew*"))

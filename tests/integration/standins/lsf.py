@@ -78,13 +78,17 @@ def bjobs(arguments: list[str]) -> None:
     by_name = wanted[:1] == ["-J"]
     code = 0
     for word in wanted[1:] if by_name else wanted:
-        found = [each for each in jobs.all_jobs() if word == (each["name"] if by_name else str(each["number"]))]
+        found = [each for each in jobs.all_jobs() if _is_meant(word, each["name"] if by_name else str(each["number"]))]
         if not found:
             sys.stderr.write(f"Job <{word}> is not found\n")
             code = 255
         for facts in found:
             sys.stdout.write("|".join(_described(facts)) + "\n")
     raise SystemExit(code)
+
+
+def _is_meant(word: str, name: str) -> bool:
+    return name.startswith(word[:-1]) if word.endswith("*") else name == word
 
 
 def _described(facts: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -92,7 +93,7 @@ def _parent(facts: dict[str, Any]) -> str:
 
 
 def _described(facts: dict[str, Any]) -> dict[str, Any]:
-    found = {"Job_Name": facts["name"], "Job_Owner": "crew@head", "queue": "workq", "server": SERVER}
+    found = {"Job_Name": facts["name"], "Job_Owner": f"{getpass.getuser()}@head", "queue": "workq", "server": SERVER}
     found["job_state"] = STATES[facts["state"]]
     comment = jobs.flag("comment")
     if facts["state"] == "pending":
