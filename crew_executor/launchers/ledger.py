@@ -12,7 +12,6 @@ import os
 import socket
 from typing import NamedTuple
 
-from .. import processes
 from ..log import logger
 
 FOLDER_VARIABLE = "CREW_EXECUTOR_LEDGER"
@@ -45,7 +44,7 @@ class Entry(NamedTuple):
 
     def is_alive(self) -> bool:
         """Answer whether its client, on this machine, still runs."""
-        return self.is_from_here() and processes.began_at(self.client_pid) == self.client_began
+        return self.is_from_here() and _began_at(self.client_pid) == self.client_began
 
 
 def folder() -> str:
@@ -57,7 +56,7 @@ def write(run: str, launcher: type, prefix: str, log_folder: str) -> None:
     """Note that this process is about to submit jobs with names of this beginning."""
     entry = Entry(
         run, f"{launcher.__module__}:{launcher.__qualname__}", prefix, socket.gethostname(), os.getpid(),
-        processes.began_at(os.getpid()) or 0.0, log_folder,
+        _began_at(os.getpid()) or 0.0, log_folder,
     )  # fmt: skip
     path = os.path.join(folder(), run + _SUFFIX)
     try:
@@ -67,6 +66,12 @@ def write(run: str, launcher: type, prefix: str, log_folder: str) -> None:
         os.replace(f"{path}.new", path)
     except OSError as error:
         logger.info("`ps` and `kill` will not find the jobs of run %s if this process is killed: %s", run, error)
+
+
+def _began_at(pid: int) -> float | None:
+    from .. import processes  # late: with psutil; where that is broken doctor must be able to say so
+
+    return processes.began_at(pid)
 
 
 def remove(run: str) -> None:

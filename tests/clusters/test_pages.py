@@ -1,4 +1,4 @@
-"""The examples of docs/ssh.md and docs/clusters.md run as they stand, on real servers and schedulers."""
+"""The examples of docs/ssh.md, slurm.md and sge.md run as they stand, on real servers and schedulers."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_the_example_of_ssh(servers: SSHServers, tmp_path: Path) -> None:
 @pytest.mark.skipif(slurm.missing() is not None, reason=str(slurm.missing()))
 def test_the_example_of_slurm(hosts: Hosts, tmp_path: Path) -> None:
     with Slurm(hosts) as cluster:
-        check("clusters.md", "SlurmLauncher", tmp_path, cluster.environment)
+        check("slurm.md", "CrewExecutor", tmp_path, cluster.environment)
 
 
 @pytest.mark.cluster
 @pytest.mark.skipif(sge.missing() is not None, reason=str(sge.missing()))
 def test_the_example_of_grid_engine(hosts: Hosts, tmp_path: Path) -> None:
     with GridEngine(hosts) as cluster:
-        check("clusters.md", "SGELauncher", tmp_path, cluster.environment)
+        check("sge.md", "CrewExecutor", tmp_path, cluster.environment)

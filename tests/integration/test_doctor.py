@@ -223,7 +223,7 @@ def test_a_launcher_is_tried_by_name(examine: Callable[..., tuple[int, str]], en
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nosuch", "no launcher is named 'nosuch'; known are: dict, local, pending"),
+        ("nosuch", "no launcher is named 'nosuch'; known are: dict, local, lsf, pbs, pending, "),
         ("dict", "the entry point 'dict' made a dict, which is no Launcher"),
         ("unfit", "the launcher 'unfit' cannot work here: there is no sbatch here: log in to a submit host"),
         ("refused", "its job could not be submitted: sbatch: error: invalid partition"),
