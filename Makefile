@@ -1,5 +1,5 @@
 # Short names for tox environments, nothing more: what runs is written in tox.ini.
-.PHONY: help all lint type unit test pkg coverage format clean
+.PHONY: help all lint type unit docs test pkg coverage format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -16,6 +16,9 @@ type:  ## mypy, strict
 
 unit:  ## the pure tests, seconds
 	tox run -e unit
+
+docs:  ## the site, in build/docs/html
+	tox run -e docs
 
 test:  ## all tests on each Python found
 	tox run -m test

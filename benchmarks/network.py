@@ -29,7 +29,9 @@ from network_rows import ROWS
 from network_table import render
 
 CELL_SCRIPT = Path(__file__).with_name("network_cell.py")
-QUICK = Settings(tasks=1_000, slow_tasks=100, round_trips=20, megabytes=10, repeats=2, agents=40, light_tasks=1_000)
+QUICK = Settings(
+    tasks=1_000, slow_tasks=100, round_trips=20, megabytes=10, repeats=2, agents=40, light_tasks=1_000, jobs=1
+)
 STRIKES = 2
 """A contender that has failed so often in a row of the table is not tried in later rounds."""
 
@@ -94,13 +96,13 @@ def measure(row: Row, name: str, settings: Settings) -> Cell:
 
 
 def _remove_hosts() -> None:
-    """Remove network hosts that a killed process has left behind: whoever makes some removes these first."""
+    """Remove network hosts, and schedulers, that a killed process has left: whoever makes some removes these first."""
     from network_hosts import host_module
 
-    hosts = host_module("hosts")
+    hosts, slurm = host_module("hosts"), host_module("slurm")
     if hosts.FOLDER.exists() and hosts.missing() is None:
-        with hosts.Hosts(0):
-            pass
+        with hosts.Hosts(0) as none:
+            slurm.Daemons(none, Path())
 
 
 def machine() -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Settings:
     callers: int = 8
     """In each process of light agents so many call at a time, where not all do."""
     light_tasks: int = 20_000
+    jobs: int = 5
+    """Of Slurm, one after the other; the median counts."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class Comparison:
         figure: which.
         ours, theirs: the contenders.
         bar: what the median of the ratios should reach at least, or None.
+        most: the same, for figures of which less is better: what it should be at most.
     """
 
     figure: str
     ours: str
     theirs: str
     bar: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from network_hosts import crew_rate, dask_rate, parsl_rate
 from network_light import JOINED, paced, storm
 from network_loopback import ROUND_TRIP, local_link, tcp_link, tls_link
 from network_row import TASKS, Comparison, Contender, Row
+from network_slurm import BEGAN, FROM_SUBMIT, THERE_AND_BACK, bare_job, crew_job
 
 ROWS = {
     row.key: row
@@ -45,6 +46,21 @@ ROWS = {
             },
             (Comparison(TASKS, "crew", "dask", 20.0), Comparison(TASKS, "crew", "parsl", 10.0)),
             needs_hosts=True,
+        ),
+        Row(
+            "slurm",
+            "The first result of a new executor on an idle Slurm, against a bare job that does nothing",
+            {
+                "sbatch": Contender("sbatch --wrap=true", bare_job),
+                "crew": Contender("CrewExecutor, 1 worker", crew_job),
+            },
+            (
+                Comparison(THERE_AND_BACK, "crew", "sbatch", most=3.0),
+                Comparison(FROM_SUBMIT, "crew", "sbatch"),
+                Comparison(BEGAN, "crew", "sbatch"),
+            ),
+            needs_hosts=True,
+            seconds=600.0,  # others may have hosts
         ),
         Row(
             "light",

@@ -40,10 +40,12 @@ def ratios(comparison: Comparison, cells: Mapping[str, Sequence[Cell]]) -> list[
 def _compared(comparison: Comparison, cells: Mapping[str, Sequence[Cell]]) -> str:
     found = ratios(comparison, cells)
     words = f"{f'{comparison.ours} / {comparison.theirs}':30} {comparison.figure:37}"
-    bar = "" if comparison.bar is None else f"   bar >= {comparison.bar:g}: "
+    bars = (">=", comparison.bar), ("<=", comparison.most)
+    bar = "".join(f"   bar {sign} {value:g}: " for sign, value in bars if value is not None)
     if not found:
         return f"{words} {'-':>12}{bar}{bar and 'not measured'}"
-    is_reached = comparison.bar is None or statistics.median(found) >= comparison.bar
+    ratio = statistics.median(found)
+    is_reached = ratio >= (comparison.bar or 0.0) and (comparison.most is None or ratio <= comparison.most)
     return f"{words} {_spread(found)}{bar}{bar and _verdict(is_reached)}"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import BrokenCrewError, CrewError, LaunchError, RemoteTaskError, TaskTimeoutError, WorkerCrashError
     from .executor import CrewExecutor
     from .futures import CrewFuture
+    from .gauge import progress
     from .records import TaskRecord, TaskWarning
     from .stats import SeatStats, Stats, WorkerStats
 
@@ -31,6 +32,7 @@ __all__ = [
     "TaskWarning",
     "WorkerCrashError",
     "WorkerStats",
+    "progress",
 ]
 
 
@@ -48,6 +50,7 @@ _MODULES = {
     "TaskWarning": "records",
     "WorkerCrashError": "errors",
     "WorkerStats": "stats",
+    "progress": "gauge",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -110,6 +111,18 @@ class AgentLink:
         self._on_exits[number] = on_exit
         ends.relay = self
         self.relay(number, Kind.HIRE, [encode_control(fields)], 0)
+
+    def judge(self, end: WorkerExit) -> WorkerExit:
+        """Return a worker's end with what is known of its host's: all processes of a job that is over are killed.
+
+        Its agent may be so a moment later than the worker.
+        """
+        if not self.was_noticed:
+            return end
+        if not (end.is_launchers_fault or end.exitcode in (-signal.SIGKILL, -signal.SIGTERM)):
+            return end
+        why = "" if self.why_lost in end.describe() else f"; {self.why_lost}"
+        return end._replace(reason=f"{end.describe()}{why}", is_taken_away=True)
 
     def signal(self, connection: Connection, signal_number: int) -> None:
         """Send a signal to a worker's processes."""
@@ -249,3 +262,11 @@ def settings_of(workers: int) -> dict[str, Any]:
         "recursion_limit": own["recursion_limit"], "umask": own["umask"],
         "authkey": bytes(multiprocessing.current_process().authkey).hex(),
     }  # fmt: skip
+
+
+def loss_of(reason: str, is_taken_away: bool, connection: Connection) -> WorkerExit:
+    """Return the end of a worker whose host is lost."""
+    return WorkerExit(
+        connection.worker.name, connection.facts.pid, reason=reason, is_launchers_fault=connection.is_ready,
+        is_taken_away=is_taken_away,
+    )  # fmt: skip

@@ -15,8 +15,9 @@ from .callbacks import CallbackThread
 from .connection import Connection
 from .core.messages import OUTPUT_BYTES_MAX, Outcome, TaskFlag
 from .core.task import Task
+from .events import EventStream
 from .futures import CrewFuture
-from .obituary import loss_error
+from .obituary import describe_loss, loss_error, run_times
 
 if TYPE_CHECKING:
     from .errors import BrokenCrewError
@@ -27,13 +28,17 @@ class Announcer:
 
     Args:
         name: the executor's.
+        events: is told as well.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, events: EventStream) -> None:
         self.callbacks = CallbackThread(name)
+        self._events = events
 
     def finished(self, connection: Connection, finished: list[tuple[Task, Outcome]]) -> None:
         """Tasks of a worker are done, with these outcomes."""
+        if self._events.listeners:
+            self._events.done(finished, connection.facts.name)
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
             if outcome.items:
@@ -44,19 +49,40 @@ class Announcer:
 
     def lost(self, task: Task, connection: Connection) -> None:
         """A task's worker has died while it ran the task."""
+        error, times = loss_error(task.handle.name(), task, connection)
+        if self._events.listeners:
+            is_timeout = isinstance(error, errors.TaskTimeoutError)
+            self._events.lost(task, connection.facts.name, str(error), times, is_timeout=is_timeout)
         if task.flags & TaskFlag.ITEMS:
-            task.handle.fail(task.first, task.items, loss_error(task.handle.name(), task, connection)[0])
+            task.handle.fail(task.first, task.items, error)
             return
         future: CrewFuture[Any] = task.handle
         task.handle = None
         if task.flags & TaskFlag.CATCH_OUTPUT:
             future._output = connection.log_tail(OUTPUT_BYTES_MAX)
-        error, times = loss_error(future.name(), task, connection)
         future._finish_lost(error, connection.facts, times, self.callbacks)
+
+    def retried(self, task: Task, connection: Connection, outcome: Outcome | None) -> None:
+        """An attempt has failed, with this outcome or with its worker, and there will be another."""
+        if not self._events.listeners:
+            return
+        if outcome is not None:
+            self._events.finished(task, outcome, connection.facts.name, is_last=False)
+            return
+        times = run_times(connection) if task.ordinal == connection.cell.started else None
+        words, is_timeout = describe_loss(connection), task.ordinal == connection.timed_out
+        self._events.lost(task, connection.facts.name, words, times, is_timeout=is_timeout, is_last=False)
+
+    def close(self) -> None:
+        """Wait until all callbacks have run and all events were told."""
+        self.callbacks.close()
+        self._events.close()
 
     def dropped(self, tasks: list[Task], broken: BrokenCrewError | None = None) -> None:
         """These tasks do not run any more: they were cancelled, or the pool is broken, for this reason."""
         for task in tasks:
+            if self._events.listeners and task.handle is not None:
+                self._events.dropped(task, task.handle, str(broken or ""))
             if task.flags & TaskFlag.ITEMS:
                 task.handle.fail(task.first, task.items, _reason(broken) if broken else CancelledError())
                 continue

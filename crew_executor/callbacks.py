@@ -70,6 +70,13 @@ class CallbackThread:
             future._call_back_some(_is_quick)
             self._mailbox.put(future._call_back)
 
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call something in the thread, behind what waits there; here, if there can be no thread."""
+        if self._can_run_later():
+            self._mailbox.put(function, *arguments)
+        else:
+            function(*arguments)
+
     @staticmethod
     def is_needed(future: CrewFuture[Any]) -> bool:
         """Answer whether a future has callbacks that may block."""

@@ -14,6 +14,7 @@ from .chunks import MapRun
 from .core.messages import TaskFlag
 from .core.scheduler import Scheduler
 from .core.task import STOPPING, Task
+from .events import EventStream
 from .futures import CrewFuture
 from .inbox import Inbox
 from .mailbox import Mailbox
@@ -43,11 +44,13 @@ class Canceller:
         workforce: knows the workers, and ends runs.
         inbox: has the tasks that the scheduler has not seen.
         announcer: tells what has become of tasks.
+        events: is told as well.
     """
 
     def __init__(
         self, shell: Shell, lock: Any, scheduler: Scheduler, workforce: Workforce, inbox: Inbox,
         announcer: Announcer,
+        events: EventStream,
     ) -> None:  # fmt: skip
         self._shell = shell
         self._lock = lock
@@ -55,6 +58,7 @@ class Canceller:
         self._workforce = workforce
         self._inbox = inbox
         self._announcer = announcer
+        self._events = events
 
     def cancel(self, future: CrewFuture[Any], is_running_included: bool) -> None:
         """Cancel the future if its task is queued; `is_running_included`: also at a worker, and end its run."""
@@ -105,6 +109,8 @@ class Canceller:
 
     def _after_drop(self, future: CrewFuture[Any], callbacks: CallbackThread | None) -> None:
         """Do what follows from dropping a task; may be done again."""
+        if self._events.listeners and future._task.handle is not None:
+            self._events.dropped(future._task, future)
         future._task.handle = None
         if future._task.state is STOPPING:
             self._shell.mailbox.put(self._stop_running, future._task)

@@ -13,12 +13,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FuturesTimeoutError
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import namespace, serialize, tracebacks
 from .buffers import Buffers, incoming
@@ -40,8 +42,13 @@ from .notes import add_note
 from .packer import Packer
 from .shares import Beside, Share
 
+if TYPE_CHECKING:
+    from .gauge import Gauge
+    from .meter import Count
+
 may_hold(__file__)
 
+_U64 = struct.Struct("<Q")
 ITEMS_MAX = 1024
 BYTES_MAX = 32 * 1024
 """Bounds of a chunk: enough to spread what a task costs; what is cut off of it travels alone."""
@@ -138,6 +145,26 @@ class _Block:
                 raise tracebacks.loads_error(error, json.loads(report))
             yield _load(data, name, self._beside)
 
+    def troubles(self) -> tuple[int, int]:
+        """Return how many of the items have failed and how many were cancelled, without unpickling anything."""
+        if self._error is not None:
+            return (0, self.items) if isinstance(self._error, CancelledError) else (self.items, 0)
+        if not has_errors(self._part):
+            return 0, 0
+        kinds = (kind for kind, _data in decode_items(self._part) if kind != IS_WARNINGS)
+        return sum(kind == IS_ERROR for kind in itertools.islice(kinds, self._skip, self._skip + self.items)), 0
+
+
+def has_errors(part: bytes) -> bool:
+    """Answer whether an item of an outcome has failed: in an eighth of the time that decode_items() takes."""
+    offset, end, take = _U64.size, len(part), _U64.unpack_from
+    while offset < end:
+        (length,) = take(part, offset)
+        if length & IS_ERROR:
+            return True
+        offset += _U64.size + (length & (IS_WARNINGS - 1))
+    return False
+
 
 def _is_stateless(fn: Any) -> bool:
     """Answer whether nobody can tell if two items are given the same object of this function, or each its own."""
@@ -165,7 +192,7 @@ class MapRun:
         submit: takes a chunk, its key, how many items and bytes it has, its priority and flags.
         drop: takes back what workers have not begun and cancels what is queued, without waiting.
         fn: the function.
-        items: tuples of arguments.
+        items: tuples of arguments; WatchedItems: it is shown how far they are.
         attach: adds to a pickled call what workers must know of the client.
         packer: pickles what cannot travel in a chunk.
         name: of the tasks; None: the function's.
@@ -197,7 +224,10 @@ class MapRun:
         self._submit_chunk = submit
         self._drop = drop
         self._fn = fn
-        self._items = items
+        self._gauge: Gauge | None = getattr(items, "gauge", None)
+        self._total: int | None = getattr(items, "total", None)
+        self._items = items if self._gauge is None else getattr(items, "items", items)
+        self._troubles = [0, 0]  # items that have failed, that were cancelled; counted if it is shown
         self._attach = attach
         self._packer = packer
         self._flags = TaskFlag.ITEMS | (TaskFlag.SHARED if _is_stateless(fn) else 0)
@@ -222,13 +252,19 @@ class MapRun:
     def submit(self) -> None:
         """Read items and submit them, all or as many as may be read ahead."""
         try:
+            if self._gauge is not None:
+                self._gauge.begin(self)
             while not self._is_exhausted:
                 room = None if self._buffersize is None else self._buffersize - (self._read - self._taken)
                 if room is not None and room < 1:
                     return
                 self._submit_some(self._size if room is None else min(self._size, room))
+                if self._gauge is not None:
+                    self._gauge.tick(self)
         except BaseException:  # of an iterable, or a Ctrl-C: nobody will ask for the results
             self.drop()
+            if self._gauge is not None:
+                self._gauge.close(self)
             raise
 
     def _submit_some(self, number: int) -> None:
@@ -297,8 +333,12 @@ class MapRun:
 
     def take(self, block: _Block) -> None:
         """Have results; called by threads of ours."""
+        troubles = None if self._gauge is None else block.troubles()
         with self._changed:
             self._arrived += block.items
+            if troubles is not None:
+                self._troubles[0] += troubles[0]
+                self._troubles[1] += troubles[1]
             self._blocks[block.place] = block
             if not self._is_ordered:
                 self._order.append(block.place)
@@ -322,24 +362,37 @@ class MapRun:
         `executor` lives as long as the iterator: forgotten, it would take no more items. The run itself must not refer
         to it, for the run is kept by tasks, thus by the dispatcher, which lives until the executor is forgotten.
         """
+        gauge, is_bounded = self._gauge, self._buffersize is not None
         try:
             while self._taken < self._read:
                 # No name here may hold a result while it is yielded: it lives as long as the consumer wants.
                 block = self._next()
-                if self._buffersize is None:
+                if not is_bounded and gauge is None:
                     self._taken += block.items
                     yield from block.results(self.name)
                     continue
                 results = block.results(self.name)
                 for _ in range(block.items):
+                    if gauge is not None and time.monotonic() >= gauge.due:
+                        gauge.show(self)
                     box = [next(results)]
                     self._taken += 1
-                    if self._has_room():
+                    if is_bounded and self._has_room():
                         self.submit()
                     yield box.pop()
         finally:
             if self._taken < self._read:
                 self.drop()
+            if gauge is not None:
+                gauge.close(self)
+
+    def count(self) -> Count:
+        """Return how far the items are; for a gauge."""
+        from .meter import Count  # late: most programs show nothing
+
+        with self._changed:
+            total = self._read if self._is_exhausted else self._total
+            return Count(self._arrived, total, *self._troubles)
 
     def _has_room(self) -> bool:
         """Answer whether it is time to read more: small buffers are kept full, large ones are filled now and then."""
@@ -354,6 +407,13 @@ class MapRun:
                 f"this map() belongs to process {self._pid}, of which this one, {os.getpid()}, is a forked child: its "
                 "results do not arrive here"
             )
+        while (block := self._wait_next()) is None:
+            if self._gauge is not None:
+                self._gauge.tick(self)  # not under the lock: it may take its time
+        return block
+
+    def _wait_next(self) -> _Block | None:
+        """Wait for that block; None: not there yet, and it is time to show how far the items are."""
         with self._changed:
             place = self._taken if self._is_ordered else None
             self._wanted = place
@@ -362,6 +422,8 @@ class MapRun:
                     left = None if self._deadline is None else self._deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise FuturesTimeoutError
+                    if self._gauge is not None and (left := self._gauge.pause(left)) == 0:
+                        return None
                     self._changed.wait(left)
                 return found
             finally:

@@ -57,6 +57,10 @@ class Desk:
             self._is_polling = True
             self._put(0.0, self._poll, list(handles), then)
 
+    def ask(self, handles: Sequence[Hashable], then: Callable[..., None]) -> None:
+        """Ask how jobs stand, besides; then(statuses) is called in any case, with none if the launcher does not say."""
+        self._put(0.0, self._tell, list(handles), then)
+
     def cancel(self, handles: Sequence[Hashable]) -> None:
         """Have jobs ended."""
         self._put(0.0, self._cancel, list(handles))
@@ -143,6 +147,12 @@ class Desk:
             return ()
 
     def _poll(self, handles: list[Hashable], then: Callable[..., None]) -> None:
+        try:
+            self._tell(handles, then)
+        finally:
+            self._is_polling = False
+
+    def _tell(self, handles: list[Hashable], then: Callable[..., None]) -> None:
         statuses: Mapping[Hashable, JobStatus] = {}
         try:
             statuses = self._launcher.poll(handles)
@@ -150,8 +160,6 @@ class Desk:
         except BaseException as error:  # a status command that fails must not hurt
             statuses = {}
             logger.warning("%s could not be asked about its jobs: %s", type(self._launcher).__name__, error)
-        finally:
-            self._is_polling = False
         self._answers.put(then, statuses)
 
     def _cancel(self, handles: list[Hashable]) -> None:

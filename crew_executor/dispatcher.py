@@ -41,6 +41,7 @@ from .core.task import Task
 from .core.worker import Worker
 from .employer import Employer
 from .errors import LaunchError, ProtocolError
+from .events import EventStream
 from .futures import CrewFuture
 from .inbox import Inbox
 from .log import logger
@@ -98,9 +99,10 @@ class Dispatcher:
         self._thread = self._new_thread()
         self._is_started = self._is_running = self._is_ended = False  # the thread
         self._reader_idents: set[int] = set()
-        self._announcer = announcer = Announcer(name)
+        self.events = events = EventStream(self._lock, self._connections)
+        self._announcer = announcer = Announcer(name, events)
         self.recaller = Recaller(self, self._scheduler, self._connections)
-        self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer)
+        self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer, events)
         self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer, self._scheduler)
         self._subtasks = Subtasks(self, self.canceller, self._task_ids)
         # What readers tell these two, as the dispatcher is their listener:
@@ -270,6 +272,7 @@ class Dispatcher:
 
     def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """Make the future pending again, and let it remember how this attempt failed."""
+        self._announcer.retried(task, self._connections[worker.name], outcome)
         task.handle._unsent()
         task.handle._failed_once(describe_loss(self._connections[worker.name]) if outcome is None else outcome)
 
@@ -285,6 +288,8 @@ class Dispatcher:
             if not inbox.tasks:
                 break
         inbox.wake_waiting()
+        if self.events.listeners:
+            self._recruiter.tell(self.events)
         effects, self._effects = self._effects, []  # a new one: another thread may fill it while the caller looks
         return effects
 
@@ -343,6 +348,7 @@ class Dispatcher:
             return  # it came too late: its death is under way and must not cost a task
         connection.is_ready = True
         if not self._is_killing:
+            self.events.worker("joined", connection)
             self._scheduler.worker_ready(connection.worker, time.monotonic())
             self._poke()
 
@@ -451,7 +457,7 @@ class Dispatcher:
             self._is_ended = True
             self._refuse(self._inbox.take())
             self._employer.close()
-            self._announcer.callbacks.close()
+            self._announcer.close()
             self.segments.close()
 
     def _turn(self, wake_at: float | None) -> float | None:

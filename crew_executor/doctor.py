@@ -16,10 +16,12 @@ import os
 import platform
 import re
 import resource
+import shutil
 import socket
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from importlib import metadata
@@ -29,7 +31,15 @@ from . import cell, segments, transport
 from .cpus import usable_cpus
 from .errors import CrewError
 from .executor import CrewExecutor
-from .launchers import BaseLauncher, JobStatus, Launcher, LocalLauncher, make_launcher
+from .launchers import (
+    ENTRY_POINT_GROUP,
+    BaseLauncher,
+    JobStatus,
+    Launcher,
+    LocalLauncher,
+    make_launcher,
+    named_class,
+)
 from .log import logger
 from .report import Report
 
@@ -114,7 +124,8 @@ class Worker(NamedTuple):
         """Return it in one line."""
         return (
             f"a worker on {self.host} (pid {self.pid}, Python {self.version.split()[0]}) ran a task"
-            f" {self.start_seconds:.2f} s after it was asked for; round trip {self.round_trip * 1000:.2f} ms;"
+            f" {self.start_seconds:.2f} s after it was asked for; round trip {self.round_trip * 1000:.2f} ms, also of a"
+            " lambda and of a traceback;"
             f" shut down in {self.end_seconds:.2f} s"
         )
 
@@ -280,6 +291,7 @@ def _try(launcher: str | BaseLauncher, seconds: float, heard: _Heard) -> Worker:
                 trip_at = time.monotonic()
                 executor.submit(int).result(seconds)
                 trips.append(time.monotonic() - trip_at)
+            _try_travel(executor, seconds)
         except BaseException:
             executor.kill_workers()
             raise
@@ -288,6 +300,22 @@ def _try(launcher: str | BaseLauncher, seconds: float, heard: _Heard) -> Worker:
     return Worker(
         host, pid, version, ancestors, start_seconds, statistics.median(trips), end_seconds, tuple(heard.words)
     )
+
+
+def _try_travel(executor: CrewExecutor, seconds: float) -> None:
+    """Raise Trouble unless a lambda gets there, and the frames of an error come back."""
+    value = object.__sizeof__(seconds)
+    if executor.submit(lambda: value).result(seconds) != value:
+        raise Trouble("a lambda came back with another value: please report this")
+    error = executor.submit(stumble).exception(seconds)
+    told = "no error" if error is None else "".join(traceback.format_exception(error))
+    if not isinstance(error, ZeroDivisionError) or stumble.__name__ not in told:
+        raise Trouble(f"the traceback of an error did not come back: {told}")
+
+
+def stumble() -> float:
+    """Raise an error, in a worker."""
+    return 1 / (os.getpid() * 0)
 
 
 def _words(error: Exception) -> str:
@@ -320,6 +348,7 @@ def _find_here(arguments: argparse.Namespace) -> Iterator[Finding | Doing]:
     if not has_failed:
         yield Doing("starting a worker")
         yield from _try_here(arguments.timeout or LOCAL_SECONDS)
+    yield _launchers()
 
 
 def _python() -> Iterator[Finding]:
@@ -477,6 +506,21 @@ def _is_there(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _launchers() -> Finding:
+    """Say which launchers can be tried, and what others lack here."""
+    usable, lacking = ["local"], []
+    commands = {name: named_class(name).submit_command[0] for name in ("slurm", "sge", "pbs", "lsf")}  # type: ignore[attr-defined]
+    for name, command in {"ssh": "ssh", **commands}.items():
+        if shutil.which(command) is None:
+            lacking.append(f"{name} (no {command} here)")
+        else:
+            usable.append(name)
+    own = {"local", "ssh", *commands}
+    usable += sorted({point.name for point in metadata.entry_points(group=ENTRY_POINT_GROUP)} - own)
+    others = f"; not usable: {', '.join(lacking)}" if lacking else ""
+    return Finding(OK, f"launchers: {', '.join(usable)}{others}; `doctor --launcher NAME` tries one")
 
 
 def remarks_of(worker: Worker) -> Iterator[Finding]:

@@ -24,11 +24,14 @@ from .options import TaskOptions
 from .submitter import TaskSubmitter
 
 if TYPE_CHECKING:
+    from .checkup import Checkup
     from .chunks import MapRun
     from .dispatcher import Dispatcher
     from .employer import Employer
+    from .events import Event
     from .futures import CrewFuture
     from .stats import Stats
+    from .timeline import Timeline
 
 T = TypeVar("T")
 
@@ -131,6 +134,8 @@ class CrewExecutor(TaskSubmitter):
         weakref.finalize(self, self._dispatcher.shutdown).atexit = False
         self._dispatcher.start_workers()
 
+    _timeline: Timeline | None = None
+
     def stats(self) -> Stats:
         """Return a consistent, immutable snapshot of tasks, workers and scaling decisions."""
         self._check_process()
@@ -172,6 +177,62 @@ class CrewExecutor(TaskSubmitter):
         """
         self._check_submit()
         return self._intake.share(obj)
+
+    def check(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Checkup:
+        """Say whether a call can be sent: what of it cannot be pickled, and how large its parts are; fn is not called.
+
+        In the end a worker reads the call, so that modules which are missing there are named; one is started if there
+        is none.
+
+        Returns:
+            What was found: true if all is well; str() of it says it in words.
+
+        Raises:
+            RuntimeError, BrokenCrewError: as submit() does.
+        """
+        from . import checkup  # late: most need none
+
+        self._check_submit()
+        found = checkup.look(fn, args, kwargs)
+        if not found:
+            return found
+        future = self._submit(TaskOptions(name="check"), checkup.arrive, (fn, args, kwargs), {})
+        error = future.exception()
+        return checkup.judge(found, error, None if error is not None else future.result())
+
+    def timeline(self) -> Timeline:
+        """Record from now on what tasks and workers do; return the recording, the same one each time.
+
+        It costs some microseconds a task, and a few hundred bytes. It can be saved at any time, also when the executor
+        is shut down: as a page for a browser, or for Perfetto.
+
+        Raises:
+            RuntimeError: in a forked child of the executor's process.
+        """
+        self._check_process()
+        if self._timeline is None:
+            from .timeline import Timeline  # late: most need none
+
+            self._timeline = Timeline(self._name, self._dispatcher.run_id, self._max_workers)
+            self._dispatcher.events.listen(self._timeline.take)
+        return self._timeline
+
+    def on_event(self, fn: Callable[[Event], object]) -> None:
+        """Call fn(event) for all that happens from now on: for metrics, traces, a log of your own.
+
+        Args:
+            fn: called with a TaskEvent, WorkerEvent or PoolEvent (see crew_executor.events), one after the other, in a
+                thread of its own: it may take its time, but what waits for it is kept. What it raises is logged.
+                shutdown() waits until it has been told all.
+
+        Raises:
+            RuntimeError: in a forked child of the executor's process.
+            TypeError: fn cannot be called.
+        """
+        if not callable(fn):
+            raise TypeError(f"on_event() needs a function to call, not {fn!r}")
+        self._check_process()
+        self._dispatcher.events.hook(self._name, fn)
 
     def run_on_all(self, fn: Callable[..., T], /, *args: Any) -> list[CrewFuture[T]]:
         """Run a function once on every worker, also on those that come later: to set something up there.
@@ -430,6 +491,10 @@ def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:
 
     dispatcher = Dispatcher(*args, **kwargs)
     pools.add_dispatcher(dispatcher.run_id, dispatcher)
+    if os.environ.get("CREW_EXECUTOR_LOG"):
+        from . import event_log  # late: most need none
+
+        event_log.begin(dispatcher.name, dispatcher.events)
     atexit.unregister(_end_without_hooks)
     atexit.register(_end_without_hooks)  # after pynng's own, which was registered when it was imported: so before it
     return dispatcher

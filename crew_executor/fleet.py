@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from . import invitations
 from .addresses import resolve
-from .agent_link import AgentLink, settings_of
+from .agent_link import AgentLink, loss_of, settings_of
 from .agent_link import Home as AgentHome
 from .connection import Connection
 from .conversation import Conversation
@@ -35,6 +34,7 @@ from .employer import OnExit
 from .errors import CrewError, LaunchError
 from .far_ends import FarEnds
 from .framing import LinkClosed
+from .inquest import Inquest
 from .invitations import PYTHON, AgentInvitation
 from .launchers import Job, JobState, JobStatus, Launcher, LaunchRetry, WorkerExit
 from .launchers.base import SubmitTimeout
@@ -108,6 +108,7 @@ class Fleet:
         self._is_limit_told = self._is_delay_told = False
         self._reserve = Reserve(name)
         self._desk = Desk(name, launcher, home.mailbox, self._reserve.make)
+        self._inquest = Inquest(self._desk, home.mailbox)
         self._workers_max = workers_max
         self._door = Door(run, PYTHON)
         self._key = os.urandom(KEY_BYTES) if launcher.is_encrypted and launcher.certificates is None else None
@@ -229,11 +230,13 @@ class Fleet:
 
     def _worker_over(self, on_exit: OnExit, link: AgentLink, connection: Connection, end: WorkerExit) -> None:
         """Note that a worker is over; any thread."""
-        if link.was_noticed and (end.is_launchers_fault or end.exitcode in (-signal.SIGKILL, -signal.SIGTERM)):
-            # All processes of the job are being killed, its agent a moment later than this one.
-            end = end._replace(reason=f"{end.describe()}; {link.why_lost}", is_taken_away=True)
+        judged, entry = link.judge(end), self._entries.get(link.seat)
         self._home.mailbox.put(self._free_place, self._number_of(connection))
-        on_exit(connection, end)
+        if judged is end or end.is_launchers_fault or entry is None or entry.handle is None:  # nobody need be asked
+            on_exit(connection, judged)
+        else:
+            now = time.monotonic()
+            self._home.mailbox.put(self._inquest.open, entry.handle, connection, judged, on_exit, now)
 
     def _free_place(self, number: int) -> None:
         entry = self._homes.pop(number, None)
@@ -448,7 +451,7 @@ class Fleet:
                 reason = f"{reason}: {entry.words}"
             logger.warning("the agent on %s is lost with %d workers: %s", link.host, len(link.connections), reason)
             reason = f"its host {link.host} is lost: {reason}"
-            link.abandon(partial(_loss, reason, link.is_taken_away or link.was_noticed))
+            link.abandon(partial(loss_of, reason, link.is_taken_away or link.was_noticed))
         if entry is not None:
             if not link.is_ending and entry.handle is not None:
                 self._desk.cancel([entry.handle])  # the scheduler may take a dead node for a running one for ever
@@ -505,6 +508,7 @@ class Fleet:
         """Ask about jobs, give up those that do not come, cancel what is not needed. Under the dispatcher's lock."""
         jobs = self._jobs
         jobs.count(now)
+        self._inquest.watch(now)
         due = jobs.due_polls(now)
         if due:
             self._desk.poll([entry.handle for entry in due if entry.handle is not None], self._polled)
@@ -565,7 +569,7 @@ class Fleet:
 
     def next_wake(self) -> list[float]:
         """Return the times that watch() must not miss."""
-        return [self._jobs.next_due()]
+        return [self._jobs.next_due(), *self._inquest.next_wake()]
 
     def forget_share(self, number: int) -> None:
         """Agents keep content, not shares: it is forgotten with its segment."""
@@ -591,10 +595,3 @@ class Fleet:
         self._reserve.close()
         if self._lobby is not None:
             self._launcher.used_by = ""
-
-
-def _loss(reason: str, is_taken_away: bool, connection: Connection) -> WorkerExit:
-    return WorkerExit(
-        connection.worker.name, connection.facts.pid, reason=reason, is_launchers_fault=connection.is_ready,
-        is_taken_away=is_taken_away,
-    )  # fmt: skip

@@ -124,6 +124,7 @@ class CrewFuture(Future[T]):
     _output: str | None = None
     _has_callbacks = False
     _seed: int | None = None
+    _call: bytes | None = None  # pickled, for replay(), while it may have failed
     _cancels_running = False  # options(cancel_running=True)
     _caller: CallbackThread | None = None  # who is to run the callbacks, until they have run
     _generation = 0  # that of the process which made it
@@ -256,6 +257,30 @@ class CrewFuture(Future[T]):
             **times,
         )
 
+    def report(self) -> str:
+        """Return in words what became of the task, as far as it has come: for people who want to know why.
+
+        Attempts, times, the worker and how it ended, warnings, what the task has written, the traceback.
+        """
+        from .post_mortem import tell  # late: nobody reads it while all is well
+
+        return tell(self.record(), self._failed_attempts)
+
+    def replay(self) -> T:
+        """Run the call of a failed task again, here and now, and return or raise what it does: for a debugger.
+
+        Its arguments are what they were when it was submitted, its seed as well; globals are as they are now. It has no
+        time limit. What has killed a worker may kill this process.
+
+        Raises:
+            RuntimeError: the task has not failed, or its call is not kept: it was above 1 MB, or had large buffers or
+                constants beside it.
+            BaseException: whatever the call raises.
+        """
+        from .post_mortem import replay  # late: see report()
+
+        return cast(T, replay(self))
+
     def name(self) -> str:
         """Return the name of the task: as given by options(name=...), else its function's."""
         return self._name or command_of(self._fn)
@@ -293,8 +318,13 @@ class CrewFuture(Future[T]):
         self._forget_task()
         if self._failed_attempts:
             self._show_attempts_warnings()
-        if outcome.flags & _EXTRAS:
-            outcome = self._take_extras(outcome)
+        if outcome.flags:
+            if outcome.flags & _EXTRAS:
+                outcome = self._take_extras(outcome)
+            if not outcome.flags & OutcomeFlag.ERROR:
+                self._call = None
+        else:
+            self._call = None
         self._unopened = outcome
         with _making:
             is_awaited = self._made_condition is not None
@@ -396,6 +426,7 @@ class CrewFuture(Future[T]):
         try:
             if self._state not in _ENDS:
                 self._state = CANCELLED_AND_NOTIFIED
+                self._call = None
                 for waiter in self._waiters:
                     waiter.add_cancelled(self)
             condition.notify_all()

@@ -24,6 +24,8 @@ from .seeding import Seeded
 from .segments import Segment
 from .surroundings import Surroundings
 
+REPLAY_BYTES_MAX = 1_000_000
+"""Calls up to this are kept while they may fail, for CrewFuture.replay(); the task has the same bytes until then."""
 SHARED_BYTES_MIN = 4096
 """Buffers of constants from this size on cannot be written to, and are the same memory for all workers."""
 
@@ -64,6 +66,8 @@ class Intake:
             parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
             if options.retry_part is not None:
                 parts = (*parts, options.retry_part)
+            if beside is None and len(data) <= REPLAY_BYTES_MAX:
+                future._call = data
         except BaseException as error:
             if not isinstance(error, (Exception, SystemExit)):
                 raise

@@ -22,6 +22,7 @@ import importlib
 import pickle
 import struct
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
@@ -40,6 +41,15 @@ CONSTANTS_MAX = 1000
 
 _CLASS, _FUNCTION, _OTHER, _CALL = range(4)
 _CACHED = type(functools.lru_cache(maxsize=1)(lambda: None))
+
+
+class _AtHome(threading.local):
+    """Whether this thread loads a call of its own process."""
+
+    is_loading = False
+
+
+_at_home = _AtHome()
 
 _Key = tuple[str, str]
 _Entry = tuple[tuple[int, int], str, str, bytes]  # place in the order, module, name, pickle
@@ -467,6 +477,18 @@ def load() -> None:
     serialize.load()
 
 
+def load_at_home(data: bytes) -> Any:
+    """Return a call that was pickled in this process, with its functions and globals as they are now.
+
+    In a worker, loading it would set the globals to what they were.
+    """
+    _at_home.is_loading = True
+    try:
+        return serialize.loads(data)
+    finally:
+        _at_home.is_loading = False
+
+
 def _open_call(table: list[_Entry], data: bytes) -> Any:
     _fill(table)
     return serialize.loads(data)
@@ -477,6 +499,8 @@ def _fill(table: list[_Entry]) -> None:
     company: tuple[_Key, ...] | None = None
     for entry in table:
         _place, module, name, blob = entry
+        if _at_home.is_loading and name in namespace_of(module):
+            continue
         known = _received.get((module, name))
         if known is not None and known.entry[3] == blob:
             continue
@@ -501,6 +525,10 @@ def open_constant(blob: bytes, arguments: bytes) -> Any:
 def open_function(blob: bytes) -> Any:
     """Return a function whose table has been seen before, perhaps: see Constant."""
     opened = _opened.get(blob)
+    if _at_home.is_loading:
+        (module, name), table = serialize.loads(blob)
+        _fill(table)
+        return namespace_of(module)[name]
     if opened is None or any(_received.get(key) is not received for key, received in opened[1]):
         place, table = serialize.loads(blob)
         _fill(table)

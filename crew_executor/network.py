@@ -192,6 +192,10 @@ def _log_error(kind: Any, error: BaseException, traceback: Any) -> None:
     logging.getLogger("crew_executor").error("a callback of NNG failed", exc_info=(kind, error, traceback))
 
 
+_AT_ONCE = b"tcp-nodelay"
+"""Off by default: what is small waits then until the other side has confirmed what was sent before, and that waits for
+more. A task submitted while another runs took 44 ms, with it 2 ms (TLS, loopback, medians of 60)."""
+
 Credentials = bytes | Certificates | None
 """What both ends of a link prove to each other: that they know a key of 32 bytes; or certificates; or nothing."""
 
@@ -280,6 +284,7 @@ class Listener:
             if self._config is not None:
                 code = nng.lib.nng_stream_listener_set_ptr(pointer[0], b"tls-config", self._config)
                 nng.check(code, "setting up TLS")
+            nng.check(nng.lib.nng_stream_listener_set_bool(pointer[0], _AT_ONCE, True), "asking for no delay")
             nng.check(nng.lib.nng_stream_listener_listen(pointer[0]), f"listening at {url.decode()}")
         except BaseException:
             nng.lib.nng_stream_listener_free(pointer[0])
@@ -339,6 +344,7 @@ def dial(host: str, port: int, key: Credentials, timeout: float) -> Stream:
         if key is not None:
             config = _tls(nng, nng.lib.NNG_TLS_MODE_CLIENT, key)
             nng.check(nng.lib.nng_stream_dialer_set_ptr(pointer[0], b"tls-config", config), "setting up TLS")
+        nng.check(nng.lib.nng_stream_dialer_set_bool(pointer[0], _AT_ONCE, True), "asking for no delay")
         nng.lib.nng_aio_set_timeout(dialling.aio, int(timeout * 1000))
         nng.lib.nng_stream_dialer_dial(pointer[0], dialling.aio)
         dialling.wait(f"dialling {url}")

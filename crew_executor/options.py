@@ -31,6 +31,7 @@ class TaskOptions:
         capture_output: whether what a task writes is kept on its record instead of being shown; default False.
         ordered: whether map() gives its results in the order of the items; default True.
         seed: what the tasks' random numbers come from; default: whatever there is in the worker.
+        progress: whether map() shows how far it is; default False.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TaskOptions:
         capture_output: bool | None = None,
         ordered: bool | None = None,
         seed: int | None = None,
+        progress: bool | None = None,
     ) -> None:
         self.name = name
         self.priority = priority
@@ -57,6 +59,7 @@ class TaskOptions:
         self.capture_output = capture_output
         self.ordered = ordered
         self.seed = index(seed) if seed is not None and hasattr(seed, "__index__") else seed  # numpy's integers, too
+        self.progress = progress
         self._said = dict(vars(self))
         self._check()
         self.seed_stream = None if self.seed is None else SeedStream(self.seed)
@@ -67,7 +70,7 @@ class TaskOptions:
         if self.priority is not None and not isinstance(self.priority, int):
             raise TypeError(f"priority must be an integer, not {type(self.priority).__name__}")
         _check_timeout(self.timeout)
-        for name in ("cancel_running", "capture_output", "ordered"):
+        for name in ("cancel_running", "capture_output", "ordered", "progress"):
             switch = getattr(self, name)
             if switch is not None and not isinstance(switch, bool):
                 raise TypeError(f"{name} must be True or False, not {switch!r}")

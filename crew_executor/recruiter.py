@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from .connection import Connection, take_census
 from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import Scheduler
+from .events import EventStream
 
 DECISIONS_KEPT = 20
 
@@ -40,6 +41,14 @@ class Recruiter:
         """Answer whether workers are missing: cheap, for the hot path, before any counting."""
         workers = len(self._connections)
         return self.has_room() and self.scaler.is_short(tasks_open=self._scheduler.tasks_open, workers=workers)
+
+    def tell(self, events: EventStream) -> None:
+        """Tell how many tasks and workers there are, if it is time to; under the dispatcher's lock."""
+        scheduler = self._scheduler
+        if events.is_pool_due(is_calm=not scheduler.tasks_open):
+            starting = sum(not connection.is_ready for connection in self._connections.values())
+            decision = self.decisions[-1] if self.decisions else ""
+            events.pool(len(scheduler.queue), scheduler.tasks_held, len(scheduler.workers), starting, decision)
 
     def note_demand(self, now: float) -> None:
         """Remember how many tasks there are, now that some have come."""

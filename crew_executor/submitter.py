@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from . import late
+from .calls import command_of
 from .chunksize import DEFAULT_CHUNKSIZE, check_map_arguments
 from .options import ExceptionClasses, TaskOptions
 
@@ -96,7 +97,9 @@ class TaskSubmitter(Executor):
         if self._options.is_for_each:
             chunksize = 1  # a chunk is one task
         deadline = None if timeout is None else time.monotonic() + timeout
-        items = zip(*iterables, strict=False)
+        items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        if self._options.progress:
+            items = self._watched(fn, items, iterables)
         if chunksize is DEFAULT_CHUNKSIZE and self._options.allows_chunks and not self._is_submit_replaced():
             results = self._map_chunks(fn, items, deadline, buffersize)
             if results is not None:
@@ -108,6 +111,16 @@ class TaskSubmitter(Executor):
             self.submit, fn, items, deadline=deadline, chunksize=chunksize, buffersize=buffersize,
             is_ordered=self._options.is_ordered,
         )  # fmt: skip
+
+    def _watched(
+        self, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], iterables: tuple[Iterable[Any], ...]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Have it shown how far the items are."""
+        with late.imports():
+            from .gauge import Gauge, WatchedItems, length_of  # late: most programs show nothing
+
+        name = self._options.name or command_of(fn).removeprefix("__main__.")
+        return WatchedItems(items, Gauge(name, pool=self._pool()), length_of(iterables))
 
     def _is_submit_replaced(self) -> bool:
         """Answer whether each item must be seen by submit(), since a program has put something in its place."""
@@ -132,6 +145,7 @@ class TaskSubmitter(Executor):
         capture_output: bool | None = None,
         ordered: bool | None = None,
         seed: int | None = None,
+        progress: bool | None = None,
     ) -> ExecutorView:
         """Return a light view on this pool whose tasks have these options; None: as before.
 
@@ -155,6 +169,8 @@ class TaskSubmitter(Executor):
                 ones in every run of the program, whatever worker it runs in, and when: `random` and, where it is
                 loaded, the functions of numpy.random begin at a seed made of this one and of the task's number in the
                 view. That seed is in the record, for generators that the task makes itself.
+            progress: map() shows on stderr how far its items are, while its results are taken, as crew_executor.
+                progress() does for futures; submit() shows nothing. Default False.
 
         Raises:
             ValueError, TypeError: an option is out of range.
@@ -164,6 +180,6 @@ class TaskSubmitter(Executor):
         options = self._options.add(
             name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
             crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output, ordered=ordered,
-            seed=seed,
+            seed=seed, progress=progress,
         )  # fmt: skip
         return ExecutorView(self._pool(), options)

@@ -40,9 +40,10 @@ _NEEDED = (
     "nng_aio_alloc", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
     "nng_aio_set_iov", "nng_aio_set_timeout", "nng_aio_wait", "nng_init_set_parameter", "nng_stream_close",
     "nng_stream_free", "nng_stream_listener_accept", "nng_stream_listener_alloc", "nng_stream_listener_free",
-    "nng_stream_dialer_alloc", "nng_stream_dialer_dial", "nng_stream_dialer_free", "nng_stream_dialer_set_ptr",
-    "nng_stream_listener_close", "nng_stream_listener_get_int", "nng_stream_listener_listen",
-    "nng_stream_listener_set_int", "nng_stream_listener_set_ptr", "nng_stream_recv", "nng_stream_send",
+    "nng_stream_dialer_alloc", "nng_stream_dialer_dial", "nng_stream_dialer_free", "nng_stream_dialer_set_bool",
+    "nng_stream_dialer_set_ptr", "nng_stream_listener_close", "nng_stream_listener_get_int",
+    "nng_stream_listener_listen", "nng_stream_listener_set_bool", "nng_stream_listener_set_int",
+    "nng_stream_listener_set_ptr", "nng_stream_recv", "nng_stream_send",
     "nng_tls_config_alloc", "nng_tls_config_free", "nng_tls_config_psk", "nng_tls_config_version",
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ from .connection import Connection
 from .core.worker import EXIT_GRACE, START_SECONDS, Worker
 from .employer import Employer
 from .errors import CrewError, LaunchError
+from .events import EventStream
 from .launchers import WorkerExit
 from .mailbox import Mailbox
 from .obituary import launch_failure
@@ -36,6 +37,7 @@ class Home(Protocol):
     """What the workforce asks of its dispatcher. Called by the dispatcher's thread."""
 
     mailbox: Mailbox
+    events: EventStream
     is_lent_a_thread: bool
 
     def serve(self, connection: Connection) -> None:
@@ -89,6 +91,7 @@ class Workforce:
                 self._home.launch_failed(f"no link for worker {name} could be made: {error}", now)
                 return
             self._home.worker_added(connection)
+            self._home.events.worker("launched", connection)
             if not connection.is_far and not connection.start_reader(self._home.serve):
                 if (
                     not self._home.is_lent_a_thread
@@ -240,8 +243,9 @@ class Workforce:
         if connection.exit is None or not connection.is_reader_done:
             return
         self._home.worker_gone(connection)
-        if connection.has_failed_to_start:
-            text = launch_failure(connection, self._employer.describe(connection))
+        text = launch_failure(connection, self._employer.describe(connection)) if connection.has_failed_to_start else ""
+        self._home.events.buried(connection, text)
+        if text:
             self._home.launch_failed(text, connection.launched_at)
         self._home.worker_removed(connection)
         connection.close()

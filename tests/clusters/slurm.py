@@ -42,6 +42,8 @@ FIELDS = {
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
+CGROUPS = Path("/sys/fs/cgroup")
+
 MARK = "CREW_EXECUTOR_TEST_SCHEDULER"
 """An environment variable of all daemons: the process that started them."""
 
@@ -165,6 +167,7 @@ class Slurm:
             self.folder.chmod(0o755)  # also other users may find the cluster
             self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf")}
             self._daemons = Daemons(self._hosts, self.folder)
+            exits.callback(self._remove_cgroups)
             exits.callback(self._daemons.end)
             self._start()
             self._exits = exits.pop_all()
@@ -220,6 +223,14 @@ class Slurm:
         """Return what the controller, or the node on that host, has logged so far."""
         return self._daemons.log(place, "slurmctld" if place == "head" else "slurmd")
 
+    def _remove_cgroups(self) -> None:
+        """Remove those of the nodes, if TaskPlugin has made some; their processes are gone."""
+        for host in self._hosts.names:
+            for top in CGROUPS.glob(f"*/slurm_{host}"):
+                for folder in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+                    folder.rmdir()
+                top.rmdir()
+
     @property
     def _all(self) -> str:
         return ",".join(self._hosts.names)
@@ -234,7 +245,9 @@ class Slurm:
         conf = {**self._defaults(), **self._settings}
         lines = [f"{key}={value}" for key, value in conf.items()] + self._nodes()
         (self.folder / "slurm.conf").write_text("\n".join([*lines, ""]), "utf-8")
-        (self.folder / "cgroup.conf").write_text("CgroupPlugin=autodetect\nIgnoreSystemd=yes\n", "utf-8")
+        (self.folder / "cgroup.conf").write_text(
+            "CgroupPlugin=autodetect\nIgnoreSystemd=yes\nConstrainRAMSpace=yes\n", "utf-8"
+        )
         self._start_munge()
         self._daemons.start("head", ["slurmctld", "-D"], self.environment)
         for host in self._hosts.names:

@@ -22,7 +22,17 @@ from crew_executor.testing import LauncherConformance
 
 from .hosts import Hosts
 from .sge import GridEngine, missing
-from .test_slurm_launcher import SECONDS, Running, all_idle, executor_of, failure_of, host_name, processes
+from .test_slurm_launcher import (
+    SECONDS,
+    Running,
+    all_idle,
+    executor_of,
+    failure_of,
+    host_name,
+    processes,
+    stay_and_die_and_return,
+    touch_and_stay,
+)
 
 pytestmark = [
     pytest.mark.cluster,
@@ -33,8 +43,8 @@ pytestmark = [
 Make = Callable[..., SGELauncher]
 
 
-@pytest.fixture
-def sge(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Iterator[GridEngine]:
+@contextlib.contextmanager
+def started(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Iterator[GridEngine]:
     """A cell for this process and those that it starts. At its end no job may be left, nor a process of one."""
     with GridEngine(hosts, notify="00:00:01") as made, monkeypatch.context() as patch:
         for name, value in made.environment.items():
@@ -43,6 +53,13 @@ def sge(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Iterator[GridEngine]:
         wait_until(lambda: not live(made), "no job is left", SECONDS)
         for host in hosts.names:
             wait_until(functools.partial(_is_clear, hosts, host), f"nothing runs on {host}", SECONDS)
+
+
+@pytest.fixture
+def sge(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Iterator[GridEngine]:
+    """One that works."""
+    with started(hosts, monkeypatch) as made:
+        yield made
 
 
 def _is_clear(hosts: Hosts, host: str) -> bool:
@@ -63,7 +80,12 @@ def make(hosts: Hosts, tmp_path: Path) -> Make:
 
 def live(sge: GridEngine) -> list[str]:
     """Return the numbers of jobs that have not ended."""
-    return [f"{job['id']}.{job['index']}" if job["index"] else job["id"] for job in sge.jobs()]
+    return list(states(sge))
+
+
+def states(sge: GridEngine) -> dict[str, str]:
+    """Return the state of each job that has not ended, by its number."""
+    return {f"{job['id']}.{job['index']}" if job["index"] else job["id"]: job["state"] for job in sge.jobs()}
 
 
 def submissions(sge: GridEngine) -> set[str]:
@@ -287,6 +309,46 @@ def test_a_task_that_takes_too_much_memory_has_an_error_of_its_own(sge: GridEngi
     with executor_of(make(memory_gb=3), 1) as executor:
         assert isinstance(executor.submit(bytes, 4 << 30).exception(SECONDS), MemoryError)
         assert executor.submit(add, 1, 2).result(SECONDS) == 3
+
+
+def test_a_task_whose_job_takes_too_much_memory_is_told_of(sge: GridEngine, make: Make) -> None:
+    """No process has more than it may have, but together they do: Grid Engine kills the job."""
+    with executor_of(make(memory_gb=0.8), 1) as executor:
+        error = executor.submit(_take_twice, 500).exception(SECONDS)
+        assert executor.submit(add, 1, 2).result(SECONDS) == 3
+
+    assert isinstance(error, WorkerCrashError)
+    assert "its host was about to be taken away (SIGUSR2)" in str(error)
+
+
+def _take_twice(megabytes: int) -> None:
+    """Take memory here and in a process more, until somebody kills both."""
+    taken = f"b'x' * ({megabytes} << 20)"
+    with subprocess.Popen([sys.executable, "-c", f"import time; kept = {taken}; time.sleep(600)"]) as child:
+        kept = eval(taken)
+        child.wait()
+        assert not kept
+
+
+def test_a_task_that_the_time_limit_kills_is_told_of_or_runs_again(sge: GridEngine, make: Make, tmp_path: Path) -> None:
+    """With a notice before, it runs again free of charge; without, qstat has forgotten why its job has ended."""
+    limit = {"directives": ["-l h_rt=6"]}  # behind our back: the launcher knows of no walltime
+    with (
+        executor_of(make(**limit), 2, min_workers=2) as noticed,
+        executor_of(make(**limit, skip_directives=["-notify"]), 2, min_workers=2) as sudden,
+    ):
+        told = noticed.submit(touch_and_stay, str(tmp_path / "told"))
+        lost = sudden.submit(touch_and_stay, str(tmp_path / "lost"))
+        # Were the time limit charged, nothing would be left for the crash.
+        free = noticed.options(crash_retries=1).submit(stay_and_die_and_return, str(tmp_path / "free"))
+        # A slow machine may meet more than one limit.
+        charged = sudden.options(crash_retries=5).submit(stay_and_die_and_return, str(tmp_path / "charged"))
+        errors = [future.exception(SECONDS) for future in (told, lost)]
+        assert [future.result(SECONDS) for future in (free, charged)] == [3, 3]
+
+    assert all(isinstance(error, WorkerCrashError) for error in errors)
+    assert "its host was about to be taken away (SIGUSR2)" in str(errors[0])
+    assert "its job has ended (qstat does not know it any more)" in str(errors[1])
 
 
 @pytest.mark.parametrize("retries", [0, 1])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.helpers import add, touch_and_wait, wait_until
+from integration.helpers import add, die, touch_and_wait, wait_until
 
 from crew_executor import CrewExecutor, LaunchError, WorkerCrashError
 from crew_executor.errors import BrokenCrewError
@@ -91,7 +91,12 @@ def failure_of(launcher: Launcher) -> str:
 
 def live(slurm: Slurm) -> list[str]:
     """Return the numbers of jobs that have not ended."""
-    return [job["id"] for job in slurm.jobs() if job["state"] not in ENDED]
+    return list(states(slurm))
+
+
+def states(slurm: Slurm) -> dict[str, str]:
+    """Return the state of each job that has not ended, by its number."""
+    return {job["id"]: job["state"] for job in slurm.jobs() if job["state"] not in ENDED}
 
 
 def processes(hosts: Hosts, host: str) -> list[int]:
@@ -357,10 +362,91 @@ def test_a_task_that_takes_too_much_memory_is_told_of_by_the_scheduler(slurm: Sl
     assert "FAILED (JobLaunchFailure)" in str(error)  # with cgroups: OUT_OF_MEMORY
 
 
+@pytest.mark.skipif(not os.access("/sys/fs/cgroup/memory/memory.limit_in_bytes", os.W_OK), reason="no such cgroups")
+def test_a_task_that_the_kernel_kills_for_memory_is_told_of_and_the_job_goes_on(
+    hosts: Hosts, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm constrains the job by cgroups, of which the kernel kills one process only: the largest."""
+    settings = {"TaskPlugin": "task/cgroup", "JobAcctGatherParams": "NoOverMemoryKill"}
+    with started(hosts, monkeypatch, **settings) as slurm:
+        with executor_of(make(memory_gb=0.3), 1) as executor:
+            error = executor.submit(_grow, 500).exception(SECONDS)
+            assert executor.submit(add, 1, 2).result(SECONDS) == 3
+            assert len(slurm.jobs()) == 1
+        wait_until(lambda: [job["state"] for job in slurm.jobs()] == ["OUT_OF_MEMORY"], "Slurm says so", SECONDS)
+
+    assert isinstance(error, WorkerCrashError)
+    assert error.signal == "SIGKILL"
+    assert "killed by SIGKILL, by the kernel for memory (the control group's oom_kill counter rose to 1)" in str(error)
+
+
 def _grow(megabytes: int) -> None:
     """Take memory, and keep it until it is seen."""
     kept = b"x" * (megabytes << 20)
     wait_until(lambda: not kept, "somebody kills this", SECONDS)
+
+
+def test_a_task_that_the_time_limit_kills_is_told_of_or_runs_again_free_of_charge(
+    slurm: Slurm, make: Make, tmp_path: Path
+) -> None:
+    """Agents tell of it; those that cannot, as signals are kept from them, are lost, and Slurm is asked.
+
+    All at once: Slurm looks every 30 s.
+    """
+    deaf = tmp_path / "python"
+    deaf.write_text(f'#!/bin/sh\nexec env --block-signal=TERM {sys.executable} "$@"\n')
+    deaf.chmod(0o755)
+    limit = {"directives": ["--time=2"]}
+    with (
+        executor_of(make(**limit), 2, min_workers=2) as noticed,
+        executor_of(make(**limit, python=str(deaf)), 2, min_workers=2) as sudden,
+    ):
+        told = begun(touch_and_stay, noticed, tmp_path / "told")
+        asked = begun(touch_and_stay, sudden, tmp_path / "asked")
+        again = [
+            begun(stay_and_die_and_return, executor.options(crash_retries=1), tmp_path / name)
+            for executor, name in ((noticed, "told again"), (sudden, "asked again"))
+        ]
+        jobs = live(slurm)
+        assert len(jobs) == 4
+        for job in jobs:  # behind our back: the launchers know of no walltime
+            assert not slurm.run(["scontrol", "update", f"JobId={job}", "EndTime=now"]).returncode
+        errors = [future.exception(SECONDS) for future in (told, asked)]
+        # Had the time limit been charged, nothing would be left for the crash.
+        assert [future.result(SECONDS) for future in again] == [3, 3]
+        assert [future.record().attempts for future in again] == [3, 3]
+        wait_until(lambda: not set(jobs) & set(live(slurm)), "all four have ended", SECONDS)
+        assert [job["state"] for job in slurm.jobs() if job["id"] in jobs] == ["TIMEOUT"] * 4
+
+    assert all(isinstance(error, WorkerCrashError) for error in errors)
+    assert "TimeLimit" in str(errors[0])
+    assert "is lost: its job has ended (TIMEOUT (TimeLimit))" in str(errors[1])
+
+
+def touch_and_stay(path: str) -> None:
+    """Tell its number in a file, and run until somebody kills it."""
+    new = Path(f"{path}.new")
+    new.write_text(str(os.getpid()))
+    new.rename(path)
+    wait_until(lambda: False, "somebody kills this", 10 * SECONDS)
+
+
+def stay_and_die_and_return(path: str) -> int:
+    """Run until somebody kills it, then kill itself, then tell how often it has run."""
+    earlier = len(list(Path(path).parent.glob(f"{Path(path).name}.run*")))
+    Path(f"{path}.run{earlier}").touch()
+    if earlier == 0:
+        touch_and_stay(path)
+    if earlier == 1:
+        die()
+    return earlier + 1
+
+
+def begun(function: Callable[[str], Any], executor: Any, path: Path) -> Any:
+    """Return the future of such a task that has begun."""
+    future = executor.submit(function, str(path))
+    wait_until(path.exists, "the task runs", SECONDS)
+    return future
 
 
 @pytest.mark.parametrize("retries", [0, 1])

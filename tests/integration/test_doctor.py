@@ -63,6 +63,8 @@ def test_a_sound_machine_passes_and_a_worker_was_really_there() -> None:
     assert "NNG can be used" in out
     assert f"a worker on {socket.gethostname()} (pid " in out
     assert "round trip " in out
+    assert "also of a lambda and of a traceback" in out
+    assert "ok    launchers: local, " in out
     assert out.endswith("\n\nall is well\n")
 
 
@@ -80,6 +82,15 @@ def test_what_is_missing_but_can_be_done_without_is_a_note(variable: str, words:
     assert status == 0
     assert f"note  {words}" in out
     assert "all is well" in out
+
+
+def test_launchers_whose_commands_are_not_here_are_named(tmp_path: Path) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    _status, out, _err = call(PATH=str(tmp_path))
+
+    (line,) = [line for line in out.splitlines() if "launchers:" in line]
+    assert line.startswith("ok    launchers: local, slurm; not usable: ssh (no ssh here), sge (no qsub here), pbs (no")
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,31 @@ def test_a_worker_tries_each_address_and_says_what_it_tried(host: Host) -> None:
     link.free()
 
 
+@pytest.mark.parametrize("key", [None, bytes(32)], ids=["plain", "TLS"])
+def test_no_end_of_a_link_waits_for_more_before_it_sends(key: bytes | None) -> None:
+    """NNG's default for TLS costs a small message some 40 ms behind another."""
+    taken = []
+    listener = Listener("127.0.0.1", [0], key, lambda stream: bool(taken.append(stream)))
+    listener.accept()
+    stream = dial("127.0.0.1", listener.port, key, 10)
+    try:
+        wait_until(lambda: bool(taken), "it is taken")
+        assert sorted(_undelayed(listener.port)) == [True, True]
+    finally:
+        for each in (stream, *taken):
+            each.close()
+            each.free()
+        listener.close()
+
+
+def _undelayed(port: int) -> Iterator[bool]:
+    """Yield of each end of the connections to a port whether it has TCP_NODELAY."""
+    for entry in psutil.Process().net_connections("tcp"):
+        if entry.raddr and port in (entry.laddr.port, entry.raddr.port):
+            with socket.socket(fileno=os.dup(entry.fd)) as end:
+                yield bool(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
 def test_a_port_is_taken_from_a_range_and_free_again_at_the_end() -> None:
     taken = Host(None)
     with pytest.raises(CrewError, match=f"cannot listen at 127.0.0.1; tried {taken.lobby.port}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from crew_executor.announcer import Announcer
 from crew_executor.core.task import Task
 from crew_executor.errors import BrokenCrewError
+from crew_executor.events import EventStream
 from crew_executor.futures import CrewFuture, WorkerFacts
 
 from .fakes import make_outcome
@@ -19,9 +21,9 @@ from .fakes import make_outcome
 
 @pytest.fixture
 def announcer() -> Iterator[Announcer]:
-    made = Announcer("crew")
+    made = Announcer("crew", EventStream(threading.RLock(), {}))
     yield made
-    made.callbacks.close()
+    made.close()
 
 
 def make() -> tuple[Task, CrewFuture[Any]]:

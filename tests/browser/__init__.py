@@ -1,0 +1,1 @@
+"""Tests of the timeline's page in a real browser."""
