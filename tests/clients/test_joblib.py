@@ -343,16 +343,21 @@ def test_a_script_needs_no_guard_and_no_module(tmp_path: Path) -> None:
     assert (0, "[0, 3, 6, 9]\n[10, 11, 12, 13]\nTrue\n", "") == (run.returncode, run.stdout, run.stderr)
 
 
+def in_shared_memory() -> set[Path]:
+    """Return what joblib has there of this process: others may run tests, too."""
+    return {path for path in Path("/dev/shm").iterdir() if f"_{os.getpid()}_" in path.name}
+
+
 def test_a_large_array_is_mapped_and_its_file_removed(tmp_path: Path) -> None:
     large, small = np.ones(LARGE), np.ones(3)
-    before = set(Path("/dev/shm").iterdir())
+    before = in_shared_memory()
     parallel = Parallel(n_jobs=2, temp_folder=tmp_path)
 
     assert [("memmap", False, LARGE)] * 3 == parallel(delayed(kind_of)(large) for _ in range(3))
     assert [("ndarray", True, 3)] * 3 == parallel(delayed(kind_of)(small) for _ in range(3))
     assert [("memmap", False, LARGE)] * 3 == Parallel(n_jobs=2)(delayed(kind_of)(large) for _ in range(3))
     assert [] == list(tmp_path.iterdir())
-    assert before == set(Path("/dev/shm").iterdir())
+    assert before == in_shared_memory()
 
 
 def test_a_large_array_is_written_once(tmp_path: Path) -> None:
