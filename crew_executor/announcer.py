@@ -7,6 +7,9 @@ A task and its future refer to each other: whoever tells the future ends that, o
 
 from __future__ import annotations
 
+import json
+import time
+from collections import deque
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +26,26 @@ if TYPE_CHECKING:
     from .errors import BrokenCrewError
 
 
+FAILURES_KEPT, FAILURE_CHARACTERS = 5, 300
+
+
 class Announcer:
     """Finish futures. Their callbacks run in a thread of its own, unless they are known to be quick.
 
     Args:
         name: the executor's.
         events: is told as well.
+
+    Attributes:
+        failures: how many tasks have failed or were lost; items of a map() do not count.
+        last_failures: in words, for `ps --watch`, the latest last.
     """
 
     def __init__(self, name: str, events: EventStream) -> None:
         self.callbacks = CallbackThread(name)
         self._events = events
+        self.failures = 0
+        self.last_failures: deque[str] = deque(maxlen=FAILURES_KEPT)
 
     def finished(self, connection: Connection, finished: list[tuple[Task, Outcome]]) -> None:
         """Tasks of a worker are done, with these outcomes."""
@@ -41,15 +53,22 @@ class Announcer:
             self._events.done(finished, connection.facts.name)
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
+            if outcome.is_error:
+                self._note_failure(task.handle.name(), _words(outcome))
             if outcome.items:
                 task.handle.finish(outcome)
                 continue
             future, task.handle = task.handle, None
             future._finish(outcome, connection.facts, self.callbacks)
 
+    def _note_failure(self, name: str, words: str) -> None:
+        self.failures += 1
+        self.last_failures.append(f"{time.strftime('%H:%M:%S')} {name}: {words[:FAILURE_CHARACTERS]}")
+
     def lost(self, task: Task, connection: Connection) -> None:
         """A task's worker has died while it ran the task."""
         error, times = loss_error(task.handle.name(), task, connection)
+        self._note_failure(task.handle.name(), str(error))
         if self._events.listeners:
             is_timeout = isinstance(error, errors.TaskTimeoutError)
             self._events.lost(task, connection.facts.name, str(error), times, is_timeout=is_timeout)
@@ -93,6 +112,11 @@ class Announcer:
                 future._finish_cancelled(self.callbacks)
             else:
                 future._finish_lost(_reason(broken), callbacks=self.callbacks)
+
+
+def _words(outcome: Outcome) -> str:
+    report = json.loads(outcome.parts[-1])
+    return f"{report['type_name']}: {report['text']}"
 
 
 def _reason(broken: BrokenCrewError) -> BrokenCrewError:

@@ -8,12 +8,11 @@ import shlex
 import time
 from dataclasses import asdict
 
-from . import leftovers
+from . import leftovers, watch
 from .callers import Household, find
 from .leftovers import Leftover
 from .report import Report
 
-WATCH_SECONDS = 1.0
 CLEAR = "\x1b[2J\x1b[H"
 
 
@@ -26,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List them; return the exit status."""
     report = Report()
+    if arguments.watch and not arguments.json:
+        _watch(report)
     while True:
         households, left = find(), leftovers.find()
         if arguments.json:
@@ -35,11 +36,29 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             lines = [line for household in households for line in _lines(household)]
             text = "\n".join(lines + [line for each in left for line in _job_lines(each)])
-        clear = CLEAR if arguments.watch and report.is_live else ""
-        report.line(clear + (text or "no executor of this user is running on this machine"))
+        report.line(text or "no executor of this user is running on this machine")
         if not arguments.watch:
             return 0
-        time.sleep(WATCH_SECONDS)
+        time.sleep(watch.SECONDS)
+
+
+def _watch(report: Report) -> None:
+    """Show them again and again, until Ctrl-C."""
+    rates = watch.Rates()
+    screen = watch.screen_for(report.line, CLEAR if report.is_live else "", report.is_live)
+    try:
+        while True:
+            households = find()
+            try:
+                rows = watch.rows_of(households, rates, time.monotonic())
+            except (KeyError, TypeError, ValueError):  # of another version: as `ps` lists it
+                rows = []
+            told = {household.client_pid for household in households if rows and household.answers == "client"}
+            others = [line for each in households if each.client_pid not in told for line in _lines(each)]
+            screen.show(rows, others + [line for each in leftovers.find() for line in _job_lines(each)])
+            time.sleep(watch.SECONDS)
+    finally:
+        screen.close()
 
 
 def _lines(household: Household) -> list[str]:

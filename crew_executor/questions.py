@@ -56,6 +56,7 @@ def _figures(dispatcher: Any) -> dict[str, Any]:
     return {
         "run": f"{dispatcher.run_id:016x}", "name": dispatcher.name, "queued": stats.queued, "running": stats.running,
         "done": stats.done, "max_workers": len(stats.seats), "launched": stats.launched,
+        "failed": dispatcher._announcer.failures, "errors": list(dispatcher._announcer.last_failures),
         "workers": [worker._asdict() for worker in stats.workers],
     }  # fmt: skip
 
