@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from crew_executor import demo, demo_tasks
+from crew_executor import demo, demo_show, demo_tasks
 from crew_executor.report import Report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -134,7 +134,7 @@ def test_workers_and_slowest_tasks_are_shown(breaking: Finished) -> None:
     assert ["name", "pid", "tasks", "busy", "s"] == workers[0].split()
     # 150 files, the killed task, and one more afterwards, which belongs to no file.
     assert 151 == sum(int(line.split()[2]) for line in workers[1:])
-    assert 1 + demo.SHOWN_SLOWEST == len(slowest)
+    assert 1 + demo_show.SHOWN_SLOWEST == len(slowest)
     assert re.search(r"speed-up \d+\.\d\dx", breaking.out)
 
 
