@@ -16,6 +16,9 @@ from typing import Any
 
 LOOK_SECONDS = 0.005
 """For so long a lock that is taken is waited for before its owner is looked at, and between such looks."""
+LOOKS = 2
+"""So many looks in a row must find it lost: to one look an owner seems to have lost it that has given it back, and taken
+it again, after its frames were read."""
 
 _HOLDERS = {__file__, _base.__file__}
 _METHODS = {method.__code__ for method in vars(threading.Condition).values() if hasattr(method, "__code__")}
@@ -34,8 +37,10 @@ class FutureCondition(threading.Condition):
 
     def take(self) -> None:
         """Acquire the lock."""
+        doubts = 0
         while not (lock := self._lock).acquire(timeout=LOOK_SECONDS):
-            if _is_lost(lock):
+            doubts = doubts + 1 if _is_lost(lock) else 0
+            if doubts >= LOOKS:
                 with _renewing:
                     if self._lock is lock:  # nobody was faster
                         fresh = vars(threading.Condition())
@@ -56,13 +61,21 @@ class FutureCondition(threading.Condition):
                 raise
 
 
-def _is_lost(lock: Any) -> bool:
+def _owner_of(lock: Any) -> int:
     found = re.search(r"owner=(\d+)", repr(lock))
-    if found is None or found[1] == "0":
+    return 0 if found is None else int(found[1])
+
+
+def _is_lost(lock: Any) -> bool:
+    owner = _owner_of(lock)
+    if not owner:
         return False  # free again
-    frame = sys._current_frames().get(int(found[1]))
+    frame = sys._current_frames().get(owner)
+    if _owner_of(lock) != owner:
+        return False  # it was given back before we had the frames
     if frame is not None and frame.f_code is threading.Condition.wait.__code__:
-        return True  # the owner has gone on to wait for something else
+        # It is about to release this lock, or has just taken it again; or it has gone on to wait for something else.
+        return getattr(frame.f_locals.get("self"), "_lock", None) is not lock
     while frame is not None:
         if frame.f_code.co_filename in _HOLDERS or frame.f_code in _METHODS:
             return False

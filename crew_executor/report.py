@@ -1,4 +1,4 @@
-"""The one place where the package prints: lines, tables and a progress line on stdout, for the command line only.
+"""Where the command line prints: lines, tables and a progress line on stdout. Else only screens.py does, if asked for.
 
 It must survive what stdout can be: a pipe, a file, a dumb terminal, an ASCII locale, or closed by `| head`.
 """

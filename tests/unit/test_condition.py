@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from crew_executor import condition as conditions
 from crew_executor.condition import FutureCondition, may_hold
 
 HOLDER = """
@@ -160,3 +162,44 @@ def test_an_exception_is_not_hidden_by_a_lock_that_an_interrupted_wait_has_relea
 def test_a_lock_released_twice_is_an_error(condition: FutureCondition) -> None:
     with pytest.raises(RuntimeError), condition:
         condition.release()
+
+
+def test_an_owner_that_gives_it_back_while_it_is_looked_at_has_not_lost_it(
+    condition: FutureCondition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def frames() -> dict[int, object]:
+        condition.release()
+        return {}
+
+    condition.acquire()
+    monkeypatch.setattr(conditions.sys, "_current_frames", frames)
+
+    assert not conditions._is_lost(condition._lock)
+
+
+@pytest.mark.parametrize("is_its_own", [True, False])
+def test_an_owner_in_wait_has_lost_only_locks_of_others(
+    condition: FutureCondition, monkeypatch: pytest.MonkeyPatch, is_its_own: bool
+) -> None:
+    """It waits for this one: it is about to release it, or has just taken it again. Else it has gone on."""
+    waited_for = condition if is_its_own else FutureCondition()
+    frame = SimpleNamespace(f_code=threading.Condition.wait.__code__, f_locals={"self": waited_for}, f_back=None)
+    condition.acquire()
+    monkeypatch.setattr(conditions.sys, "_current_frames", lambda: {threading.get_ident(): frame})
+
+    assert conditions._is_lost(condition._lock) is not is_its_own
+    condition.release()
+
+
+def test_one_look_is_not_enough(condition: FutureCondition, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [True, False, True, True]
+    monkeypatch.setattr(conditions, "_is_lost", lambda _lock: looks.pop(0))
+    held = condition._lock
+    thread = threading.Thread(target=held.acquire)
+    thread.start()
+    thread.join()
+
+    condition.take()
+    assert looks == []
+    assert condition._lock is not held
+    condition.release()
