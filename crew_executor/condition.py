@@ -17,8 +17,8 @@ from typing import Any
 LOOK_SECONDS = 0.005
 """For so long a lock that is taken is waited for before its owner is looked at, and between such looks."""
 LOOKS = 2
-"""So many looks in a row must find it lost: to one look an owner seems to have lost it that has given it back, and taken
-it again, after its frames were read."""
+"""So many looks in a row must find it lost: to one look an owner has lost it that gives it back, and takes it again,
+after its frames were read."""
 
 _HOLDERS = {__file__, _base.__file__}
 _METHODS = {method.__code__ for method in vars(threading.Condition).values() if hasattr(method, "__code__")}
