@@ -37,13 +37,14 @@ from .doctor import (
 )
 from .errors import CrewError, LaunchError
 from .launchers import Job, JobState, JobStatus, LaunchRetry, SubmitTimeout, named_class
-from .launchers.script import ScriptLauncher
+from .launchers.script import NEVER, ScriptLauncher
 
 POLL_SECONDS = 1.0
 LOG_SECONDS = 15.0
 """A job's output may appear here so long after its end, on file systems that several hosts share."""
 GONE_SECONDS = 30.0
 REACH_SECONDS = 5
+SHOWN_MAX = 1000
 MARK = "crew_executor doctor: "
 """Before what the job says: its prologue may have words of its own."""
 SILENT = {
@@ -296,22 +297,26 @@ def _try_job(
     yield Finding(OK, f"the scheduler took job {handle} in {time.monotonic() - started_at:.2f} s")
     report: dict[str, Any] | None = None
     status = JobStatus(JobState.PENDING, "nothing is known of it yet")
-    is_over = False
+    is_ended = False
     try:
         for heard in _wait(launcher, handle, probe, listener, started_at + seconds):
             report, status = heard
             yield Doing(f"job {handle}: {status.words}")
-        is_over = status.state is JobState.ENDED or report is not None
+        is_ended = status.state is JobState.ENDED
     finally:
-        if not is_over:
+        if report is None:  # also one that "has ended" since it would pend for ever
             launcher.cancel([handle])
     if report is not None:
         where = (
             f"job {handle} ran on {report['host']}, and has told what it found {time.monotonic() - started_at:.1f} s"
         )
         yield Finding(OK, f"{where} after its submission; its output came to {launcher.log_folder}")
+        if report["noise"]:
+            yield Finding(
+                NOTE, f"there is more in its output, perhaps of the prologue:\n{report['noise'][-SHOWN_MAX:]}"
+            )
         yield from _judge(launcher, report)
-    elif not is_over:
+    elif not is_ended:
         waited = f"job {handle} is not done {seconds:g} s after its submission: {status.words}; it was cancelled"
         yield Finding(
             FAIL, f"{waited}\n{launcher.explain(handle)}\nif it only has to wait longer, say --timeout SECONDS"
@@ -351,6 +356,8 @@ def _wait(
             if status.state is JobState.ENDED:
                 ended_at = time.monotonic()
         yield None, status
+        if _would_never_run(status):
+            return
 
 
 def _report(launcher: ScriptLauncher, handle: Hashable) -> dict[str, Any] | None:
@@ -360,19 +367,28 @@ def _report(launcher: ScriptLauncher, handle: Hashable) -> dict[str, Any] | None
         return None
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            _noise, mark, told = file.read().rpartition(MARK)
+            noise, mark, told = file.read().rpartition(MARK)
     except OSError:
         return None
     if not mark or "\n" not in told:
         return None
-    report: dict[str, Any] = json.JSONDecoder().raw_decode(told)[0]
-    return report
+    report, end = json.JSONDecoder().raw_decode(told)
+    return {**report, "noise": f"{noise}{told[end:]}".strip()}
+
+
+def _would_never_run(status: JobStatus) -> bool:
+    return NEVER in status.words or "can never run" in status.words.lower()
 
 
 def _speechless(launcher: ScriptLauncher, handle: Hashable, status: JobStatus) -> Finding:
     """Say why a job may have said nothing."""
     told = launcher.explain(handle)
     advice = ""
+    if _would_never_run(status):
+        text = f"job {handle} was cancelled: {status.words}"
+        return Finding(
+            FAIL, f"{text}\nask for less, or elsewhere: see --walltime, --memory-gb, --cpus and the queue's own"
+        )
     if launcher.log_path(handle) is None:
         advice = (
             f"the hosts must be able to write to {launcher.log_folder}, and this machine must see it: name a folder "
@@ -380,6 +396,10 @@ def _speechless(launcher: ScriptLauncher, handle: Hashable, status: JobStatus) -
         )
     elif launcher.python in told:
         advice = f"is there a Python at {launcher.python} on the hosts? Name the path that it has there: --python PATH"
+    elif launcher.working_directory in told:
+        advice = f"the hosts have no {launcher.working_directory}: name another one (--working-directory)"
+    elif launcher.prologue:
+        advice = "did a line of the prologue end it?"
     return Finding(
         FAIL, "\n".join(filter(None, (f"job {handle} ended, and said nothing: {status.words}", told, advice)))
     )
@@ -446,7 +466,7 @@ def _judge_ways(reached: dict[str, str]) -> Iterator[Finding]:
 
 
 def _judge_limits(launcher: ScriptLauncher, report: dict[str, Any]) -> Finding:
-    cpus = f"{report['cpus']} CPUs"
+    cpus = "1 CPU" if report["cpus"] == 1 else f"{report['cpus']} CPUs"
     limits = [
         f"{name} {'not limited' if report[key] is None else f'at most {report[key]:,}'}"
         for name, key in (("open files", "files"), ("processes", "processes"), ("address space in bytes", "memory"))

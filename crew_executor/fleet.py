@@ -281,6 +281,7 @@ class Fleet:
             handles = [handle for handle in handles if handle not in known]
         for entry, handle in zip(batch, handles, strict=False):
             self._jobs.submitted(entry, handle, now)
+            logger.info("executor %s: job %s of %d workers was submitted", self._name, handle, job.workers)
             if entry.phase is Phase.ENDING:  # nobody wants it any more
                 self._cancel(entry)
         unwanted = list(handles)[len(batch) :]
@@ -547,6 +548,8 @@ class Fleet:
             entry = by_handle.get(handle)
             if entry is None:
                 continue
+            if status.words != entry.words:
+                logger.info("executor %s: job %s: %s", self._name, handle, status.words)
             if status.state is not JobState.ENDED:
                 self._jobs.told(entry, is_pending=status.state is JobState.PENDING, words=status.words, now=now)
             elif entry.phase is Phase.SUBMITTED:
@@ -563,7 +566,7 @@ class Fleet:
         link = self._joined_links[entry.number]
         if not link.conversation.has_link:
             entry.words = status.words
-            link.why_lost = link.why_lost or f"its job has ended ({status.words or 'the scheduler does not say why'})"
+            link.why_lost = link.why_lost or f"its job {entry.handle} has ended ({status.words or 'why is not said'})"
             link.is_taken_away = link.is_taken_away and status.is_taken_away
             link.conversation.close()
 

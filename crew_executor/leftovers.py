@@ -42,8 +42,8 @@ class Leftover:
 
     @property
     def name(self) -> str:
-        """What its jobs are called, without the run."""
-        return self.entry.prefix.removesuffix(f"-{self.entry.run}-")
+        """The executor's name."""
+        return self.entry.name
 
     @property
     def client(self) -> str:
@@ -75,7 +75,7 @@ class Leftover:
         if not self.entry.is_from_here():
             return f"{told}; {self.client}: if it is there it may start others, `kill {self.run}` on {self.entry.host}"
         if not left:
-            ledger.remove(self.run)
+            ledger.forget(self.entry)
         return told
 
 
@@ -92,7 +92,7 @@ def find() -> list[Leftover]:
         if leftover.jobs or leftover.problem:
             found.append(leftover)
         elif entry.is_from_here():
-            ledger.remove(entry.run)
+            ledger.forget(entry)
     return found
 
 
@@ -103,6 +103,6 @@ def _launcher(entry: ledger.Entry) -> ScriptLauncher:
         kind = getattr(importlib.import_module(module), name)
         if not (isinstance(kind, type) and issubclass(kind, ScriptLauncher)):
             raise LaunchError(f"{entry.launcher} is no launcher of job scripts")
-        return kind(log_folder=entry.log_folder)
+        return kind(folder=entry.folder)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise LaunchError(f"{entry.launcher}, which has submitted them, cannot be used here: {error}") from None

@@ -21,7 +21,8 @@ from enum import Enum
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
-from ..errors import CrewError
+from ..errors import CrewError, LaunchError
+from ..log import logger
 from ..security import Certificates
 
 DEFAULT_STARTUP_TIMEOUT = 30.0
@@ -328,7 +329,16 @@ class Launcher(BaseLauncher, ABC):
         return None if self.max_jobs is None else self.max_jobs * self.workers_per_job
 
     def prepare(self) -> None:
-        """Let the modules of `ship` travel by value, from now on and for all executors of this process."""
+        """Let the modules of `ship` travel by value, from now on and for all executors of this process.
+
+        A supervisor is started, as for workers on this machine: it has none of these, but `ps` and `kill` ask it.
+        """
+        from . import supervisor_handle  # late, as below
+
+        try:
+            supervisor_handle.current()
+        except LaunchError as error:
+            logger.info("`ps` and `kill` will not find this process: %s", error)
         if self.ship:
             from .. import serialize  # late: see above
 

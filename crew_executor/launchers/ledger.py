@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 from typing import NamedTuple
 
@@ -24,19 +25,21 @@ class Entry(NamedTuple):
 
     Attributes:
         run: as `ps` shows it.
+        name: the executor's.
         launcher: "module:class".
         prefix: how the names of its jobs begin.
         host, client_pid, client_began: its client; the last tells it from a later process with this number.
-        log_folder: where its jobs' output is.
+        folder: where its scripts and invitations are.
     """
 
     run: str
+    name: str
     launcher: str
     prefix: str
     host: str
     client_pid: int
     client_began: float
-    log_folder: str
+    folder: str
 
     def is_from_here(self) -> bool:
         """Answer whether its client is, or was, on this machine."""
@@ -52,11 +55,11 @@ def folder() -> str:
     return os.environ.get(FOLDER_VARIABLE) or os.path.expanduser("~/.crew_executor/runs")
 
 
-def write(run: str, launcher: type, prefix: str, log_folder: str) -> None:
+def write(run: str, name: str, launcher: type, prefix: str, jobs_folder: str) -> None:
     """Note that this process is about to submit jobs with names of this beginning."""
     entry = Entry(
-        run, f"{launcher.__module__}:{launcher.__qualname__}", prefix, socket.gethostname(), os.getpid(),
-        _began_at(os.getpid()) or 0.0, log_folder,
+        run, name, f"{launcher.__module__}:{launcher.__qualname__}", prefix, socket.gethostname(), os.getpid(),
+        _began_at(os.getpid()) or 0.0, jobs_folder,
     )  # fmt: skip
     path = os.path.join(folder(), run + _SUFFIX)
     try:
@@ -72,6 +75,16 @@ def _began_at(pid: int) -> float | None:
     from .. import processes  # late: with psutil; where that is broken doctor must be able to say so
 
     return processes.began_at(pid)
+
+
+def forget(entry: Entry) -> None:
+    """Remove a note of a client that is gone and has no jobs, with the scripts and invitations that it has left."""
+    with contextlib.suppress(OSError), os.scandir(entry.folder) as files:
+        for file in files:
+            if re.fullmatch(rf"crew-{re.escape(entry.run)}-\d+\.(invitation|sh)", file.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(file.path)
+    remove(entry.run)
 
 
 def remove(run: str) -> None:

@@ -32,6 +32,8 @@ LOOK_SECONDS = 0.5
 ANSWERS_NEEDED = 2
 """So often a scheduler must say that it has no such job before an unclear submission is repeated: one that was frozen
 may answer the question before it takes the job, both of which have waited."""
+NEVER = "it would pend for ever"
+"""Said of a pending job whose reason no waiting overcomes."""
 LOG_BYTES = 4000
 STALE_SECONDS = 30 * 24 * 3600.0
 """Invitations of clients that were killed are removed by later ones after so long: hardly a job waits longer."""
@@ -108,6 +110,8 @@ class ScriptLauncher(Launcher):
     ) -> None:
         super().__init__(walltime=seconds_of(walltime), **more)
         for name, number in (("cpus", cpus), ("memory_gb", memory_gb), ("gpus", gpus)):
+            if number is not None and not isinstance(number, (int, float)):
+                raise TypeError(f"{name} must be a number, not {number!r}")
             if number is not None and not 0 < number < math.inf:
                 raise ValueError(f"{name} must be None or above 0, not {number!r}")
             if number is not None and name != "memory_gb" and number != int(number):
@@ -118,6 +122,12 @@ class ScriptLauncher(Launcher):
                 f"not {job_name!r}"
             )
         check_words(account=account)
+        for name, lines in (("directives", directives), ("skip_directives", skip_directives), ("prologue", prologue)):
+            if isinstance(lines, str):
+                raise TypeError(f"{name} must be a sequence of lines, not one text: give [{lines!r}]")
+        for line in directives:
+            if self.prefix and line.strip().startswith(self.prefix):
+                raise ValueError(f"directives are given without {self.prefix}, which is put before each: not {line!r}")
         self.cpus = cpus
         self.memory_gb = memory_gb
         self.gpus = gpus
@@ -261,7 +271,9 @@ class ScriptLauncher(Launcher):
             return found[:number]
         if not self._noted_run:
             self._noted_run = job.name.removeprefix("crew-").rpartition("-")[0]
-            ledger.write(self._noted_run, type(self), name.rpartition("-")[0] + "-", self.log_folder)
+            ledger.write(
+                self._noted_run, self.used_by or self.job_name, type(self), name.rpartition("-")[0] + "-", self.folder
+            )
         invitation_path = os.path.join(self.folder, f"{job.name}.invitation")
         if invitation_path not in self._written:
             self._written.append(job.write_invitation(self.folder))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import getpass
 import math
+import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from ..errors import LaunchError
 from .base import JobState, JobStatus
-from .script import ScriptLauncher, check_words
+from .script import NEVER, ScriptLauncher, check_words
 
 _PENDING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -88,14 +89,18 @@ class SlurmLauncher(ScriptLauncher):
         """Return sbatch's."""
         memory = None if self.memory_gb is None else f"{math.ceil(1024 * self.memory_gb)}M"
         minutes = None if self.walltime is None else max(1, math.ceil(self.walltime / 60))  # Slurm's limits are minutes
+        own = os.environ.get  # sbatch itself would let them win over what is said here: see clean_variables
         options = {
             "--job-name": name, "--output": log, "--array": f"0-{number - 1}" if number > 1 else None,
-            "--partition": self.partition, "--account": self.account, "--qos": self.qos,
-            "--constraint": self.constraint, "--time": minutes, "--nodes": 1, "--ntasks": 1,
+            "--partition": self.partition or own("SBATCH_PARTITION"),
+            "--account": self.account or own("SBATCH_ACCOUNT"), "--qos": self.qos or own("SBATCH_QOS"),
+            "--constraint": self.constraint or own("SBATCH_CONSTRAINT"),
+            "--time": minutes or own("SBATCH_TIMELIMIT"), "--reservation": own("SBATCH_RESERVATION"),
+            "--nodes": 1, "--ntasks": 1,
             "--cpus-per-task": self.cpus_of_job, "--mem": memory, "--gpus": self.gpus, "--gres": self.gres,
             "--signal": "B:USR1@60" if self.walltime is not None and self.walltime > 120 else None,
         }  # fmt: skip
-        return ["--no-requeue", *(f"{option}={value}" for option, value in options.items() if value is not None)]
+        return ["--no-requeue", *(f"{option}={value}" for option, value in options.items() if value)]
 
     def log_pattern(self, name: str, number: int) -> str:
         """Return it with the job's number, and that in its array."""
@@ -178,7 +183,7 @@ class SlurmLauncher(ScriptLauncher):
 def _status(state: str, reason: str) -> JobStatus:
     words = state if reason in ("", "None") else f"{state} ({reason})"
     if state in _PENDING and reason in _IMPOSSIBLE:
-        return JobStatus(JobState.ENDED, f"{words}: it would pend for ever")
+        return JobStatus(JobState.ENDED, f"{words}: {NEVER}")
     if state in _PENDING:
         return JobStatus(JobState.PENDING, words)
     if state in _RUNNING:

@@ -106,12 +106,41 @@ def test_a_job_that_waits_too_long_is_cancelled(scheduler: Standin, examine: Exa
     assert [facts["state"] for facts in scheduler.jobs().values()] == ["ended"]
 
 
+def test_a_job_that_would_pend_for_ever_is_cancelled_and_told(scheduler: Standin, examine: Examine) -> None:
+    if scheduler.kind != "pbs":
+        pytest.skip("bjobs does not say so")
+    scheduler.set("hold")
+    scheduler.set("comment", "Can Never Run: Insufficient amount of resource: ncpus (R: 100 A: 4 T: 4)")
+    said = fails(examine, scheduler)
+
+    assert " was cancelled: Q: Can Never Run: Insufficient amount" in said
+    assert "ask for less, or elsewhere: see --walltime" in said
+    assert [facts["state"] for facts in scheduler.jobs().values()] == ["ended"]
+
+
+def test_words_of_a_prologue_are_shown(scheduler: Standin, examine: Examine) -> None:
+    status, said = examine("--prologue", "echo module: not found; false")
+
+    assert status == 0
+    assert "note  there is more in its output, perhaps of the prologue:\n      module: not found\n" in said
+
+
 def test_a_prologue_that_ends_the_job(scheduler: Standin, examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_jobs, "LOG_SECONDS", 1.0)
     said = fails(examine, scheduler, "--prologue", "echo no module of this name", "--prologue", "exit 3")
 
     assert " ended, and said nothing: " in said
     assert "no module of this name\n" in said
+    assert "did a line of the prologue end it?" in said
+
+
+def test_a_working_directory_that_is_not_there(
+    scheduler: Standin, examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_jobs, "LOG_SECONDS", 1.0)
+    said = fails(examine, scheduler, "--working-directory", "/nosuch/here")
+
+    assert "the hosts have no /nosuch/here: name another one (--working-directory)" in said
 
 
 def test_output_that_does_not_come(scheduler: Standin, examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:

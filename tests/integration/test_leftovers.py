@@ -26,7 +26,8 @@ import sys
 from crew_executor import CrewExecutor
 from crew_executor.launchers import {kind}
 
-executor = CrewExecutor(2, launcher={kind}(folder={folder!r}, host="127.0.0.1", lost_after=2.0, job_name="mine"))
+launcher = {kind}(folder={folder!r}, host="127.0.0.1", lost_after=2.0)
+executor = CrewExecutor(2, launcher=launcher, name="mine")
 futures = [executor.submit(len, "abc") for _ in range(2)]
 sys.stdin.read()
 executor.shutdown(cancel_futures=True, wait=False)
@@ -100,14 +101,26 @@ def test_jobs_of_a_killed_client_are_listed_and_ended(scheduler: Standin, tmp_pa
     assert waiting(scheduler) == []
     assert command("ps")[1] == "no executor of this user is running on this machine\n"
     assert ledger.entries() == []
+    assert os.listdir(tmp_path / "jobs") == ["logs"]
 
 
 def test_jobs_of_a_client_that_is_there_are_its_own_and_forgotten_with_it(scheduler: Standin, tmp_path: Path) -> None:
     with client(scheduler, tmp_path) as process:
-        assert len(ledger.entries()) == 1
-        assert " job" not in command("ps")[1]
+        (entry,) = ledger.entries()
+        said = command("ps")[1]
+        assert f"  run {entry.run}  mine  2 queued, 0 running, 0 done; 2 of at most 2 workers\n" in said
+        assert " job" not in said
         process.communicate("")
         wait_until(lambda: not waiting(scheduler), "its jobs were cancelled")
+    assert ledger.entries() == []
+
+
+def test_an_executor_that_is_there_is_ended_by_its_client(scheduler: Standin, tmp_path: Path) -> None:
+    with client(scheduler, tmp_path) as process:
+        status, said = command("kill", "mine")
+        assert (status, said.partition(": ")[2]) == (0, "ended by its client\n")
+        wait_until(lambda: not waiting(scheduler), "its jobs were cancelled")
+        assert process.poll() is None
     assert ledger.entries() == []
 
 

@@ -209,6 +209,40 @@ def test_numbers_must_make_sense(kind: type[ScriptLauncher]) -> None:
             made(kind, **{option: value})
 
 
+@every
+@pytest.mark.parametrize("name", ["directives", "skip_directives", "prologue"])
+def test_one_text_is_no_list_of_lines(kind: type[ScriptLauncher], name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name} must be a sequence of lines, not one text: give \['module load x'\]"):
+        kind(**{name: "module load x"})
+
+
+@every
+def test_a_directive_has_no_prefix(kind: type[ScriptLauncher]) -> None:
+    with pytest.raises(ValueError, match=f"directives are given without {re.escape(kind.prefix)}"):
+        kind(directives=[f"{kind.prefix} --exclusive"])
+
+
+@every
+def test_a_number_is_no_text(kind: type[ScriptLauncher]) -> None:
+    with pytest.raises(TypeError, match="memory_gb must be a number, not '4G'"):
+        kind(memory_gb="4G")
+
+
+def test_what_sbatch_would_take_from_the_environment_stands_for_what_is_not_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("PARTITION", "envpart"), ("ACCOUNT", "envacct"), ("TIMELIMIT", "7"), ("QOS", "envqos")):
+        monkeypatch.setenv(f"SBATCH_{name}", value)
+
+    script = SlurmLauncher().job_script()
+    for line in ("--partition=envpart", "--account=envacct", "--time=7", "--qos=envqos"):
+        assert f"#SBATCH {line}\n" in script
+    script = SlurmLauncher(partition="p", account="a", qos="q", walltime="1h").job_script()
+    for line in ("--partition=p", "--account=a", "--time=60", "--qos=q"):
+        assert f"#SBATCH {line}\n" in script
+    assert "env" not in "".join(line for line in script.splitlines() if line.startswith("#SBATCH"))
+
+
 def test_the_grammar_refuses_what_it_should() -> None:
     head = "#!/bin/sh\n#PBS -N a\n"
     for text, words in (
