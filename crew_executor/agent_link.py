@@ -112,6 +112,11 @@ class AgentLink:
         ends.relay = self
         self.relay(number, Kind.HIRE, [encode_control(fields)], 0)
 
+    def let_leave(self, at: float) -> None:
+        """Let the workers there leave from then on, monotonic seconds."""
+        for connection in list(self.connections.values()):
+            connection.leaves_at = at
+
     def judge(self, end: WorkerExit) -> WorkerExit:
         """Return a worker's end with what is known of its host's: all processes of a job that is over are killed.
 

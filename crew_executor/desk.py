@@ -38,6 +38,7 @@ class Desk:
         self._is_checked = self._is_polling = self._is_over = False
         self._thread = make_thread(self._run, f"crew-launcher-{name}")
         self._is_started = False
+        self._told_words: dict[Hashable, str] = {}
 
     # ------------------------------------------------------------------ for the fleet
 
@@ -157,10 +158,17 @@ class Desk:
         try:
             statuses = self._launcher.poll(handles)
             _check_statuses(statuses)
+            self._log(statuses)
         except BaseException as error:  # a status command that fails must not hurt
             statuses = {}
             logger.warning("%s could not be asked about its jobs: %s", type(self._launcher).__name__, error)
         self._answers.put(then, statuses)
+
+    def _log(self, statuses: Mapping[Hashable, JobStatus]) -> None:
+        for handle, status in statuses.items():
+            if self._told_words.get(handle) != status.words:
+                self._told_words[handle] = status.words
+                logger.info("job %s: %s", handle, status.words)
 
     def _cancel(self, handles: list[Hashable]) -> None:
         self._launcher.cancel(handles)

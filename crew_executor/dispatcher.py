@@ -476,11 +476,11 @@ class Dispatcher:
             self._is_poked = False
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
-            self._scheduler.tick(now)
+            (scheduler := self._scheduler).tick(now)
             is_idle_end = self.is_closing and not (self._scheduler.tasks_open or self.broadcasts.are_open())
             for worker in self._workforce.watch(
-                now, is_idle_end=is_idle_end, spare=self._scheduler.workers_spare,
-                tasks_queued=len(self._scheduler.queue), workers_kept=self._recruiter.workers_kept(),
+                now, is_idle_end=is_idle_end, spare=scheduler.workers_spare, next_seconds=scheduler.next_seconds(),
+                tasks_queued=len(scheduler.queue), workers_kept=self._recruiter.workers_kept(),
             ):  # fmt: skip
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)

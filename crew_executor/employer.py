@@ -48,13 +48,14 @@ class Employer(Protocol):
     def describe(self, connection: Connection) -> str:
         """Return how a worker was started, in words or as a command."""
 
-    def watch(self, now: float, tasks_queued: int, workers_kept: int) -> None:
+    def watch(self, now: float, tasks_queued: int, workers_kept: int, next_seconds: float) -> None:
         """Look at what only takes time. Must not block; under the dispatcher's lock.
 
         Args:
             now: monotonic seconds.
             tasks_queued: how many tasks wait.
             workers_kept: how many workers are wanted even if none does.
+            next_seconds: how long the next of these tasks will take, or 0.
         """
 
     def next_wake(self) -> list[float]:
@@ -124,7 +125,7 @@ class LocalEmployer:
         """Return the interpreter's command, or that workers are forked."""
         return self._launcher.describe()
 
-    def watch(self, now: float, tasks_queued: int, workers_kept: int) -> None:
+    def watch(self, now: float, tasks_queued: int, workers_kept: int, next_seconds: float) -> None:
         """Nothing here takes time."""
 
     def next_wake(self) -> list[float]:

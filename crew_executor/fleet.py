@@ -435,8 +435,7 @@ class Fleet:
         if entry is not None:
             logger.info("%s is about to be taken away (%s): its workers leave", link.host, words)
             entry.leaves_at = 0.0
-            for connection in list(link.connections.values()):
-                connection.leaves_at = 0.0
+            link.let_leave(0.0)
 
     def _take_loss(self, link: AgentLink, reason: str) -> None:
         """Give up an agent that is gone, with all its workers."""
@@ -505,7 +504,7 @@ class Fleet:
 
     # ------------------------------------------------------------------ time
 
-    def watch(self, now: float, tasks_queued: int, workers_kept: int) -> None:
+    def watch(self, now: float, tasks_queued: int, workers_kept: int, next_seconds: float) -> None:
         """Ask about jobs, give up those that do not come, cancel what is not needed. Under the dispatcher's lock."""
         jobs = self._jobs
         jobs.count(now)
@@ -516,6 +515,8 @@ class Fleet:
         for entry in jobs.overdue(now):
             why = f"its agent did not come within startup_timeout={self.startup_timeout:g} s"
             self._do_not_wait_for(entry, why, is_overdue=True)
+        for entry in jobs.short_of_time(now, next_seconds):
+            self._joined_links[entry.number].let_leave(now)
         for entry in jobs.empty(now):
             jobs.ending(entry)
             self._joined_links[entry.number].end()
@@ -548,8 +549,6 @@ class Fleet:
             entry = by_handle.get(handle)
             if entry is None:
                 continue
-            if status.words != entry.words:
-                logger.info("executor %s: job %s: %s", self._name, handle, status.words)
             if status.state is not JobState.ENDED:
                 self._jobs.told(entry, is_pending=status.state is JobState.PENDING, words=status.words, now=now)
             elif entry.phase is Phase.SUBMITTED:

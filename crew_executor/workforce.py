@@ -124,8 +124,9 @@ class Workforce:
     # ------------------------------------------------------------------ watching
 
     def watch(
-        self, now: float, *, is_idle_end: bool, spare: int = 0, tasks_queued: int = 0, workers_kept: int = 0
-    ) -> list[Worker]:
+        self, now: float, *, is_idle_end: bool, spare: int = 0, tasks_queued: int = 0, workers_kept: int = 0,
+        next_seconds: float = 0.0,
+    ) -> list[Worker]:  # fmt: skip
         """Look at each worker's clocks; return who must be told to leave. Kills are noted for kill_noted().
 
         Args:
@@ -134,8 +135,9 @@ class Workforce:
             spare: how many workers there are beyond those that may be busy.
             tasks_queued: how many tasks wait.
             workers_kept: how many workers are wanted even if none does.
+            next_seconds: how long the next of these tasks will take, or 0.
         """
-        self._employer.watch(now, tasks_queued, workers_kept)
+        self._employer.watch(now, tasks_queued, workers_kept, next_seconds)
         timeout = self._employer.startup_timeout
         leavers: list[Worker] = []
         for connection in list(self.connections.values()):

@@ -156,6 +156,23 @@ class Jobs:
     def _stays(entry: JobEntry, now: float) -> bool:
         return entry.phase is Phase.JOINED and now < entry.leaves_at
 
+    def short_of_time(self, now: float, next_seconds: float) -> list[JobEntry]:
+        """Return jobs in which the next task would not end in time: their workers leave, from now on.
+
+        None in the first half of its time: else nobody would run a task that takes longer than that.
+        """
+        if self._walltime is None:
+            return []
+        half = self._walltime / 2
+        short = [
+            entry
+            for entry in self.entries.values()
+            if self._stays(entry, now) and entry.leaves_at - now < min(next_seconds, half)
+        ]
+        for entry in short:
+            entry.leaves_at = now
+        return short
+
     def leave(self, entry: JobEntry, now: float) -> None:
         """Take a worker's place back."""
         entry.workers -= 1

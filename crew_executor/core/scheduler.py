@@ -110,6 +110,12 @@ class Scheduler:
         """Whether some worker holds more than one task, so that ticks are needed."""
         return bool(self._ahead or self._roster.closing)
 
+    def next_seconds(self) -> float:
+        """Return how long the task will take whose turn is next, if its function is known; else 0."""
+        lane = self.queue.front()
+        known = None if lane is None else self.estimates.seconds(lane[0].key)
+        return known or 0.0
+
     # ------------------------------------------------------------------ tasks come and go
 
     def submit(self, tasks: Iterable[Task], now: float) -> None:

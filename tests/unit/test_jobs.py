@@ -497,3 +497,34 @@ def test_a_job_that_is_not_surplus_is_no_reason_to_look_for_some(is_pending: boo
     assert entry.poll_at == jobs.next_due()
     jobs.due_polls(NOW + SURPLUS_SECONDS)
     assert NOW + SURPLUS_SECONDS < jobs.next_due()
+
+
+# ---------------------------------------------------------------------- what does not fit any more
+
+
+def test_workers_leave_a_job_in_which_the_next_task_would_not_end_in_time() -> None:
+    jobs = make(walltime=100.0)
+    entry = join(jobs)
+
+    assert jobs.short_of_time(NOW + 60, 39.0) == []
+    assert jobs.short_of_time(NOW + 60, 41.0) == [entry]
+    assert entry.leaves_at == NOW + 60
+    assert jobs.short_of_time(NOW + 60, 41.0) == []  # once
+    assert place(jobs, NOW + 60) is not entry  # nobody is put there any more
+
+
+def test_in_its_first_half_a_job_takes_whatever_there_is() -> None:
+    jobs = make(walltime=100.0)
+    entry = join(jobs)
+
+    assert jobs.short_of_time(NOW + 50, 1000.0) == []
+    assert jobs.short_of_time(NOW + 51, 1000.0) == [entry]
+
+
+@pytest.mark.parametrize("walltime", [None, 100.0])
+def test_nobody_leaves_for_a_task_of_which_nothing_is_known(walltime: float | None) -> None:
+    jobs = make(walltime=walltime)
+    join(jobs)
+
+    assert jobs.short_of_time(NOW + 99, 0.0) == []
+    assert (walltime is None) == (jobs.short_of_time(NOW + 99, 50.0) == [])

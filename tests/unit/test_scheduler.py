@@ -559,3 +559,14 @@ def test_a_worker_that_holds_half_the_bytes_it_may_is_not_filled_up_by_each_outc
     bench.answer(worker, *list(worker.held)[:25])
     assert [effect[0] for effect in bench.take() if effect[0] == "send"] == ["send"]
     assert len(worker.held) == held
+
+
+def test_the_next_task_takes_what_those_of_its_function_took_as_far_as_they_were_seen(bench: Bench) -> None:
+    assert bench.scheduler.next_seconds() == 0
+
+    bench.submit(key="unknown")
+    assert bench.scheduler.next_seconds() == 0
+    (long,) = bench.submit(key="long", priority=1)
+    assert bench.scheduler.next_seconds() >= 10
+    bench.scheduler.cancel(long)
+    assert bench.scheduler.next_seconds() == 0
