@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+TOLD_TO_END = "the executor's workers were told to end"
+"""Why a worker was killed by terminate_workers(), kill_workers() and the like; it stands in the errors of its tasks."""
+
+
 def load() -> None:
     """Import broken.py ahead of its first use: as a pool breaks, or at the interpreter's end, an import may fail."""
     from . import broken  # noqa: F401

@@ -12,6 +12,7 @@ where there is no room, nothing is written instead of waiting, and whatever an o
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import sys
@@ -86,8 +87,15 @@ class Outlet:
         if not self._has_room():
             return False
         # Descriptions are arbitrary; an ASCII or Latin-1 stream shows the rest as \u escapes.
-        self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        data = text.encode(self.encoding, "backslashreplace")
         self._stream.flush()
+        if self._number is not None and isinstance(self._stream, io.TextIOWrapper):
+            # Past its buffers: what could not be written would stay there, and fail once more when the interpreter
+            # ends, which gives an exit status of 120 for it.
+            os.write(self._number, data)
+        else:
+            self._stream.write(data.decode(self.encoding))
+            self._stream.flush()
         return True
 
     def _has_room(self) -> bool:

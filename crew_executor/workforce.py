@@ -16,7 +16,7 @@ from typing import Protocol
 from .connection import Connection
 from .core.worker import EXIT_GRACE, START_SECONDS, Worker
 from .employer import Employer
-from .errors import CrewError, LaunchError
+from .errors import TOLD_TO_END, CrewError, LaunchError
 from .events import EventStream
 from .launchers import WorkerExit
 from .mailbox import Mailbox
@@ -212,7 +212,7 @@ class Workforce:
     def kill_all(self, signal_number: int) -> None:
         """Send every worker a signal, and SIGKILL after EXIT_GRACE."""
         for connection in list(self.connections.values()):
-            connection.killed_because = connection.killed_because or "the executor's workers were told to end"
+            connection.killed_because = connection.killed_because or TOLD_TO_END
             connection.kill_at = time.monotonic() + EXIT_GRACE
             if connection.exit is None:
                 self._employer.kill(connection, signal_number)

@@ -17,12 +17,14 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..condition import FutureCondition, may_hold
-from ..errors import CrewError
+from ..errors import TOLD_TO_END, CrewError
 from ..executor import CrewExecutor
 from ..launchers import BaseLauncher
 from ..records import TaskRecord
@@ -241,6 +243,12 @@ class Controller:
             return
         pushed.judged.append(future)
         record = _record_of(future)
+        if record.status == "crash" and TOLD_TO_END in str(record.error):
+            # 1. push() submits it   2. terminate() looks which tasks there are   3. push() notes its future   4. the
+            # workers are ended: it was cancelled, like those that terminate() has seen.
+            record = replace(
+                record, status="cancel", error=CancelledError(f"{pushed.name} was cancelled"), traceback=None
+            )
         pushed.attempts += record.attempts
         self._guests.discard(pushed)
         if record.status == "crash":

@@ -33,7 +33,7 @@ from crew_executor.testing import _sleep
 launcher = {launcher}(
     host=sys.argv[1], folder=sys.argv[2], port=int(sys.argv[3]), job_name="mine", cpus=4, lost_after=600.0
 )
-executor = CrewExecutor(3, launcher=launcher, min_workers=3)
+executor = CrewExecutor(3, launcher=launcher, min_workers=3, name="mine")
 tasks = [executor.submit(_sleep, 600.0) for _ in range(3)]
 while sum(task.running() for task in tasks) < int(sys.argv[4]):
     _sleep(0.05)

@@ -306,6 +306,9 @@ WITHOUT_TQDM = "import sys; sys.modules['tqdm'] = sys.modules['tqdm.std'] = None
 
 def run(script: str, stderr: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-c", WITHOUT_TQDM + script]
+    # PYTHONUNBUFFERED would hide what stays in a buffer until the end.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    options = {"env": environment, **options}
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, timeout=50, check=False, **options)
 
 
