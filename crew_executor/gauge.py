@@ -320,7 +320,7 @@ def progress(
     """Yield futures as they are done, like concurrent.futures.as_completed(), and show how far they are.
 
     Shown are how many are done, what is left, the rate, how many have failed or were cancelled, and the workers. On a
-    terminal that is a bar of tqdm where it is installed (`pip install crew_executor[progress]`), else a line; in a
+    terminal that is a bar of tqdm where it is installed (the extra `progress`), else a line; in a
     notebook with tqdm a widget; in files, pipes and elsewhere a line every 10 seconds, and one at the end. It is shown
     while the next future is waited for: a loop that is busy with one for long shows it afterwards.
 

@@ -1,6 +1,6 @@
 """`ps --watch`: executors as they are now, again every second: workers, queue, rates, last errors.
 
-With rich (`pip install crew_executor[watch]`) a table that stays in its place, for a terminal; without, or where stdout
+With rich (the extra `watch`) a table that stays in its place, for a terminal; without, or where stdout
 is none, lines. Why rich: it redraws without flicker, fits a table to the width, and knows what terminals can do. Finds
 out nothing by itself: it shows what it is given.
 """
