@@ -57,12 +57,14 @@ def _warm_up() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_leaks(_warm_up: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(ledger.FOLDER_VARIABLE, str(tmp_path / "ledger"))  # not the home directory
+def _no_leaks(_warm_up: None, tmp_path: Path) -> Iterator[None]:
     handle = supervisor_handle.running()
     before = _descriptors()
     files = set(Path("/dev/shm").glob("crew*"))
-    yield
+    # Not the fixture `monkeypatch`: what a test does with that must be undone before its other fixtures end.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ledger.FOLDER_VARIABLE, str(tmp_path / "ledger"))  # not the home directory
+        yield
     gc.collect()
     wait_until(lambda: not _own_processes(), "all worker processes of the test are gone", 10)
     wait_until(lambda: not _threads(), "all threads of the test are gone", 10)
