@@ -48,9 +48,10 @@ def _warm_up() -> None:
     from crew_executor import CrewExecutor
 
     # Ignored when the tests are run in the background or under nohup; the programs that tests start would inherit it.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    # Unit tests that run before, in this process, may have left a handler of the worker's.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     resource_tracker.ensure_running()
     with CrewExecutor(1) as executor:
         executor.submit(len, bytes(3_000_000)).result()  # more than a socket takes at once: NNG starts

@@ -6,6 +6,7 @@ No signal is sent: a task that is to be interrupted calls the handler itself, wh
 from __future__ import annotations
 
 import json
+import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +26,14 @@ from crew_executor.worker.call import (
     dump_initializer_error,
 )
 from crew_executor.worker.memory import MemoryLimits
+
+
+@pytest.fixture(autouse=True)
+def _handler_of_the_tests() -> Iterator[None]:
+    """A CallRunner takes SIGINT: what it leaves would swallow each Ctrl-C of the tests after it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Bell:
