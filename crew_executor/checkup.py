@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from . import namespace
 from .buffers import Buffers
+from .obituary import in_words
 
 DEPTH_MAX = 12
 """So many steps into an object are taken to find the part of it that cannot be pickled."""
@@ -63,11 +64,11 @@ class Checkup(NamedTuple):
         if self.problem:
             yield self.problem
         else:
-            yield f"the call can be sent, {_in_words(total)}, and {self.where} can read it"
+            yield f"the call can be sent, {in_words(total)}, and {self.where} can read it"
         for part in self.parts:
             if part.size is not None and part.size >= SHOWN_BYTES_MIN:
                 hint = "; if many calls have it, executor.share() sends it once" * (part.size >= SHARE_BYTES_MIN)
-                yield f"  {part.path} ({part.kind}): {_in_words(part.size)}{hint}"
+                yield f"  {part.path} ({part.kind}): {in_words(part.size)}{hint}"
 
 
 def look(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Checkup:
@@ -169,14 +170,6 @@ def _slots_of(kind: type) -> Iterator[str]:
     for each in kind.__mro__:
         slots = each.__dict__.get("__slots__", ())
         yield from ((slots,) if isinstance(slots, str) else slots)
-
-
-def _in_words(size: int) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size //= 1000
-    return f"{size:.0f} GB"
 
 
 def judge(checkup: Checkup, error: BaseException | None, arrival: tuple[int, str] | None) -> Checkup:

@@ -8,6 +8,7 @@ those of the launcher's class, read from its signature. It must leave no job beh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import os
@@ -305,7 +306,8 @@ def _try_job(
         is_ended = status.state is JobState.ENDED
     finally:
         if report is None:  # also one that "has ended" since it would pend for ever
-            launcher.cancel([handle])
+            with contextlib.suppress(LaunchError, subprocess.TimeoutExpired):
+                launcher.cancel([handle])
     if report is not None:
         where = (
             f"job {handle} ran on {report['host']}, and has told what it found {time.monotonic() - started_at:.1f} s"
@@ -344,7 +346,7 @@ def _wait(
         except TimeoutError:
             pass
         else:
-            with peer:
+            with peer, contextlib.suppress(OSError):  # it may have hung up
                 peer.settimeout(POLL_SECONDS)
                 peer.sendall(probe.invitation)
             continue

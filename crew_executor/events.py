@@ -159,11 +159,6 @@ class EventStream:
             self.listeners = (*self.listeners, listener)
             self._last = None  # who is new must be told how many there are
 
-    def unlisten(self, listener: Listener) -> None:
-        """Tell one no more."""
-        with self._lock:
-            self.listeners = tuple(each for each in self.listeners if each != listener)
-
     def hook(self, name: str, function: Callable[[Event], object]) -> None:
         """Tell a function of the user's, in a thread of its own."""
         hook = Hook(name, function)
@@ -191,7 +186,10 @@ class EventStream:
                 self.finished(task, outcome, worker)
                 continue
             future = task.handle
-            fn = future._fn
+            fn = getattr(future, "_fn", None)
+            if fn is None:  # what a task has submitted has no future here
+                rows.append((future.name(), None, outcome.started, outcome.seconds, task.attempt))
+                continue
             if fn is not last or not command:
                 last, command = fn, command_of(fn)
             rows.append((future._name or command, future._submitted, outcome.started, outcome.seconds, task.attempt))

@@ -22,7 +22,7 @@ def describe_loss(connection: Connection) -> str:
     """Return in words how a worker came to its end: "worker w (pid 1 on h) was lost: killed by SIGKILL"."""
     facts, end = connection.facts, connection.exit or WorkerExit(connection.worker.name)
     why = end.describe() + (f" ({connection.killed_because})" if connection.killed_because else "")
-    memory = f", having used at most {_in_words(end.max_rss)} of memory" if end.max_rss else ""
+    memory = f", having used at most {in_words(end.max_rss)} of memory" if end.max_rss else ""
     return f"worker {facts.name} (pid {facts.pid} on {facts.host}) was lost: {why}{memory}"
 
 
@@ -89,7 +89,8 @@ def launch_failure(connection: Connection, how: str) -> str:
     return text if connection.is_far else f"{text}; it printed nothing"
 
 
-def _in_words(size: int) -> str:
+def in_words(size: int) -> str:
+    """Return a number of bytes, rounded down."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from integration.test_cluster_pages import example
 
 from . import sge, slurm
 from .hosts import Hosts, which
@@ -19,19 +18,7 @@ from .sge import GridEngine
 from .slurm import Slurm
 from .sshd import SSHServers
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 pytestmark = pytest.mark.timeout(300)
-
-
-def example(page: str, word: str) -> tuple[str, str]:
-    """Return the example of a page that has this word, and what it prints."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    (found,) = [
-        (code, output)
-        for (language, code), (following, output) in itertools.pairwise(blocks)
-        if (language, following) == ("python", "text") and word in code
-    ]
-    return found
 
 
 def check(page: str, word: str, folder: Path, environment: Mapping[str, str]) -> None:

@@ -107,6 +107,21 @@ def test_items_of_a_map_are_told_as_they_were_done() -> None:
     assert [event.status for event in divided if event.failures] == ["error"]
 
 
+def submit_to(executor: CrewExecutor) -> int:
+    executor.submit(fail, "inner").exception()
+    return sum(executor.submit(add, number, 1).result() for number in range(3))
+
+
+def test_what_tasks_submit_is_told_too() -> None:
+    with CrewExecutor(2) as executor:
+        recording = executor.timeline()
+        assert executor.submit(submit_to, executor).result(timeout=30) == 6
+        assert [future.result() for future in executor.run_on_all(identity, 1)] == [1] * len(executor.stats().workers)
+
+    assert [event.status for event in tasks_of(recording.events, "add")] == ["success"] * 3
+    assert [event.error for event in tasks_of(recording.events, ".fail")] == ["builtins.ValueError: inner"]
+
+
 def test_who_listens_late_is_told_who_is_there() -> None:
     with CrewExecutor(1) as executor:
         executor.submit(add, 1, 2).result()
