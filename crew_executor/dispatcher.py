@@ -93,11 +93,11 @@ class Dispatcher:
         self.shares: Shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
         self._inbox = Inbox(self.mailbox)
         self._launches_asked: list[threading.Lock] = []
-        self.is_closing = self._is_killing = self._is_poked = self._is_tick_planned = self.is_lent_a_thread = False
+        self.is_closing = self._is_killing = self._is_poked = self._is_tick_planned = self._is_look_planned = False
         self.broken: errors.BrokenCrewError | None = None
         self._new_thread = partial(Thread, self._run, f"crew-dispatcher-{name}")
         self._thread = self._new_thread()
-        self._is_started = self._is_running = self._is_ended = False  # the thread
+        self._is_started = self._is_running = self._is_ended = self.is_lent_a_thread = False  # the thread
         self._reader_idents: set[int] = set()
         self.events = events = EventStream(self._lock, self._connections)
         self._announcer = announcer = Announcer(name, events)
@@ -131,12 +131,11 @@ class Dispatcher:
         self, chunk: Chunk, key: Any, count: int, size: int, priority: int, flags: int, beside: Beside | None
     ) -> None:
         """Take several items of a map(), of so many bytes; raises as submit() does."""
-        self._put(
-            Task(
-                next(self._task_ids), key, (), chunk, priority=priority, flags=flags, items=count,
-                payload_bytes=size, beside=beside,
-            )
+        task = Task(
+            next(self._task_ids), key, (), chunk, priority=priority, flags=flags, items=count, payload_bytes=size,
+            beside=beside,
         )  # fmt: skip
+        self._put(task)
 
     def _put(self, task: Task) -> None:
         if self.is_closing:
@@ -196,12 +195,12 @@ class Dispatcher:
 
     def stats(self) -> Stats:
         """Return a consistent snapshot."""
-        scheduler = self._scheduler
         with self._lock:
             workers = tuple(connection.stats() for connection in self._connections.values())
             return Stats(
-                len(scheduler.queue) + self._inbox.count(), scheduler.tasks_held, scheduler.tasks_done, workers,
-                self._workforce.seats.launches, self._workforce.seats.stats(), tuple(self._recruiter.decisions),
+                len((scheduler := self._scheduler).queue) + self._inbox.count(), scheduler.tasks_held,
+                scheduler.tasks_done, workers, self._workforce.seats.launches, self._workforce.seats.stats(),
+                tuple(self._recruiter.decisions),
             )  # fmt: skip
 
     def check_open(self) -> None:
@@ -265,8 +264,7 @@ class Dispatcher:
         """Make the future pending again; answer whether the task is to run at all."""
         if task.beside is not None and task.beside.segment is not None:
             task.beside.segment.borrowers -= 1  # who is told that a task is withdrawn reads nothing of it
-        is_wanted: bool = task.handle._unsent()
-        if not is_wanted:
+        if not (is_wanted := bool(task.handle._unsent())):
             self._effects.append((self._announcer.dropped, ([task],)))
         return is_wanted
 
@@ -288,6 +286,8 @@ class Dispatcher:
             if not inbox.tasks:
                 break
         inbox.wake_waiting()
+        if self._scheduler.tasks_held and not self._is_look_planned:
+            self._poke()  # this thread sleeps as if nothing was out, and nobody would notice a frozen worker
         if self.events.listeners:
             self._recruiter.tell(self.events)
         effects, self._effects = self._effects, []  # a new one: another thread may fill it while the caller looks
@@ -471,7 +471,7 @@ class Dispatcher:
             self._workforce.extend_deadlines(now - max(before, wake_at))
         self.decide(self._nothing)  # but take what was submitted
         if not events and not self._is_poked and (wake_at is None or now < wake_at):
-            return now + LOOK_SECONDS if wake_at is None else wake_at
+            return wake_at
         with self._lock:
             self._is_poked = False
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
@@ -504,11 +504,12 @@ class Dispatcher:
         if keep_seconds is not None:
             times.append(now + keep_seconds)
         tick = self._scheduler.next_tick()
-        self._is_tick_planned = tick is not None
+        self._is_tick_planned, self._is_look_planned = tick is not None, False
         if tick is not None:
             times.append(max(tick, now + 0.001))
         if self._scheduler.tasks_held or self._scheduler.workers_spare:
             times.append(now + LOOK_SECONDS)
+            self._is_look_planned = True
         if self.broken is None and self._recruiter.is_short() and self._scaler.retry_at > now:
             times.append(self._scaler.retry_at)
         return min(times) if times else None
@@ -578,8 +579,7 @@ class Dispatcher:
         """Fail every future with the error: the pool cannot go on."""
         error.__cause__ = cause
         with self._lock:
-            if self.broken is None:
-                self.broken = error
+            self.broken = self.broken or error
             self.is_closing = self._is_killing = True
             tasks = self._scheduler.abandon()
             self._effects = [effect for effect in self._effects if effect[0] != self._announcer.lost]

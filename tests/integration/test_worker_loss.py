@@ -269,6 +269,9 @@ def test_a_worker_frozen_before_its_task_is_replaced_and_the_task_runs(
     with CrewExecutor(1) as executor:
         pid = executor.submit(os.getpid).result(timeout=30)
         os.kill(pid, signal.SIGSTOP)
+        # The dispatcher's thread is to sleep as if nothing could happen: it looks at nobody while nothing is out.
+        dispatcher = executor._dispatcher
+        wait_until(lambda: not dispatcher._is_look_planned, "the dispatcher looks at nobody")
 
         assert executor.submit(append_line, str(tmp_path / "runs"), "once").result(timeout=30) == "once"
         assert executor.submit(os.getpid).result(timeout=30) != pid
