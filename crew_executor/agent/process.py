@@ -54,6 +54,7 @@ SILENCE = 0.25
 """The part of that after which a silent link is dropped, and another one tried."""
 BEAT = 1 / 12
 """The part of lost_after between two beats: a third of what is silence to the client."""
+ENVIRONMENT = "env:"
 EXIT_UNREACHABLE = 71
 EXIT_REFUSED = 72
 EXIT_FAILED = 73
@@ -305,11 +306,13 @@ def run(source: str) -> int:
     """Be the agent that an invitation asks for; return the exit code.
 
     Args:
-        source: the path of a file with the invitation, or "-": it comes from stdin.
+        source: the path of a file with the invitation; "-": it comes from stdin; "env:NAME": from that variable.
     """
     logging.basicConfig(format="%(asctime)s crew_executor agent: %(message)s", level=logging.INFO)
     if source == "-":
         data = sys.stdin.buffer.readline()
+    elif source.startswith(ENVIRONMENT):
+        data = os.environb.pop(os.fsencode(source.removeprefix(ENVIRONMENT)), b"")  # workers and tasks have it no more
     else:
         with open(source, "rb") as file:
             data = file.read()

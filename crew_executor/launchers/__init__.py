@@ -19,24 +19,34 @@ from .base import (
 from .local import LocalLauncher
 
 if TYPE_CHECKING:
+    from .aws_batch import AWSBatchLauncher
+    from .dask import DaskLauncher
+    from .kubernetes import KubernetesLauncher
     from .lsf import LSFLauncher
+    from .mpi import MPILauncher
     from .pbs import PBSLauncher
+    from .ray import RayLauncher
     from .script import ScriptLauncher
     from .sge import SGELauncher
     from .slurm import SlurmLauncher
     from .ssh import SSHLauncher
 
 __all__ = [
+    "AWSBatchLauncher",
     "BaseLauncher",
+    "DaskLauncher",
     "Invitation",
     "Job",
     "JobState",
     "JobStatus",
+    "KubernetesLauncher",
     "LSFLauncher",
     "LaunchRetry",
     "Launcher",
     "LocalLauncher",
+    "MPILauncher",
     "PBSLauncher",
+    "RayLauncher",
     "SGELauncher",
     "SSHLauncher",
     "ScriptLauncher",
@@ -52,8 +62,9 @@ _BY_NAME = {"lsf": "LSFLauncher", "pbs": "PBSLauncher", "sge": "SGELauncher", "s
 """What the names stand for that need no options; "local" is one more. SSHLauncher needs hosts."""
 
 _LATE = {
-    "LSFLauncher": "lsf", "PBSLauncher": "pbs", "SGELauncher": "sge", "SSHLauncher": "ssh", "ScriptLauncher": "script",
-    "SlurmLauncher": "slurm",
+    "AWSBatchLauncher": "aws_batch", "DaskLauncher": "dask", "KubernetesLauncher": "kubernetes", "LSFLauncher": "lsf",
+    "MPILauncher": "mpi", "PBSLauncher": "pbs", "RayLauncher": "ray", "SGELauncher": "sge", "SSHLauncher": "ssh",
+    "ScriptLauncher": "script", "SlurmLauncher": "slurm",
 }  # fmt: skip
 
 

@@ -211,7 +211,8 @@ class Job:
         """Return the agent's command, as a list of words.
 
         Args:
-            invitation_path: of the file with the invitation, as the host sees it; "-": it comes from stdin.
+            invitation_path: of the file with the invitation, as the host sees it; "-": it comes from stdin; "env:NAME":
+                it is in that environment variable, which the platform sets from its secret store.
         """
         return [self.python, "-m", "crew_executor", "worker", invitation_path]
 
