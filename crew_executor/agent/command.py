@@ -12,7 +12,7 @@ EXIT_NO_INVITATION = 70
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("invitation", metavar="INVITATION", help="a file with it; -: it is on stdin; env:NAME: in that variable")
+    parser.add_argument("invitation", metavar="INVITATION", help="a file; -: stdin; env:NAME: a variable")
 
 
 def run(arguments: argparse.Namespace) -> int:
