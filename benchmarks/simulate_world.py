@@ -134,7 +134,7 @@ class Simulation:
         self.scheduler = Scheduler(self, settings.workers)
         self.fakes: dict[str, SimulatedWorker] = {}
         rules = ScalingRules(settings.workers, idle_timeout=settings.idle_timeout)
-        self.recruiter = Recruiter(rules, self.scheduler, self.fakes)  # type: ignore[arg-type]
+        self.recruiter = Recruiter("simulated", rules, self.scheduler, self.fakes)  # type: ignore[arg-type]
         self._random = random.Random(settings.seed)
         self._draw = self._make_draw()
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []

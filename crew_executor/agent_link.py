@@ -34,7 +34,7 @@ from .core.messages import (
 from .errors import ProtocolError
 from .far_ends import FarCell, FarEnds
 from .framing import LinkClosed
-from .launchers import WorkerExit
+from .launchers import Launcher, WorkerExit
 from .launchers.local import main_module, working_directory
 from .log import logger
 from .process_settings import current_settings
@@ -254,16 +254,13 @@ class AgentLink:
             self._on_exits.pop(number)(connection, end(connection))
 
 
-def settings_of(workers: int) -> dict[str, Any]:
-    """Return what an agent must know of this process.
-
-    Args:
-        workers: how many may run there at a time.
-    """
+def settings_of(launcher: Launcher) -> dict[str, Any]:
+    """Return what an agent must know of this process, and of its own job."""
     own = current_settings()
     return {
         "cwd": working_directory(), "sys_path": [os.path.abspath(path) for path in map(str, sys.path)],
-        "argv": list(map(str, getattr(sys, "argv", [""]))), "main": main_module(), "workers": workers,
+        "argv": list(map(str, getattr(sys, "argv", [""]))), "main": main_module(),
+        "workers": launcher.workers_per_job, "gpus": launcher.gpus,
         "recursion_limit": own["recursion_limit"], "umask": own["umask"],
         "authkey": bytes(multiprocessing.current_process().authkey).hex(),
     }  # fmt: skip

@@ -84,10 +84,10 @@ class Dispatcher:
         self._scheduler = Scheduler(self, rules.max_workers)
         self.mailbox: Mailbox = Mailbox()
         self._employer = hire(self)
-        self._workforce = Workforce(self, self._employer, name, tasks_max=tasks_max, seats=rules.max_workers)
+        self._workforce = Workforce(self, self._employer, name, tasks_max=tasks_max, rules=rules)
         self._connections = self._workforce.connections
-        self._recruiter = Recruiter(rules, self._scheduler, self._connections)
-        self._scaler = self._recruiter.scaler
+        self.recruiter = Recruiter(name, rules, self._scheduler, self._connections)
+        self._scaler = self.recruiter.scaler
         self._task_ids = itertools.count(1)
         self.segments: SegmentPool = SegmentPool()
         self.shares: Shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
@@ -122,7 +122,7 @@ class Dispatcher:
         """
         task = Task(
             next(self._task_ids), key, parts, future, priority=options.priority or 0, budget=options.make_budget(),
-            flags=options.task_flags, beside=beside,
+            flags=options.task_flags, beside=beside, needs=options.resources or None,
         )  # fmt: skip
         future._task = task
         self._put(task)
@@ -198,9 +198,9 @@ class Dispatcher:
         with self._lock:
             workers = tuple(connection.stats() for connection in self._connections.values())
             return Stats(
-                len((scheduler := self._scheduler).queue) + self._inbox.count(), scheduler.tasks_held,
+                (scheduler := self._scheduler).tasks_queued + self._inbox.count(), scheduler.tasks_held,
                 scheduler.tasks_done, workers, self._workforce.seats.launches, self._workforce.seats.stats(),
-                tuple(self._recruiter.decisions),
+                tuple(self.recruiter.decisions),
             )  # fmt: skip
 
     def check_open(self) -> None:
@@ -282,14 +282,14 @@ class Dispatcher:
         while True:
             if inbox.tasks:
                 self._take_submitted()
-            inbox.is_awaited = self._scheduler.can_take or self._recruiter.has_room()
+            inbox.is_awaited = self._scheduler.can_take or self.recruiter.has_room()
             if not inbox.tasks:
                 break
         inbox.wake_waiting()
         if self._scheduler.tasks_held and not self._is_look_planned:
             self._poke()  # this thread sleeps as if nothing was out, and nobody would notice a frozen worker
         if self.events.listeners:
-            self._recruiter.tell(self.events)
+            self.recruiter.tell(self.events)
         effects, self._effects = self._effects, []  # a new one: another thread may fill it while the caller looks
         return effects
 
@@ -301,8 +301,8 @@ class Dispatcher:
             return
         now = time.monotonic()
         self._scheduler.submit(tasks, now)
-        self._recruiter.note_demand(now)
-        if self._must_tick_earlier() or self._recruiter.is_short():
+        self.recruiter.note_demand(now)
+        if self._must_tick_earlier() or self.recruiter.is_short():
             self._poke()
 
     def _refuse(self, tasks: list[Task]) -> None:
@@ -388,13 +388,13 @@ class Dispatcher:
         self.decide(self._let_retire, connection, ordinal)
 
     def _let_retire(self, connection: Connection, ordinal: int) -> None:
-        self._recruiter.note_replaced(connection.worker.name)
+        self.recruiter.note_replaced(connection.worker.name)
         self._scheduler.retired(connection.worker, ordinal, time.monotonic())
         self._poke()
 
     def _let_leave(self, connection: Connection) -> None:
-        if self._recruiter.may_leave(time.monotonic()) and self._scheduler.leave_requested(connection.worker):
-            self._recruiter.note_left(connection.worker.name)
+        if self.recruiter.may_leave(time.monotonic()) and self._scheduler.leave_requested(connection.worker):
+            self.recruiter.note_left(connection.worker.name)
 
     def protocol_broken(self, connection: Connection, error: ProtocolError) -> None:
         """Kill the worker."""
@@ -480,7 +480,7 @@ class Dispatcher:
             is_idle_end = self.is_closing and not (self._scheduler.tasks_open or self.broadcasts.are_open())
             for worker in self._workforce.watch(
                 now, is_idle_end=is_idle_end, spare=scheduler.workers_spare, next_seconds=scheduler.next_seconds(),
-                tasks_queued=len(scheduler.queue), workers_kept=self._recruiter.workers_kept(),
+                tasks_queued=scheduler.tasks_queued, workers_kept=self.recruiter.workers_kept(),
             ):  # fmt: skip
                 self._scheduler.dismiss(worker)
             launches = self._decide_launches(now)
@@ -510,7 +510,7 @@ class Dispatcher:
         if self._scheduler.tasks_held or self._scheduler.workers_spare:
             times.append(now + LOOK_SECONDS)
             self._is_look_planned = True
-        if self.broken is None and self._recruiter.is_short() and self._scaler.retry_at > now:
+        if self.broken is None and self.recruiter.is_short() and self._scaler.retry_at > now:
             times.append(self._scaler.retry_at)
         return min(times) if times else None
 
@@ -519,7 +519,7 @@ class Dispatcher:
             return 0
         if self.is_lent_a_thread and any(connection.reader is None for connection in self._connections.values()):
             return 0  # the lent thread takes one worker after the other
-        number = self._recruiter.launches(now)
+        number = self.recruiter.launches(now)
         return min(number, 1) if self.is_lent_a_thread else number
 
     # ------------------------------------------------------------------ what the workforce tells (in this thread)
@@ -564,7 +564,7 @@ class Dispatcher:
         if (self.is_closing and not self._scheduler.tasks_open) or self._is_killing or self.broken is not None:
             return
         with self._lock:
-            row = self._recruiter.launch_failed(launched_at, time.monotonic())
+            row = self.recruiter.launch_failed(launched_at, time.monotonic())
         logger.warning("%s", text)
         if row:
             self._break(errors.BrokenCrewError(f"{row}; the last: {text}"), LaunchError(text))

@@ -115,8 +115,7 @@ class CrewExecutor(TaskSubmitter):
             from .intake import Intake
 
         idle_timeout = _idle_timeout(idle_timeout, self._launcher)
-        failures_max = self._launcher.max_failed_launches
-        rules = ScalingRules(self._max_workers, min_workers, scaling, failures_max, idle_timeout)
+        rules = _scaling_rules(self._launcher, self._max_workers, min_workers, scaling, idle_timeout)
         run_id = int.from_bytes(os.urandom(8), "little")
         origin = pools.Origin(run_id, self._name, self._max_workers, place)
         first_words, courier = inheritance.dumps((origin, initializer, tuple(initargs)))
@@ -480,10 +479,17 @@ def _hire(launcher: BaseLauncher, name: str, run: int, workers_max: int, home: D
     if isinstance(launcher, LocalLauncher):
         from .employer import LocalEmployer
 
-        return LocalEmployer(launcher, run, **told)
+        return LocalEmployer(launcher, run, **told, workers_max=workers_max)
     from .fleet import Fleet
 
     return Fleet(home, cast("Launcher", launcher), name, run, **told, workers_max=workers_max)
+
+
+def _scaling_rules(
+    launcher: BaseLauncher, max_workers: int, min_workers: int, mode: str, idle_timeout: float | None
+) -> ScalingRules:
+    resources = [each.resources for each in launcher.equipment(max_workers)]
+    return ScalingRules(max_workers, min_workers, mode, launcher.max_failed_launches, idle_timeout, resources)
 
 
 def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:

@@ -385,7 +385,7 @@ class Fleet:
     def _joined(self, link: AgentLink, variables: dict[str, str]) -> None:
         entry = self._entry_of(link.seat, variables)
         try:
-            link.start(settings_of(self._launcher.workers_per_job))
+            link.start(settings_of(self._launcher))
         except RuntimeError as error:  # no thread to read from it
             self._links.pop(link.seat, None)
             self._door.forget(link.seat)

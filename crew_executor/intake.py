@@ -49,9 +49,15 @@ class Intake:
         call: Callable[..., Any] | None = None,
         reduce: Callable[[Any], Any] | None = None,
     ) -> CrewFuture[T]:
-        """Submit a call. `call` is the user's function where fn is one of ours that calls it; `reduce` as pickle's."""
+        """Submit a call. `call` is the user's function where fn is one of ours that calls it; `reduce` as pickle's.
+
+        Raises:
+            ValueError: no worker can have what the options say that it needs.
+        """
         call = called(fn, args) if call is None else call
         dispatcher = self._dispatcher
+        if options.resources:
+            dispatcher.recruiter.check_needs(options.resources)
         future: CrewFuture[T] = CrewFuture(call, time.time(), dispatcher.canceller.cancel)
         if options.name is not None:
             future._name = options.name

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from operator import index
 from typing import Any
 
 from .core.budget import Budget
+from .core.needs import Needs, needs_of
 from .errors import TaskTimeoutError
 from .seeding import SeedStream
 
@@ -31,6 +33,7 @@ class TaskOptions:
         capture_output: whether what a task writes is kept on its record instead of being shown; default False.
         ordered: whether map() gives its results in the order of the items; default True.
         seed: what the tasks' random numbers come from; default: whatever there is in the worker.
+        resources: what their worker must have, amounts by name; default: any worker will do.
         progress: whether map() shows how far it is; default False.
     """
 
@@ -47,6 +50,7 @@ class TaskOptions:
         capture_output: bool | None = None,
         ordered: bool | None = None,
         seed: int | None = None,
+        resources: Mapping[str, float] | Needs | None = None,
         progress: bool | None = None,
     ) -> None:
         self.name = name
@@ -59,6 +63,7 @@ class TaskOptions:
         self.capture_output = capture_output
         self.ordered = ordered
         self.seed = index(seed) if seed is not None and hasattr(seed, "__index__") else seed  # numpy's integers, too
+        self.resources = None if resources is None else needs_of(resources)
         self.progress = progress
         self._said = dict(vars(self))
         self._check()
@@ -114,7 +119,7 @@ class TaskOptions:
     @property
     def is_for_each(self) -> bool:
         """Whether the options of a map() are those of each of its items: then each is a task."""
-        return self.has_limits or self.seed is not None
+        return self.has_limits or self.seed is not None or bool(self.resources)
 
     @cached_property
     def retry_part(self) -> bytes | None:

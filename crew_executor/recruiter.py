@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from .connection import Connection, take_census
+from .core.needs import Needs, in_words, is_met
 from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import Scheduler
 from .events import EventStream
@@ -17,6 +18,7 @@ class Recruiter:
     """Say how many workers are wanted.
 
     Args:
+        name: the executor's.
         rules: the bounds of the pool.
         scheduler: has the tasks.
         connections: the workers that are there or on their way.
@@ -26,12 +28,54 @@ class Recruiter:
         decisions: its last words, the latest last.
     """
 
-    def __init__(self, rules: ScalingRules, scheduler: Scheduler, connections: Mapping[str, Connection]) -> None:
+    def __init__(
+        self, name: str, rules: ScalingRules, scheduler: Scheduler, connections: Mapping[str, Connection]
+    ) -> None:
+        self._name = name
         self.scaler = Scaler(rules)
         self.decisions: deque[str] = deque(maxlen=DECISIONS_KEPT)
         self._rules = rules
         self._scheduler = scheduler
         self._connections = connections
+        self._seats_by_needs: dict[Needs, int] = {}
+
+    # ------------------------------------------------------------------ what workers have
+
+    def check_needs(self, needs: Needs | None) -> None:
+        """Raise ValueError if no worker of this pool can have what a task needs: it would wait for ever."""
+        if needs and not self._seats_for(needs):
+            best = in_words(self._rules.resources[0]) if self._rules.resources else "nothing"
+            raise ValueError(
+                f"no worker of executor {self._name} can have {in_words(dict(needs))}: the best equipped has "
+                f"{best}; see gpus= and resources= of its launcher, and max_workers="
+            )
+
+    def _seats_for(self, needs: Needs) -> int:
+        """Return how many workers can have it, at a time."""
+        if needs not in self._seats_by_needs:
+            self._seats_by_needs[needs] = sum([is_met(needs, resources) for resources in self._rules.resources])
+        return self._seats_by_needs[needs]
+
+    def _note_needs(self) -> int:
+        """Have workers launched that have what waiting tasks need, whoever else is idle.
+
+        Returns:
+            How many of these tasks no further worker would help, as all that could run them are there.
+        """
+        surplus = missing = 0
+        for needs, queue in self._scheduler.queues_by_needs.items():
+            if queue.living:
+                seats = self._seats_for(needs)
+                able = [each for each in self._connections.values() if is_met(needs, each.worker.resources)]
+                staying = [each for each in able if not (_is_leaving(each) or each.worker.is_lending)]
+                starting = sum(not each.is_ready for each in staying)
+                surplus += max(0, queue.living - (seats - sum(bool(each.worker.held) for each in staying)))
+                missing = max(missing, min(queue.living - starting, seats - len(staying)))
+        if missing > 0 and self._rules.mode in ("demand", "one"):
+            self.scaler.requested = max(self.scaler.requested, missing)
+        return surplus
+
+    # ------------------------------------------------------------------ how many there should be
 
     def has_room(self) -> bool:
         """Answer whether there may be one more worker; those that lend their slots do not count."""
@@ -40,7 +84,12 @@ class Recruiter:
     def is_short(self) -> bool:
         """Answer whether workers are missing: cheap, for the hot path, before any counting."""
         workers = len(self._connections)
-        return self.has_room() and self.scaler.is_short(tasks_open=self._scheduler.tasks_open, workers=workers)
+        if not self.has_room():
+            return False
+        queues = self._scheduler.queues_by_needs
+        if queues and any(queue.living for queue in queues.values()):
+            return True  # whoever is there may lack it
+        return self.scaler.is_short(tasks_open=self._scheduler.tasks_open, workers=workers)
 
     def tell(self, events: EventStream) -> None:
         """Tell how many tasks and workers there are, if it is time to; under the dispatcher's lock."""
@@ -48,7 +97,7 @@ class Recruiter:
         if events.is_pool_due(is_calm=not scheduler.tasks_open):
             starting = sum(not connection.is_ready for connection in self._connections.values())
             decision = self.decisions[-1] if self.decisions else ""
-            events.pool(len(scheduler.queue), scheduler.tasks_held, len(scheduler.workers), starting, decision)
+            events.pool(scheduler.tasks_queued, scheduler.tasks_held, len(scheduler.workers), starting, decision)
 
     def note_demand(self, now: float) -> None:
         """Remember how many tasks there are, now that some have come."""
@@ -79,8 +128,9 @@ class Recruiter:
     def launches(self, now: float) -> int:
         """Return how many workers to launch now."""
         census, scheduler = take_census(self._connections.values()), self._scheduler
+        surplus = self._note_needs()
         number = self.scaler.launches(
-            tasks_open=scheduler.tasks_open - census.tasks_leaving - scheduler.workers_lending,
+            tasks_open=scheduler.tasks_open - surplus - census.tasks_leaving - scheduler.workers_lending,
             starting=census.starting, ready=scheduler.workers_ready, leaving=census.leaving, now=now,
         )  # fmt: skip
         if number:
@@ -95,3 +145,7 @@ class Recruiter:
         if not scaler.is_given_up:
             return ""
         return f"{scaler.failures} launches in a row failed (max_failed_launches={self._rules.failures_max})"
+
+
+def _is_leaving(connection: Connection) -> bool:
+    return bool(connection.worker.is_leaving or connection.exit or connection.killed_because)

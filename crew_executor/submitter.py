@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -145,6 +145,7 @@ class TaskSubmitter(Executor):
         capture_output: bool | None = None,
         ordered: bool | None = None,
         seed: int | None = None,
+        resources: Mapping[str, float] | None = None,
         progress: bool | None = None,
     ) -> ExecutorView:
         """Return a light view on this pool whose tasks have these options; None: as before.
@@ -169,6 +170,9 @@ class TaskSubmitter(Executor):
                 ones in every run of the program, whatever worker it runs in, and when: `random` and, where it is
                 loaded, the functions of numpy.random begin at a seed made of this one and of the task's number in the
                 view. That seed is in the record, for generators that the task makes itself.
+            resources: amounts by name, as {"gpus": 1}: a task is run by a worker that has at least so much of each; see
+                gpus= and resources= of launchers. submit() and map() raise ValueError if no worker can have it.
+                Default: any worker will do.
             progress: map() shows on stderr how far its items are, while its results are taken, as crew_executor.
                 progress() does for futures; submit() shows nothing. Default False.
 
@@ -180,6 +184,6 @@ class TaskSubmitter(Executor):
         options = self._options.add(
             name=name, priority=priority, timeout=timeout, retries=retries, retry_on=retry_on,
             crash_retries=crash_retries, cancel_running=cancel_running, capture_output=capture_output, ordered=ordered,
-            seed=seed, progress=progress,
+            seed=seed, resources=resources, progress=progress,
         )  # fmt: skip
         return ExecutorView(self._pool(), options)

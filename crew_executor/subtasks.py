@@ -16,8 +16,10 @@ from .canceller import Canceller
 from .connection import Connection
 from .core.budget import Budget
 from .core.messages import Frame, Kind, Outcome, decode_control, encode_outcome
+from .core.needs import needs_of
 from .core.task import Task
 from .futures import WorkerFacts
+from .recruiter import Recruiter
 
 _NO_THREADS = (
     "the client's interpreter is ending and starts no more threads to read from workers, so a task that waits for "
@@ -97,6 +99,8 @@ class Subtask:
 class Home(Protocol):
     """What is asked of the dispatcher."""
 
+    recruiter: Recruiter
+
     def check_open(self) -> None:
         """Raise what submit() would raise."""
 
@@ -134,9 +138,10 @@ class Subtasks:
         if priority is None:
             priority = 0 if parent is None else parent.priority
         budget = None if fields["budget"] is None else Budget(*fields["budget"])
+        needs = None if fields["needs"] is None else needs_of(dict(fields["needs"]))
         task = Task(
             next(self._task_ids), fields["command"], parts, subtask, priority=priority, budget=budget,
-            flags=fields["flags"], parent=parent,
+            flags=fields["flags"], parent=parent, needs=needs,
         )  # fmt: skip
         subtask._task = task
         try:
@@ -144,7 +149,8 @@ class Subtasks:
                 self._home.check_open()
             if threading.current_thread() is threading.main_thread():
                 raise RuntimeError(_NO_THREADS)
-        except RuntimeError as error:
+            self._home.recruiter.check_needs(needs)
+        except (RuntimeError, ValueError) as error:
             subtask._finish_lost(error)
             return
         self._home.take_subtask(task)

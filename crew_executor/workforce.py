@@ -14,6 +14,7 @@ from collections import deque
 from typing import Protocol
 
 from .connection import Connection
+from .core.scaling import ScalingRules
 from .core.worker import EXIT_GRACE, START_SECONDS, Worker
 from .employer import Employer
 from .errors import TOLD_TO_END, CrewError, LaunchError
@@ -64,10 +65,12 @@ class Workforce:
         employer: starts and ends workers.
         name: the executor's.
         tasks_max: tasks after which a worker leaves, or None.
-        seats: how many places there are.
+        rules: how many places there are, and what the worker at each has.
     """
 
-    def __init__(self, home: Home, employer: Employer, name: str, *, tasks_max: int | None, seats: int) -> None:
+    def __init__(
+        self, home: Home, employer: Employer, name: str, *, tasks_max: int | None, rules: ScalingRules
+    ) -> None:
         self._home = home
         self._employer = employer
         self._name = name
@@ -75,7 +78,7 @@ class Workforce:
         self._numbers = itertools.count(1)
         self._to_kill: list[tuple[Connection, str]] = []
         self.connections: dict[str, Connection] = {}
-        self.seats = Seats(seats)
+        self.seats = Seats(rules.max_workers, rules.resources)
         self.readerless: deque[Connection] = deque()
         """Workers that nobody reads from: the interpreter starts no more threads."""
 

@@ -64,14 +64,17 @@ class Berth:
         contents: what the client has sent to this host.
         tell: sends the client a frame of this worker's.
         on_end: called when nothing is left of it.
+        place: its number among the workers here, from 0: the lowest that is free.
+        devices: the GPUs that it is to see, or None: whatever this process sees.
     """
 
     def __init__(
         self, number: int, run: int, fields: dict[str, Any], environment: dict[str, str], launcher: LocalLauncher,
-        contents: Contents, tell: Tell, on_end: Callable[[Berth], None],
+        contents: Contents, tell: Tell, on_end: Callable[[Berth], None], place: int, devices: tuple[str, ...] | None,
     ) -> None:  # fmt: skip
         self.number = number
         self.name = str(fields["name"])
+        self.place = place
         self._launcher = launcher
         self._contents = contents
         self._tell = tell
@@ -86,7 +89,7 @@ class Berth:
         self._ordinal = self._withdrawn = 0  # the last ones sent, and withdrawn
         self._unstarted_since: float | None = None
         self._invitation = Invitation(
-            self.name, run, str(fields["secret"]), fields["idle_timeout"], environment, ends.descriptors
+            self.name, run, str(fields["secret"]), fields["idle_timeout"], environment, ends.descriptors, devices
         )
         self._reader = threading.Thread(target=self._read, name=f"crew-reader-{self.name}", daemon=True)
         try:

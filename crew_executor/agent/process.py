@@ -12,6 +12,7 @@ it was, everything here ends: a task must not go on here when the client has giv
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ from ..errors import ProtocolError
 from ..framing import LinkClosed
 from ..invitations import PYTHON, AgentInvitation
 from ..launchers import LocalLauncher, supervisor_handle
+from ..launchers.equipment import own_devices, shared, visible_devices
 from ..log import logger
 from ..visit import call_at, unreached
 from .berth import Berth
@@ -92,6 +94,7 @@ class Agent:
         self._contents = Contents()
         self._berths: dict[int, Berth] = {}
         self._workers = 1
+        self._gpus: tuple[str, ...] | None = None
         self._is_over = threading.Event()
         self._ended: list[Berth] = []  # to be closed by the main thread
         self._exit_code = 0
@@ -265,15 +268,20 @@ class Agent:
         multiprocessing.current_process().authkey = bytes.fromhex(fields["authkey"])
         self._launcher.main = fields["main"]
         self._workers = fields["workers"]
+        if fields["gpus"] is not None:
+            self._gpus = own_devices(fields["gpus"]) if visible_devices() is None else visible_devices()
         supervisor_handle.current()
 
     def _hire(self, number: int, fields: dict[str, Any]) -> None:
         share = str(max(1, usable_cpus() // self._workers))
         environment = dict.fromkeys(fields["thread_variables"], share)
+        taken = {berth.place for berth in self._berths.values()}
+        place = next(place for place in itertools.count() if place not in taken)
+        devices = None if self._gpus is None else shared(self._gpus, place, self._workers)
         try:
             berth = Berth(
                 number, self._invitation.run, fields, environment, self._launcher, self._contents, self._relay,
-                self._forget,
+                self._forget, place, devices,
             )  # fmt: skip
         except (OSError, RuntimeError) as error:  # descriptors, memory, threads
             end = {"name": fields["name"], "reason": f"no link for it could be made on its host: {error}"}

@@ -26,6 +26,7 @@ class Roster:
 
     Attributes:
         idle: who holds nothing and owes no answer; whoever came last is taken first, so that the others can leave.
+        equipped: those of `idle` that have what some tasks need.
         thin: who holds one task.
         ahead: who holds more.
         closing: leaving or lending workers that hold more than one: they get nothing, but what they have not started
@@ -33,10 +34,11 @@ class Roster:
         lending: whose running task waits for subtasks.
     """
 
-    __slots__ = ("_alarms", "_number", "_rungs", "ahead", "closing", "idle", "lending", "thin")
+    __slots__ = ("_alarms", "_number", "_rungs", "ahead", "closing", "equipped", "idle", "lending", "thin")
 
     def __init__(self) -> None:
         self.idle: dict[Worker, None] = {}
+        self.equipped: dict[Worker, None] = {}
         self.thin: dict[Worker, None] = {}
         self.ahead: dict[Worker, None] = {}
         self.closing: dict[Worker, None] = {}
@@ -63,11 +65,7 @@ class Roster:
             # hold nothing.
             lane = self.thin if held or worker.is_recalling or worker.calls_open else self.idle
         if lane is not worker.lane:
-            if worker.lane is not None:
-                del worker.lane[worker]
-            if lane is not None:
-                lane[worker] = None
-            worker.lane = lane
+            self._move(worker, lane)
         if worker.is_lending and worker.is_ready and not worker.is_leaving:
             self.lending[worker] = None
         elif self.lending:
@@ -77,6 +75,18 @@ class Roster:
         elif worker.rung is not None:
             del worker.rung[worker]
             worker.rung = None
+
+    def _move(self, worker: Worker, lane: dict[Worker, None] | None) -> None:
+        if worker.lane is not None:
+            del worker.lane[worker]
+        if lane is not None:
+            lane[worker] = None
+        worker.lane = lane
+        if worker.resources:
+            if lane is self.idle:
+                self.equipped[worker] = None
+            else:
+                self.equipped.pop(worker, None)
 
     def _place_ahead(self, worker: Worker) -> None:
         """Let it be found: by how much could be taken back, and by when its running task takes too long."""
@@ -142,9 +152,11 @@ class Roster:
         return newest
 
     def newest_idle(self) -> Worker:
-        """Return who became idle last."""
+        """Return who became idle last; of several, not one that has what some tasks need."""
         worker, _ = self.idle.popitem()
         self.idle[worker] = None
+        if worker in self.equipped and len(self.idle) > len(self.equipped):
+            return next(each for each in reversed(self.idle) if each not in self.equipped)
         return worker
 
 

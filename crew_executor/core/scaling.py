@@ -13,7 +13,10 @@ nobody at work, the pool is given up: never a silent relaunch loop. Tasks have n
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from .needs import Resources
 
 BACKOFF_FIRST = 0.1
 BACKOFF_LONGEST = 60.0
@@ -36,6 +39,7 @@ class ScalingRules(NamedTuple):
             "none" keeps min_workers (max_workers if that is 0), whatever the demand; "manual" keeps min_workers.
         failures_max: failed launches in a row, with no worker at work, after which the pool is given up.
         idle_timeout: seconds without work after which a worker asks to leave, or None.
+        resources: what the worker at each seat has that tasks may need, the best equipped first; (): nothing.
     """
 
     max_workers: int
@@ -43,6 +47,7 @@ class ScalingRules(NamedTuple):
     mode: str = "demand"
     failures_max: int = 3
     idle_timeout: float | None = None
+    resources: Sequence[Resources] = ()
 
 
 class Scaler:

@@ -15,6 +15,9 @@ A task may submit tasks of its own, subtasks. While any of them is open and it r
 worker lends its slot, gets nothing, and another worker may be busy in its place. Subtasks go before what waits with the
 same priority, the deepest first: so those who wait are few.
 
+A task may need what only some workers have: see needs.py. Such tasks wait in queues of their own and go, one at a time,
+to a worker that has it and holds nothing. Whoever could run one gets nothing else before: nobody else may be able to.
+
 A task may be several items of a map(), each with an ordinal. It is cut where a worker is to hold less of it, or gives
 back what it has not started, and may report its items a few at a time. All numbers count items.
 """
@@ -26,6 +29,7 @@ from collections.abc import Hashable, Iterable
 from .estimates import Estimates, item_seconds
 from .horizon import AHEAD_TASKS, Horizon
 from .messages import Outcome, OutcomeFlag
+from .needs import Needs, first_queue
 from .port import Port
 from .roster import Roster, due_at
 from .task import DONE, NEW, QUEUED, SENT, STOPPING, UNKNOWN_SECONDS, Task
@@ -54,6 +58,7 @@ class Scheduler:
         self._port = port
         self._slots = slots
         self.queue = TaskQueue()
+        self.queues_by_needs: dict[Needs, TaskQueue] = {}  # of tasks with needs; none is ever removed
         self.estimates = Estimates()
         self._horizon = horizon = Horizon()
         self._fits_ahead, self._items_that_fit = horizon.fits, horizon.items_that_fit
@@ -69,7 +74,16 @@ class Scheduler:
     @property
     def tasks_open(self) -> int:
         """Tasks queued or held: the demand for workers."""
-        return len(self.queue) + self._held
+        return self.tasks_queued + self._held
+
+    @property
+    def tasks_queued(self) -> int:
+        """Tasks that wait."""
+        return sum([queue.living for queue in self.queues()])
+
+    def queues(self) -> list[TaskQueue]:
+        """Return all queues."""
+        return [self.queue, *self.queues_by_needs.values()]
 
     @property
     def tasks_held(self) -> int:
@@ -125,7 +139,7 @@ class Scheduler:
         for task in tasks:
             if task.state is NEW:
                 task.state = QUEUED
-                queue.append(task)
+                (queue if task.needs is None else self._queue_of(task)).append(task)
                 if task.parent is not None:
                     self._add_subtask(task)
         if self._idle:
@@ -143,7 +157,8 @@ class Scheduler:
         """
         is_subtask = False
         if task.state is QUEUED:
-            self.queue.living -= task.items
+            queue = self.queue if task.needs is None else self.queues_by_needs[task.needs]
+            queue.living -= task.items
             is_subtask = task.parent is not None
         elif task.state is not NEW:
             return False
@@ -169,7 +184,7 @@ class Scheduler:
 
     def cancel_all(self) -> list[Task]:
         """Drop every queued task and return them."""
-        return [task for task in list(self.queue) if self.cancel(task)]
+        return [task for queue in self.queues() for task in list(queue) if self.cancel(task)]
 
     def abandon(self) -> list[Task]:
         """Drop every task, queued or held, and return them: the pool cannot go on."""
@@ -222,7 +237,7 @@ class Scheduler:
         if is_news or head != next(iter(held), None):  # a frame without news of the running task leaves its clock alone
             worker.since = now
         self._place(worker)
-        if self.queue.living:
+        if self.queue.living or self.queues_by_needs:
             self._fill(worker, now)
             self._fill_idle(now)  # what is to be repeated: this worker may be leaving, or take only its share
         if not held and not worker.is_leaving:
@@ -274,15 +289,9 @@ class Scheduler:
         return True
 
     def worker_lost(
-        self,
-        worker: Worker,
-        started: int | None,
-        now: float,
-        *,
-        timed_out: int | None = None,
-        is_taken_away: bool = False,
-        is_last: bool = False,
-    ) -> None:
+        self, worker: Worker, started: int | None, now: float, *, timed_out: int | None = None,
+        is_taken_away: bool = False, is_last: bool = False,
+    ) -> None:  # fmt: skip
         """Judge the tasks of a worker that is gone. Its last outcomes have been delivered before.
 
         Args:
@@ -383,7 +392,14 @@ class Scheduler:
     def _fill(self, worker: Worker, now: float) -> None:
         """Send the worker as much as it should hold. Cases: idle takes any task; busy takes known short ones."""
         queue, held = self.queue, worker.held
-        waiting, holds = queue.living, len(held)
+        holds = len(held)
+        if self.queues_by_needs and worker.resources:
+            needed = first_queue(self.queues_by_needs, worker.resources)
+            if needed is not None:
+                if holds:
+                    return  # its turn comes when the worker holds nothing
+                queue = needed
+        waiting = queue.living
         if not waiting or not worker.is_open:
             return
         if not holds:
@@ -395,7 +411,7 @@ class Scheduler:
         room = -(-waiting // min(self.workers_ready, self._slots))
         if worker.tasks_left is not None:
             room = min(room, worker.tasks_left)
-        batch = self._take(worker, room)
+        batch = self._take(worker, room if queue is self.queue else 1, queue)
         if not batch:
             return
         if not holds:
@@ -407,9 +423,9 @@ class Scheduler:
             self._place(worker)
             self._port.dismiss(worker)
 
-    def _take(self, worker: Worker, room: int) -> list[Task]:
-        """Move tasks whose turn it is from the queue to the worker, as many as it should hold, at most `room`."""
-        queue, held = self.queue, worker.held
+    def _take(self, worker: Worker, room: int, queue: TaskQueue) -> list[Task]:
+        """Move tasks whose turn it is from a queue to the worker, as many as it should hold, at most `room`."""
+        held = worker.held
         batch: list[Task] = []
         key, estimate, seconds = _NO_KEY, None, UNKNOWN_SECONDS
         taken, lane = 0, queue.front()
@@ -502,7 +518,13 @@ class Scheduler:
             return
         task.worker = None
         task.state = QUEUED
-        self.queue.put_back(task)
+        self._queue_of(task).put_back(task)
+
+    def _queue_of(self, task: Task) -> TaskQueue:
+        """Return where a task waits."""
+        if task.needs is None:
+            return self.queue
+        return self.queues_by_needs.setdefault(task.needs, TaskQueue())
 
     def _retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """Queue a task that is held by nobody for its next attempt, behind the others: they have waited as well."""
@@ -510,7 +532,7 @@ class Scheduler:
         task.subtasks_open = 0
         task.worker = None
         task.state = QUEUED
-        self.queue.append(task)
+        self._queue_of(task).append(task)
         self._port.retry(task, worker, outcome)
 
     def _mark_done(self, task: Task) -> None:
@@ -551,6 +573,10 @@ class Scheduler:
     def _fill_idle(self, now: float) -> None:
         """Give work to idle workers as long as there is some, and a slot is free."""
         queue, idle, newest = self.queue, self._idle, self._roster.newest_idle
+        if self.queues_by_needs:
+            for worker in list(self._roster.equipped):
+                if first_queue(self.queues_by_needs, worker.resources) is not None:
+                    self._fill(worker, now)
         while idle and queue.living and self._has_free_slot:
             worker = newest()
             self._fill(worker, now)

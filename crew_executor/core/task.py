@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .budget import Budget
+    from .needs import Needs
     from .worker import Worker
 
 UNKNOWN_SECONDS = 60.0
@@ -29,6 +30,7 @@ class Task:
         attempt: 1 for the first run. An outcome of another attempt is dropped.
         budget: how long and how often it may run, or None: once, as long as it likes.
         flags: what its worker is told, as TaskFlag.
+        needs: what its worker must have, or None: any will do.
         parent: the task that submitted it, while that one ran, or None.
         depth: how many tasks are above it.
         subtasks_open: how many tasks submitted by it, in this attempt, are queued or held.
@@ -50,6 +52,7 @@ class Task:
         "is_dropped",
         "items",
         "key",
+        "needs",
         "ordinal",
         "parent",
         "parent_attempt",
@@ -78,6 +81,7 @@ class Task:
         first: int = 0,
         payload_bytes: int | None = None,
         beside: Any = None,
+        needs: Needs | None = None,
     ) -> None:
         self.task_id = task_id
         self.key = key
@@ -95,6 +99,7 @@ class Task:
         self.rank = priority * (DEPTH_MAX + 1) + self.depth
         self.budget = budget
         self.flags = flags
+        self.needs = needs
         self.items = items
         self.first = first
         self.attempt: int = 1

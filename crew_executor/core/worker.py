@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .needs import Resources
     from .task import Task
 
 
@@ -13,6 +15,8 @@ EXIT_GRACE = 5.0
 START_SECONDS = 30.0
 """Seconds within which a worker must start a task that has reached it. One that does not is frozen, or a thread that a
 task has left behind holds its interpreter lock: it is killed, and the task runs elsewhere."""
+
+NOTHING: Resources = MappingProxyType({})
 
 
 class Worker:
@@ -25,6 +29,7 @@ class Worker:
         since: when the oldest held task became the oldest, as far as is known here (seconds, monotonic).
         tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
         tasks_done, tasks_lost: how many have ended here, and how many ended with it.
+        resources: what it has that tasks may need; said before it is ready.
         round_trip: seconds from here to its host and back; 0: it is on this machine.
         calls_open: what it is to run beside tasks, run_on_all(), and has not answered: until then it gets none.
         is_lending: its running task waits for subtasks, so another worker may be busy instead.
@@ -33,8 +38,8 @@ class Worker:
 
     __slots__ = (
         "alarm", "calls_open", "held", "held_bytes", "held_items", "held_seconds", "is_leaving", "is_lending",
-        "is_ready", "is_recalling", "lane", "name", "ordinal", "round_trip", "rung", "since", "tasks_done",
-        "tasks_left", "tasks_lost",
+        "is_ready", "is_recalling", "lane", "name", "ordinal", "resources", "round_trip", "rung", "since",
+        "tasks_done", "tasks_left", "tasks_lost",
     )  # fmt: skip
 
     def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
@@ -53,6 +58,7 @@ class Worker:
         self.is_lending = False
         self.is_recalling = False
         self.calls_open = 0
+        self.resources: Resources = NOTHING
         self.round_trip = 0.0
         self.lane: dict[Worker, None] | None = None
         self.rung: dict[Worker, None] | None = None

@@ -21,9 +21,11 @@ from enum import Enum
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
+from ..core.needs import check_resources
 from ..errors import CrewError, LaunchError
 from ..log import logger
 from ..security import Certificates
+from .equipment import Equipment
 
 DEFAULT_STARTUP_TIMEOUT = 30.0
 DEFAULT_MAX_FAILED_LAUNCHES = 3
@@ -45,6 +47,7 @@ class Invitation(NamedTuple):
         environment: variables to set unless the user has set them (thread limits).
         descriptors: link, cell, log, port for segments, and what the initializer's arguments need, for launchers that
             start processes on this machine. They belong to the dispatcher; a launcher duplicates what it keeps.
+        devices: the GPUs that the worker is to see, or None: whatever its process sees anyhow.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Invitation(NamedTuple):
     idle_timeout: float | None = None
     environment: Mapping[str, str] = MappingProxyType({})
     descriptors: tuple[int, ...] = ()
+    devices: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<Invitation of {self.name}>"  # never the secret
@@ -109,6 +113,7 @@ class BaseLauncher:
         startup_timeout: seconds from the start of a worker until it must have joined.
         walltime: seconds after which a worker is let go once its running task is done, or None.
         max_failed_launches: so many failed launches in a row, with no worker at work, break the pool.
+        resources: what each worker has that tasks may need, amounts by name: see options(resources=...).
     """
 
     idle_timeout: float | None = None
@@ -125,6 +130,7 @@ class BaseLauncher:
         startup_timeout: float = DEFAULT_STARTUP_TIMEOUT,
         walltime: float | None = None,
         max_failed_launches: int = DEFAULT_MAX_FAILED_LAUNCHES,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         check_seconds("startup_timeout", startup_timeout)
         if walltime is not None and not walltime > 0:
@@ -134,6 +140,11 @@ class BaseLauncher:
         self.startup_timeout = startup_timeout
         self.walltime = walltime
         self.max_failed_launches = max_failed_launches
+        self.resources = check_resources("resources", resources or {})
+
+    def equipment(self, workers: int) -> Sequence[Equipment]:
+        """Return what the worker at each place of a pool of so many has, the best equipped first."""
+        return [Equipment(self.resources)] * workers
 
     def prepare(self) -> None:
         """Get ready for launches, in a thread of the user's, when an executor is made.
@@ -253,6 +264,7 @@ class Launcher(BaseLauncher, ABC):
             until that must have joined. Time that a job waits in a queue does not count.
         walltime: seconds that a job may run, or None. Its workers leave before.
         max_failed_launches: so many failed launches in a row, with no worker at work, break the pool.
+        resources: what each worker has that tasks may need, amounts by name: see options(resources=...).
         max_jobs: at most so many jobs at a time, or None.
         max_launches: at most so many jobs in all, or None.
         max_worker_hours: no more jobs are started once workers have been there for so many hours in all, or None.
@@ -270,6 +282,8 @@ class Launcher(BaseLauncher, ABC):
     """Environment variables of a job that tell it from the others of its submission; see handle_of()."""
     poll_seconds: tuple[float, float] = (2.0, 60.0)
     """From a submission to the first poll(), and the longest time between two."""
+    gpus: int | None = None
+    """How many GPUs a job has, which its workers share out evenly; None: it is not known."""
     used_by: str = ""
     """The executor whose jobs it starts: a launcher serves one at a time."""
 
@@ -286,6 +300,7 @@ class Launcher(BaseLauncher, ABC):
         startup_timeout: float = JOB_STARTUP_TIMEOUT,
         walltime: float | None = None,
         max_failed_launches: int = DEFAULT_MAX_FAILED_LAUNCHES,
+        resources: Mapping[str, float] | None = None,
         max_jobs: int | None = None,
         max_launches: int | None = None,
         max_worker_hours: float | None = None,
@@ -294,7 +309,10 @@ class Launcher(BaseLauncher, ABC):
         certificates_there: tuple[str, str, str] | None = None,
         unencrypted_and_unauthenticated: bool = False,
     ) -> None:
-        super().__init__(startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches)
+        super().__init__(
+            startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches,
+            resources=resources,
+        )  # fmt: skip
         check_seconds("lost_after", lost_after, LOST_AFTER_MIN)
         for name, number in (
             ("workers_per_job", workers_per_job), ("max_jobs", max_jobs), ("max_launches", max_launches),
@@ -328,6 +346,11 @@ class Launcher(BaseLauncher, ABC):
     def capacity(self) -> int | None:
         """How many workers all jobs have room for."""
         return None if self.max_jobs is None else self.max_jobs * self.workers_per_job
+
+    def equipment(self, workers: int) -> Sequence[Equipment]:
+        """Return what each worker has: all the same; the agent of a job shares its GPUs out."""
+        gpus = {} if self.gpus is None else check_resources("gpus", {"gpus": self.gpus / self.workers_per_job})
+        return [Equipment({**self.resources, **gpus})] * workers
 
     def prepare(self) -> None:
         """Let the modules of `ship` travel by value, from now on and for all executors of this process.

@@ -6,11 +6,12 @@ import contextlib
 import copy
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..process_settings import current_settings
 from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, BaseLauncher, Invitation, WorkerExit
+from .equipment import DEVICES_VARIABLE, Equipment, exclusive, own_devices
 
 BYTES_MAX = 1 << 62
 """More than the kernel takes as a limit."""
@@ -34,6 +35,10 @@ class LocalLauncher(BaseLauncher):
         max_task_memory: bytes of data that a worker may have while it runs a task, or None. A task that needs more
             fails with MemoryError. The kernel counts what is allocated, used or not (RLIMIT_DATA); on macOS it does
             not enforce the limit.
+        gpus: how many GPUs of this machine the workers may use, or which ones, as CUDA names them. Each belongs to one
+            worker: the first workers have one, or several where there are more GPUs than workers, the others see none.
+            None: all see what this process sees.
+        resources: what each worker has besides, amounts by name: see options(resources=...).
     """
 
     def __init__(
@@ -46,12 +51,27 @@ class LocalLauncher(BaseLauncher):
         python_args: tuple[str, ...] | None = None,
         max_worker_memory: int | None = None,
         max_task_memory: int | None = None,
+        gpus: int | Sequence[int | str] | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches)
+        super().__init__(
+            startup_timeout=startup_timeout, walltime=walltime, max_failed_launches=max_failed_launches,
+            resources=resources,
+        )  # fmt: skip
+        self._devices = own_devices(gpus)
         self.python = None if python is None else os.fsdecode(python)
         self.python_args = python_args
         self.max_worker_memory = _checked_bytes("max_worker_memory", max_worker_memory)
         self.max_task_memory = _checked_bytes("max_task_memory", max_task_memory)
+
+    def equipment(self, workers: int) -> Sequence[Equipment]:
+        """Return what the worker at each place has: the first ones the GPUs."""
+        if self._devices is None:
+            return super().equipment(workers)
+        return [
+            Equipment({**self.resources, "gpus": len(devices)} if devices else self.resources, devices)
+            for devices in exclusive(self._devices, workers)
+        ]
 
     def with_python(self, python: str) -> LocalLauncher:
         """Return a launcher like this one that starts each worker with its own interpreter."""
@@ -135,7 +155,7 @@ class LocalLauncher(BaseLauncher):
             "run": invitation.run,
             "secret": invitation.secret,
             "idle_timeout": invitation.idle_timeout,
-            "env": _environment(invitation.environment),
+            "env": _environment(invitation.environment) | _devices(invitation.devices),
             "authkey": bytes(multiprocessing.current_process().authkey).hex(),
             "cwd": working_directory(),
             "sys_path": list(map(str, sys.path)),
@@ -180,6 +200,10 @@ def _environment(defaults: Mapping[str, str]) -> dict[str, str]:
     if "OMP_NUM_THREADS" in os.environ:  # the user has told those as well: none of ours must tell them otherwise
         defaults = {name: value for name, value in defaults.items() if name not in OMP_FOLLOWERS}
     return {**defaults, **os.environ}
+
+
+def _devices(devices: tuple[str, ...] | None) -> dict[str, str]:
+    return {} if devices is None else {DEVICES_VARIABLE: ",".join(devices)}
 
 
 def _launch_id(invitation: Invitation) -> str:

@@ -50,6 +50,7 @@ class SSHLauncher(Launcher):
         workers_per_host: so many workers on each.
         ssh: the ssh client's path.
         options: for ssh, before the host: ("-p", "2222", "-i", "key").
+        gpus: how many each host has, which its workers share out evenly; None: it is not said.
         tunnel: True: agents come back through ssh (-R), for hosts that cannot reach this machine otherwise.
         **more: as for Launcher: host, port, python, environment, ship, lost_after, walltime, idle_timeout, ...
     """
@@ -63,6 +64,7 @@ class SSHLauncher(Launcher):
         workers_per_host: int = 1,
         ssh: str | os.PathLike[str] = "ssh",
         options: Sequence[str] = (),
+        gpus: int | None = None,
         tunnel: bool = False,
         **more: Any,
     ) -> None:
@@ -79,6 +81,7 @@ class SSHLauncher(Launcher):
         self.ssh = os.fsdecode(ssh)
         self.options = list(options)
         self.tunnel = tunnel
+        self.gpus = gpus
         self._clients: dict[str, _Client] = {}  # by host
         self._failed_at: dict[str, float] = {}
 

@@ -84,7 +84,7 @@ class WorkerFront(TaskSubmitter):
         limits = budget and (budget.timeout, budget.retries, budget.crash_retries, budget.is_timeout_retried)
         return {
             "name": options.name or command, "command": command, "priority": options.priority, "budget": limits,
-            "flags": int(options.task_flags),
+            "flags": int(options.task_flags), "needs": options.resources or None,
         }  # fmt: skip
 
     def _pool(self) -> WorkerFront:

@@ -23,6 +23,8 @@ BUDGETS = (
     Budget(timeout=1.0, retries=2, crash_retries=2, is_timeout_retried=True), Budget(timeout=1.0, crash_retries=2),
 )  # fmt: skip
 TASKS_MAX = (None, None, None, 7, 1)
+NEEDS = (None, None, None, None, None, (("gpus", 1),), (("gpus", 2),))
+GPUS = (0, 0, 0, 1, 2)
 PAYLOADS = [bytes(size) for size in (0, 9, 10, 11, 12, 13, 14, 20_000, 60_000)]
 NUMBER = st.integers(0, 2**16)
 # Few rules with much in each: hypothesis then takes fewer decisions, and gets deeper into the world in the same time.
@@ -55,14 +57,16 @@ class NastyWorld(RuleBasedStateMachine):
             for _ in range(20):
                 self.world.scheduler.estimates.observe(key, seconds)
         for number in range(workers):
-            self.world.join(tasks_max if number == 1 else None)
+            self.world.join(tasks_max if number == 1 else None, number % 3)
 
     # ------------------------------------------------------------------ users
 
     @rule(key=KEYS, count=st.integers(1, 20), priority=st.sampled_from([0, 0, 0, 1, -1]), size=NUMBER)
     def submit(self, key: str, count: int, priority: int, size: int) -> None:
         for number in range(size, size + count):
-            self.world.submit(key, priority, PAYLOADS[size % len(PAYLOADS)], BUDGETS[number % len(BUDGETS)])
+            needs = NEEDS[number // 2 % len(NEEDS)]
+            budget = BUDGETS[number % len(BUDGETS)]
+            self.world.submit(key, priority, PAYLOADS[size % len(PAYLOADS)], budget, needs=needs)
             if not size % 3:
                 self.world.take_submitted()
         if size % 3 == 1:
@@ -73,7 +77,7 @@ class NastyWorld(RuleBasedStateMachine):
     def populate(self, number: int) -> None:
         """Let a worker join if there are few: little happens in an empty world."""
         if len(self.world.fakes) < 1 + number % 4:
-            self.world.join(TASKS_MAX[number // 4 % len(TASKS_MAX)])
+            self.world.join(TASKS_MAX[number // 4 % len(TASKS_MAX)], GPUS[number // 2 % len(GPUS)])
 
     @rule(script=SCRIPT)
     def work(self, script: bytes) -> None:
@@ -173,7 +177,7 @@ class NastyWorld(RuleBasedStateMachine):
         fakes = [*world.fakes.values(), *world.dead]
         if kind.startswith("join"):
             if len(world.fakes) < 5:
-                world.join({"join_1": 1, "join_7": 7}.get(kind))
+                world.join({"join_1": 1, "join_7": 7}.get(kind), GPUS[number % len(GPUS)])
         elif kind == "reaction":
             world.scheduler.observe_reaction((0.0, 0.003, 0.5)[number % 3])
         elif kind.startswith("cancel"):
@@ -195,11 +199,11 @@ class NastyWorld(RuleBasedStateMachine):
 
     def cancel(self, kind: str, number: int) -> None:
         world = self.world
-        waiting = list(world.scheduler.queue)
+        waiting = [task for queue in world.scheduler.queues() for task in queue]
         if kind == "cancel_all" and len(waiting) > 20:
             assert waiting == world.scheduler.cancel_all()
             for task in waiting:
-                world.lanes[task.rank].remove(task)
+                world.lanes[task.needs, task.rank].remove(task)
                 world.done[task.task_id] = CANCELLED
         elif waiting and number % 2:
             world.cancel(waiting[number % len(waiting)])

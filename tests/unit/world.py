@@ -9,6 +9,7 @@ from typing import Any
 from crew_executor.core.budget import LOSSES_MAX, Budget
 from crew_executor.core.horizon import AHEAD_TASKS, HORIZON_MAX
 from crew_executor.core.messages import Outcome, OutcomeFlag
+from crew_executor.core.needs import Needs, is_met
 from crew_executor.core.roster import AHEAD_ONE_SECONDS
 from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.task import Task
@@ -18,6 +19,7 @@ from .fakes import RETRYABLE, GuardedQueue, make_outcome
 
 FINISHED, CRASHED, CANCELLED, STOPPED = "finished", "crashed", "cancelled", "stopped"
 RETRIED, RETURNED = "retried", "returned"
+GPUS_MAX = 2
 Job = tuple[int, int, int]
 """A task on the wire: ordinal, task id, attempt."""
 
@@ -156,7 +158,8 @@ class World:
         self.fakes: dict[Worker, FakeWorker] = {}
         self.dead: list[FakeWorker] = []
         self.inbox: list[Task] = []  # submitted, and not taken yet
-        self.lanes: dict[int, list[Task]] = {}  # what must be waiting, by rank, in the order it must go out
+        # What must be waiting, by needs and rank, in the order it must go out.
+        self.lanes: dict[tuple[Needs | None, int], list[Task]] = {}
         self.where: dict[Task, Worker] = {}  # who must be holding what
         self.ghosts: dict[Task, Worker] = {}  # and whose run must end, though it is over for its user
         self.done: dict[int, str] = {}
@@ -188,8 +191,13 @@ class World:
         assert list(range(first, first + len(tasks))) == [task.ordinal for task in tasks], "ordinals are consecutive"
         self.last_ordinal[worker] = worker.ordinal
         assert tasks[-1].ordinal == worker.ordinal
+        needed = self.needed_by(worker)
+        if needed:
+            assert not self.is_holding(worker), "what only this worker can do waits until it holds nothing"
+            assert len(tasks) == 1, "and goes alone"
         for task in tasks:
-            lane = self.lanes[max(rank for rank, lane in self.lanes.items() if lane)]
+            keys = needed or [key for key, lane in self.lanes.items() if lane and key[0] is None]
+            lane = self.lanes[max(keys, key=lambda key: (key[1], -self.lanes[key][0].task_id))]
             assert task is lane.pop(0), "the task whose turn it is goes out: priority, then first in first out"
             assert task not in self.where
             assert task.task_id not in self.done, "what is over is not sent"
@@ -198,6 +206,11 @@ class World:
             self.where[task] = worker
         assert len(worker.held) <= AHEAD_TASKS
         self.fakes[worker].inbox.append(("tasks", [(task.ordinal, task.task_id, task.attempt) for task in tasks]))
+
+    def needed_by(self, worker: Worker) -> list[tuple[Needs | None, int]]:
+        """Return the lanes of waiting tasks whose needs this worker meets."""
+        lanes = [key for key, lane in self.lanes.items() if lane]
+        return [(needs, rank) for needs, rank in lanes if needs and is_met(needs, worker.resources)]
 
     def dismiss(self, worker: Worker) -> None:
         assert worker in self.fakes
@@ -238,7 +251,7 @@ class World:
             self.moved[worker] = self.now
         self.fates[task.task_id] = RETRIED
         assert self.where.pop(task) is worker
-        self.lanes[task.rank].append(task)
+        self.lanes[task.needs, task.rank].append(task)
 
     def unsend(self, task: Task) -> bool:
         assert task.task_id not in self.done
@@ -250,16 +263,17 @@ class World:
         self.fates[task.task_id] = RETURNED
         self.returned.add(task.task_id)
         del self.where[task]
-        self.lanes.setdefault(task.rank, []).insert(0, task)
+        self.lanes.setdefault((task.needs, task.rank), []).insert(0, task)
         return True
 
     # ------------------------------------------------------------------ what happens in it
 
     def submit(
-        self, key: str, priority: int, payload: bytes, budget: Budget | None = None, parent: Task | None = None
-    ) -> None:
+        self, key: str, priority: int, payload: bytes, budget: Budget | None = None, parent: Task | None = None,
+        needs: Needs | None = None,
+    ) -> None:  # fmt: skip
         own = None if budget is None else copy(budget)
-        task = Task(len(self.tasks) + 1, key, (payload,), priority=priority, budget=own, parent=parent)
+        task = Task(len(self.tasks) + 1, key, (payload,), priority=priority, budget=own, parent=parent, needs=needs)
         self.tasks[task.task_id] = task
         self.purses[task.task_id] = Purse(budget)
         self.attempts[task.task_id] = 1
@@ -270,7 +284,7 @@ class World:
         tasks, self.inbox = self.inbox, []
         for task in tasks:
             if task.task_id not in self.done:
-                self.lanes.setdefault(task.rank, []).append(task)
+                self.lanes.setdefault((task.needs, task.rank), []).append(task)
         self.scheduler.submit(tasks, self.now)
 
     def cancel(self, task: Task) -> None:
@@ -280,12 +294,14 @@ class World:
             self.forget(task, CANCELLED)
 
     def is_waiting(self, task: Task) -> bool:
-        return task in self.lanes.get(task.rank, ()) or (task in self.inbox and task.task_id not in self.done)
+        return task in self.lanes.get((task.needs, task.rank), ()) or (
+            task in self.inbox and task.task_id not in self.done
+        )
 
     def forget(self, task: Task, how: str) -> None:
         """A waiting task is over for its user."""
-        if task in self.lanes.get(task.rank, ()):
-            self.lanes[task.rank].remove(task)
+        if task in self.lanes.get((task.needs, task.rank), ()):
+            self.lanes[task.needs, task.rank].remove(task)
         self._end(task, how, None)
 
     def stop_task(self, task: Task) -> None:
@@ -300,8 +316,9 @@ class World:
             self.orders.append((worker, task))  # as the shell does
             self._end(task, STOPPED, worker)
 
-    def join(self, tasks_max: int | None) -> Worker:
+    def join(self, tasks_max: int | None, gpus: int = 0) -> Worker:
         worker = Worker(f"w{len(self.fakes) + len(self.dead) + 1}", tasks_max=tasks_max)
+        worker.resources = {"gpus": gpus} if gpus else {}
         self.fakes[worker] = FakeWorker(worker, self, tasks_max)
         self.call(self.scheduler.worker_ready, worker, self.now)
         return worker
@@ -382,9 +399,10 @@ class World:
 
     def tick(self) -> None:
         self.call(self.scheduler.tick, self.now)
-        is_any_idle = any(not worker.held and worker.is_open for worker in self.fakes)
-        if is_any_idle and self.busy() + sum(map(bool, self.recalls.values())) < self.slots:
-            assert not any(self.lanes.values()), "nobody idles while tasks wait and a slot is free"
+        idle = [worker for worker in self.fakes if not worker.held and worker.is_open]
+        if idle and self.busy() + sum(map(bool, self.recalls.values())) < self.slots:
+            assert not self.waiting(None), "nobody idles while tasks wait and a slot is free"
+            assert not any(map(self.needed_by, idle)), "nor while there are some that only it can do"
         due = self.scheduler.next_tick()
         assert due is None or due > self.now, "a tick does all that is due"
         for worker in self.fakes:
@@ -434,9 +452,11 @@ class World:
         """Compare the scheduler with the truth."""
         scheduler = self.scheduler
         self.scheduler.queue.asked = 0  # type: ignore[attr-defined]  # it is a GuardedQueue
-        waiting = [task for rank in sorted(self.lanes, reverse=True) for task in self.lanes[rank]]
+        waiting, needed = self.waiting(None), {needs: self.waiting(needs) for needs in scheduler.queues_by_needs}
         assert waiting == list(scheduler.queue)
-        assert not any(task.worker for task in waiting)
+        assert needed == {needs: list(queue) for needs, queue in scheduler.queues_by_needs.items()}
+        waiting_in_all = [*waiting, *(task for tasks in needed.values() for task in tasks)]
+        assert not any(task.worker for task in waiting_in_all)
         held: dict[Task, Worker] = {}
         for worker in self.fakes:
             assert worker is scheduler.workers[worker.name]
@@ -448,15 +468,16 @@ class World:
             assert worker.is_leaving == (worker in self.dismissed)
             assert worker.is_recalling == bool(self.recalls.get(worker))
             assert worker.is_lending == self.is_lending(worker)
-            if waiting and len(self.fakes) <= self.slots:  # else: at the next tick
+            if (waiting or self.needed_by(worker)) and len(self.fakes) <= self.slots:  # else: at the next tick
                 assert worker.held or worker.is_leaving or worker.is_recalling, "nobody idles while tasks wait"
         assert {**self.where, **self.ghosts} == held
         assert len(self.fakes) == len(scheduler.workers)
         assert not any(fake.worker.held for fake in self.dead)
-        counted = (len(waiting) + len(held), len(held), len(waiting), len(self.done) - len(self.ghosts))
-        assert counted == (scheduler.tasks_open, scheduler.tasks_held, len(scheduler.queue), scheduler.tasks_done)
+        wait = len(waiting_in_all)
+        counted = (wait + len(held), len(held), wait, len(self.done) - len(self.ghosts))
+        assert counted == (scheduler.tasks_open, scheduler.tasks_held, scheduler.tasks_queued, scheduler.tasks_done)
         new = sum(task.task_id not in self.done for task in self.inbox)
-        total = new + len(waiting) + len(self.where) + len(self.done)
+        total = new + wait + len(self.where) + len(self.done)
         assert len(self.tasks) == total, "each task is in exactly one place"
         staying = [worker for worker in self.fakes if worker not in self.dismissed]
         lending = sum(map(self.is_lending, staying))
@@ -467,6 +488,11 @@ class World:
             if worker.tasks_left is not None and worker in self.fakes and worker not in self.dismissed:
                 assert fake.tasks_max == worker.tasks_left + len(worker.held) + worker.tasks_done, "its life is used"
 
+    def waiting(self, needs: Needs | None) -> list[Task]:
+        """Return what must be waiting with these needs, in the order it must go out."""
+        keys = sorted((key for key in self.lanes if key[0] == needs), key=lambda key: key[1], reverse=True)
+        return [task for key in keys for task in self.lanes[key]]
+
     def drain(self) -> None:
         """Let everybody finish what they have, add workers while there are none, and see everything end.
 
@@ -476,8 +502,8 @@ class World:
         for _ in range(sum(purse.runs_max for purse in self.purses.values()) + 2 * len(self.fakes) + 5):
             if not self.scheduler.tasks_open:
                 break
-            if not self.scheduler.workers_ready:
-                self.join(None)
+            if not any(each.resources.get("gpus") == GPUS_MAX for each in self.fakes if each not in self.dismissed):
+                self.join(None, GPUS_MAX)
             for fake in list(self.fakes.values()):
                 while fake.inbox or fake.waiting or fake.running or fake.outbox:
                     fake.receive()
