@@ -192,7 +192,8 @@ class Job:
         number: the job's, in its executor.
         workers: so many workers will run there at a time, at most.
         invitation: what the agent reads, secrets included: as its stdin, from a file that only this user can read, or
-            from a platform's secret store. Never on a command line, nor in the environment of a job script.
+            from a platform's secret store. Never on a command line, nor in the environment of a job script; where a
+            platform has no secrets, in a container's environment, and its page says who can read that.
         environment: variables to set for the agent; no secrets.
         walltime: seconds that it may run, or None.
         python: the interpreter there.

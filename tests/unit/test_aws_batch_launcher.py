@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from crew_executor import LaunchError
 from crew_executor.launchers import AWSBatchLauncher, Job, JobState, LaunchRetry, SubmitTimeout, aws_batch
 from crew_executor.launchers.aws_batch import status_of
 
+PAGE = Path(__file__).parents[2] / "docs" / "aws-batch.md"
 SECONDS = 10.0
 
 
@@ -79,6 +82,13 @@ def test_the_request_can_be_looked_at() -> None:
         "retryStrategy": {"attempts": 1}, "timeout": {"attemptDurationSeconds": 7200}, "tags": {"team": "us"},
         "propagateTags": True, "shareIdentifier": "us", "schedulingPriorityOverride": 7,
     }  # fmt: skip
+
+
+def test_the_request_is_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = PAGE.read_text("utf-8")
+    ((code, output),) = re.findall(r"```python\n([^`]*submit_request[^`]*)```\n\n```text\n([^`]*)```", page)
+    exec(code, {})
+    assert capsys.readouterr().out == output
 
 
 def test_what_is_not_given_is_left_to_the_definition() -> None:
