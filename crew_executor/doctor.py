@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from importlib import metadata
+from importlib.util import find_spec
 from typing import NamedTuple, Protocol, cast
 
 from . import cell, segments, transport
@@ -508,16 +509,25 @@ def _is_there(pid: int) -> bool:
     return True
 
 
+_MODULES = {"aws-batch": "boto3", "dask": "distributed", "kubernetes": "kubernetes", "ray": "ray"}
+"""What launchers import."""
+
+
 def _launchers() -> Finding:
     """Say which launchers can be tried, and what others lack here."""
     usable, lacking = ["local"], []
     commands = {name: named_class(name).submit_command[0] for name in ("slurm", "sge", "pbs", "lsf")}  # type: ignore[attr-defined]
-    for name, command in {"ssh": "ssh", **commands}.items():
+    for name, command in {"ssh": "ssh", **commands, "mpi": "mpirun"}.items():
         if shutil.which(command) is None:
             lacking.append(f"{name} (no {command} here)")
         else:
             usable.append(name)
-    own = {"local", "ssh", *commands}
+    for name, module in _MODULES.items():
+        if find_spec(module) is None:
+            lacking.append(f"{name} (no Python package {module} here)")
+        else:
+            usable.append(name)
+    own = {"local", "ssh", "mpi", *commands, *_MODULES}
     usable += sorted({point.name for point in metadata.entry_points(group=ENTRY_POINT_GROUP)} - own)
     others = f"; not usable: {', '.join(lacking)}" if lacking else ""
     return Finding(OK, f"launchers: {', '.join(usable)}{others}; `doctor --launcher NAME` tries one")

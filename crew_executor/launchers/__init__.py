@@ -58,8 +58,11 @@ __all__ = [
 ENTRY_POINT_GROUP = "crew_executor.launchers"
 
 
-_BY_NAME = {"lsf": "LSFLauncher", "pbs": "PBSLauncher", "sge": "SGELauncher", "slurm": "SlurmLauncher"}
-"""What the names stand for that need no options; "local" is one more. SSHLauncher needs hosts."""
+_BY_NAME = {
+    "dask": "DaskLauncher", "lsf": "LSFLauncher", "mpi": "MPILauncher", "pbs": "PBSLauncher", "ray": "RayLauncher",
+    "sge": "SGELauncher", "slurm": "SlurmLauncher",
+}  # fmt: skip
+"""What the names stand for that need no options; "local" is one more. SSHLauncher, for one, needs hosts."""
 
 _LATE = {
     "AWSBatchLauncher": "aws_batch", "DaskLauncher": "dask", "KubernetesLauncher": "kubernetes", "LSFLauncher": "lsf",
@@ -78,11 +81,11 @@ def make_launcher(launcher: str | BaseLauncher) -> BaseLauncher:
     """Return a launcher for an executor.
 
     Args:
-        launcher: an instance, or a name: "local", "slurm", "sge", "pbs", "lsf", or one that a package registered as an
-            entry point.
+        launcher: an instance, or a name: "local", "slurm", "sge", "pbs", "lsf", "mpi", "dask", "ray", or one that a
+            package registered as an entry point.
 
     Raises:
-        ValueError: no launcher has this name; the text lists those that are known.
+        ValueError: no launcher has this name, and the text lists those that are known; or it needs options.
         TypeError: it is neither a name nor a launcher.
     """
     if isinstance(launcher, BaseLauncher):
@@ -99,10 +102,25 @@ def make_launcher(launcher: str | BaseLauncher) -> BaseLauncher:
     if launcher not in found:
         names = ", ".join(sorted({"local", *_BY_NAME, *found}))
         raise ValueError(f"no launcher is named {launcher!r}; known are: {names}")
-    made = found[launcher].load()()
+    kind = found[launcher].load()
+    needed = _arguments_needed(kind)
+    if needed:
+        raise ValueError(f"the launcher {launcher!r} needs options: give launcher={kind.__name__}({needed[0]}=...)")
+    made = kind()
     if not isinstance(made, BaseLauncher):
         raise TypeError(f"the entry point {launcher!r} made a {type(made).__name__}, which is no Launcher")
     return made
+
+
+def _arguments_needed(kind: Any) -> list[str]:
+    import inspect  # late: most need none
+
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except ValueError:  # written in C: it says so itself
+        return []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
 
 
 def named_class(name: str) -> type[BaseLauncher]:

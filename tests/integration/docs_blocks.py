@@ -13,6 +13,7 @@ PAGES = sorted(
     [
         DOCS / "faq.md",
         DOCS / "index.md",
+        DOCS / "one-program.md",
         DOCS / "start.md",
         *DOCS.glob("guide/*.md"),
         *DOCS.glob("api/*.md"),

@@ -91,6 +91,7 @@ def test_launchers_whose_commands_are_not_here_are_named(tmp_path: Path) -> None
 
     (line,) = [line for line in out.splitlines() if "launchers:" in line]
     assert line.startswith("ok    launchers: local, slurm; not usable: ssh (no ssh here), sge (no qsub here), pbs (no")
+    assert "mpi (no mpirun here)" in line
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,12 @@ class Refused(ProcessLauncher):
         raise errors.LaunchError("sbatch: error: invalid partition")
 
 
+class Choosy(ProcessLauncher):
+    def __init__(self, image: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.image = image
+
+
 class Unfit(ProcessLauncher):
     """It cannot work here."""
 
@@ -218,7 +225,7 @@ def entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
             self.name = made.__name__.lower()
             self.load = lambda: made
 
-    points = [Point(made) for made in (ProcessLauncher, Pending, Refused, Unfit, Sick, dict)]
+    points = [Point(made) for made in (ProcessLauncher, Pending, Refused, Unfit, Sick, Choosy, dict)]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
 
 
@@ -234,7 +241,8 @@ def test_a_launcher_is_tried_by_name(examine: Callable[..., tuple[int, str]], en
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nosuch", "no launcher is named 'nosuch'; known are: dict, local, lsf, pbs, pending, "),
+        ("nosuch", "no launcher is named 'nosuch'; known are: choosy, dask, dict, local, lsf, mpi, pbs, pending, "),
+        ("choosy", "the launcher 'choosy' needs options: give launcher=Choosy(image=...)"),
         ("dict", "the entry point 'dict' made a dict, which is no Launcher"),
         ("unfit", "the launcher 'unfit' cannot work here: there is no sbatch here: log in to a submit host"),
         ("refused", "its job could not be submitted: sbatch: error: invalid partition"),
