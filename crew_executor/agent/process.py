@@ -104,11 +104,11 @@ class Agent:
 
     def run(self) -> int:
         """Work until the client says that it is over, or is gone; return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, self._take_notice)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        code = self._come()
+        code = self._come()  # until then whoever ends it ends it at once: there is nobody to tell, and nothing to save
         if code == 0:
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, self._take_notice)
             orders = threading.Thread(target=self._take_orders, name="crew-orders", daemon=True)
             orders.start()
             threading.Thread(target=self._say_alive, name="crew-alive", daemon=True).start()

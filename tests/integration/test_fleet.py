@@ -7,6 +7,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from crew_executor import CrewExecutor, LaunchError, TaskTimeoutError, WorkerCra
 from crew_executor.errors import BrokenCrewError
 from crew_executor.launchers import Job, LaunchRetry
 from crew_executor.launchers.base import SubmitTimeout
-from crew_executor.testing import LauncherConformance, stopped
+from crew_executor.testing import NOWHERE, LauncherConformance, stopped
 
 from .agents import ProcessLauncher, executor_of
 from .helpers import add, append_line, die, exit_now, is_alive, touch_and_wait, wait_until
@@ -103,6 +104,24 @@ def test_records_errors_warnings_and_logs_come_back(
     assert record.traceback is not None
     assert "in fail" in record.traceback
     assert "logged there" in caplog.text
+
+
+def test_an_agent_that_is_told_to_end_before_it_has_come_ends_at_once(launcher: ProcessLauncher) -> None:
+    launcher.hosts = (NOWHERE,)
+    with executor_of(launcher, 1) as executor:
+        executor.submit(add, 1, 2)
+        wait_until(lambda: launcher.agents, "an agent is started")
+        (agent,) = launcher.agents
+        wait_until(lambda: _ignores_interrupts(agent.pid), "it is on its way")
+        agent.terminate()
+
+        assert agent.wait(5) == -signal.SIGTERM
+        executor.kill_workers()
+
+
+def _ignores_interrupts(pid: int) -> bool:
+    ignored = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return ignored is not None and bool(int(ignored[1], 16) >> (signal.SIGINT - 1) & 1)
 
 
 def test_a_worker_that_dies_is_replaced_in_the_same_job(launcher: ProcessLauncher, tmp_path: Path) -> None:
