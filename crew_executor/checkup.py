@@ -7,12 +7,14 @@ worker. The function is not called.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from . import namespace
 from .buffers import Buffers
+from .calls import command_of
 from .obituary import in_words
 
 DEPTH_MAX = 12
@@ -41,17 +43,21 @@ class Part(NamedTuple):
 class Checkup(NamedTuple):
     """What was found. It is true if the call can be sent, and a worker can read it; str() says it in words.
 
+    In words, "fn" is named: "the function area (fn)".
+
     Attributes:
         parts: the function and its arguments, one by one.
         problem: what cannot be pickled and why, or what the worker said; empty if there is nothing.
         culprit: the innermost part that cannot be pickled, or None.
         where: the worker that has read the call, or empty.
+        name: what the function is called.
     """
 
     parts: tuple[Part, ...]
     problem: str
     culprit: Part | None
     where: str
+    name: str = ""
 
     def __bool__(self) -> bool:
         return not self.problem
@@ -68,20 +74,40 @@ class Checkup(NamedTuple):
         for part in self.parts:
             if part.size is not None and part.size >= SHOWN_BYTES_MIN:
                 hint = "; if many calls have it, executor.share() sends it once" * (part.size >= SHARE_BYTES_MIN)
-                yield f"  {part.path} ({part.kind}): {in_words(part.size)}{hint}"
+                path = _with_name(part.path, self.name) if part is self.parts[0] else part.path
+                yield f"  {path} ({part.kind}): {in_words(part.size)}{hint}"
 
 
 def look(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Checkup:
     """Pickle the parts of a call; return what was found, of workers nothing yet."""
+    name = command_of(fn).removeprefix("__main__.")
     values: dict[str, Any] = {"fn": fn}
     values |= {f"args[{number}]": value for number, value in enumerate(args)}
-    values |= {f"kwargs[{name!r}]": value for name, value in kwargs.items()}
+    values |= {f"kwargs[{key!r}]": value for key, value in kwargs.items()}
     parts = tuple(Part(path, type(value).__qualname__, _size(value)[0]) for path, value in values.items())
     for part in parts:
         if part.size is None:
-            culprit, error = _find_culprit(part.path, values[part.path])
-            return Checkup(parts, f"{culprit.path} ({culprit.kind}) cannot be pickled: {error}", culprit, "")
-    return Checkup(parts, "", None, "")
+            # Only the root of a path stands for the function: "fn" may be the name of a global or a keyword as well.
+            root = _ROOT if part is parts[0] else part.path
+            culprit, error = _find_culprit(root, values[part.path])
+            words = f"{_with_name(culprit.path, name, _ROOT)} ({culprit.kind}) cannot be pickled: {error}"
+            return Checkup(parts, words, culprit._replace(path=culprit.path.replace(_ROOT, "fn")), "", name)
+    return Checkup(parts, "", None, "", name)
+
+
+_ROOT = "\0"
+"""Stands in paths for the function that is looked at."""
+
+
+def _with_name(path: str, name: str, root: str = "fn") -> str:
+    """Return a path in words that name the function at its root: "the global lock of the function area (fn)"."""
+    if path.startswith(f"{root}."):
+        return f"fn{path.removeprefix(root)} of the function {name}"
+    inner = re.search(rf"{root}((?:\.\w+|\[\d+\])*)", path)
+    if inner is None:
+        return path
+    named = f"fn{inner[1]} of the function {name}" if inner[1] else f"the function {name} (fn)"
+    return path[: inner.start()] + named + path[inner.end() :]
 
 
 def arrive(_fn: Any, _args: Any, _kwargs: Any) -> tuple[int, str]:

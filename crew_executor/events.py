@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import tracebacks
 from .callbacks import CallbackThread
 from .calls import command_of
 from .core.messages import IS_ERROR, Outcome, OutcomeFlag, TaskFlag, decode_items
@@ -26,6 +27,10 @@ ERROR_TEXT_MAX = 500
 """Characters of an error that an event keeps."""
 POOL_SECONDS, POOL_BURST = 0.005, 50.0
 """While work is under way, tasks and workers are counted so often at most, but so many times as they change before."""
+FAILURE_SECONDS = 60.0
+"""A function of the user's that fails again and again is mentioned at most so often."""
+FAILURES_MAX = 100
+"""Ways to fail that are told apart."""
 
 
 class TaskEvent(NamedTuple):
@@ -287,12 +292,14 @@ class Hook:
 
     Args:
         name: the executor's.
-        function: what it raises is logged, and harms nobody.
+        function: what it raises is logged, and harms nobody: the first error of a kind with its traceback, of those
+            that follow how many there are.
     """
 
     def __init__(self, name: str, function: Callable[[Event], object]) -> None:
         self._function = function
         self._thread = CallbackThread(f"events-{name}")
+        self._failures: dict[tuple[Any, ...], _Failure] = {}  # by type and place
 
     def take(self, event: Event | Successes) -> None:
         """Take an event; does not wait."""
@@ -302,12 +309,47 @@ class Hook:
         for event in told.each() if isinstance(told, Successes) else (told,):
             try:
                 self._function(event)
-            except BaseException:  # not even a SystemExit may end the thread that all other events go through
-                logger.exception("on_event function %r failed for %r", self._function, event)
+            except BaseException as error:  # not even a SystemExit may end the thread that all other events go through
+                self._failed(error, event)
+
+    def _failed(self, error: BaseException, event: Event) -> None:
+        """Log an error, or count it."""
+        place, now = error.__traceback__, time.monotonic()
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        kind: tuple[Any, ...] = type(error), place and place.tb_frame.f_code, place and place.tb_lineno
+        if kind not in self._failures and len(self._failures) >= FAILURES_MAX:
+            kind = ()  # all others
+        failure = self._failures.get(kind)
+        if failure is None:
+            report = tracebacks.describe(error, is_interruptible=False)
+            words = f"{report['type_name']}: {report['text']}"[:ERROR_TEXT_MAX]
+            self._failures[kind] = _Failure(words, now)
+            logger.exception("on_event function %r failed for %r", self._function, event)
+            return
+        failure.more += 1
+        if now - failure.told_at >= FAILURE_SECONDS:
+            self._tell(failure, now)
+
+    def _tell(self, failure: _Failure, now: float) -> None:
+        logger.error("on_event function %r: %d more failures like %s", self._function, failure.more, failure.words)
+        failure.more, failure.told_at = 0, now
 
     def close(self) -> None:
         """Wait until the function has been told all."""
         self._thread.close()
+        for failure in self._failures.values():
+            if failure.more:
+                self._tell(failure, time.monotonic())
+
+
+class _Failure:
+    """A way in which a function of the user's fails: in words, when that was told last, and how often since then."""
+
+    def __init__(self, words: str, told_at: float) -> None:
+        self.words = words
+        self.told_at = told_at
+        self.more = 0
 
 
 def _submitted(task: Task) -> float | None:

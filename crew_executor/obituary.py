@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from . import errors
+from . import errors, tracebacks
 from .connection import Connection
 from .core.task import Task
 from .errors import CrewError, TaskTimeoutError
@@ -57,7 +57,7 @@ def _crash_error(name: str, task: Task, connection: Connection, end: WorkerExit)
     attempt = f" (attempt {task.attempt})" if task.attempt > 1 else ""
     text = f"task {name}{attempt}: {describe_loss(connection)}"
     if tail:
-        text += f"; the end of its stderr:\n{tail}"
+        text += f"; the end of its stderr:\n{tracebacks.without_worker(tail)}"
     return errors.WorkerCrashError(
         text,
         task=name,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import namespace
+from . import namespace, tracebacks
 from .core.messages import Outcome
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _lines(record: TaskRecord, failed_attempts: Sequence[Outcome | str]) -> Iter
     yield from _block("it has written", record.output)
     error = record.error
     if record.status in ("crash", "timeout", "cancel") and error is not None:
-        yield from _block("why", str(error))  # with the end of the worker's stderr
+        yield from _block("why", tracebacks.without_worker(str(error)))  # with the end of the worker's stderr
         yield from _block("more", "\n".join(getattr(error, "__notes__", ())))
     elif record.traceback is not None:
         yield from _block("its error", record.traceback)

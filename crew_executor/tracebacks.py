@@ -7,14 +7,16 @@ globally: the reducers live in the pickler of this module alone.
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 import traceback
 from collections.abc import Callable
 from types import FunctionType, TracebackType
 from typing import Any
 
 from . import late, namespace, serialize
-from .errors import RemoteTaskError
+from .errors import CrewError, RemoteTaskError
 
 TEXT_MAX = 100_000
 """Characters of a formatted traceback that travel; a RecursionError has a thousand frames."""
@@ -24,6 +26,15 @@ FRAMES_FIRST, FRAMES_LAST = 20, 80
 """Frames of a traceback that travel, of each exception of a chain."""
 CHAIN_MAX = 100
 """Exceptions of a chain that travel as such, one caused by the next; pickle's recursion bears some 300."""
+
+_FOLDER = os.path.dirname(__file__) + os.sep
+_FRAME = re.compile(r'  File ".*", line \d+ in ')
+"""A line of faulthandler's."""
+_WORKERS_FRAME = re.compile(
+    r'  File ".*[/\\]crew_executor[/\\](__main__|agent|mapping|seeding|supervisor|worker)\b[^"]*"'
+)
+_START_FRAME = re.compile(r'  File "(<string>|<frozen runpy>|.*[/\\]runpy\.py)", line \d+ in (<module>|_run_)')
+"""The lines below these: how the interpreter was started."""
 
 
 def load() -> None:
@@ -37,6 +48,8 @@ def describe(
 ) -> dict[str, str]:
     """Return an exception as text: its type, message and formatted traceback. Never raises.
 
+    Frames of this package are left out of the text, unless it is this package that has raised an exception.
+
     Args:
         error: the exception.
         frames: its frames, where they are not those that it carries now.
@@ -49,7 +62,10 @@ def describe(
     except failures as broken:  # a user's __str__ may fail; its failure is the text then
         text = f"<no text: str() raised {type(broken).__name__}>"
     try:
-        lines = "".join(traceback.format_exception(kind, error, frames or error.__traceback__))
+        formatted = traceback.TracebackException(kind, error, frames or error.__traceback__, compact=True)
+        if not isinstance(error, CrewError):
+            _leave_out_ours(formatted)
+        lines = "".join(formatted.format())
     except failures as broken:
         lines = f"<no traceback: formatting raised {type(broken).__name__}>"
     return {
@@ -57,6 +73,39 @@ def describe(
         "text": text[:TEXT_MAX],
         "traceback_text": lines[-TEXT_MAX:],
     }
+
+
+def _leave_out_ours(formatted: traceback.TracebackException) -> None:
+    """Leave our frames out of a traceback, and out of those that led to it; who wants them has the exception."""
+    todo: list[traceback.TracebackException | None] = [formatted]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        todo += (each.__cause__, each.__context__)
+        if each.stack and not each.stack[-1].filename.startswith(_FOLDER):
+            each.stack[:] = [frame for frame in each.stack if not frame.filename.startswith(_FOLDER)]
+
+
+def without_worker(text: str) -> str:
+    """Leave our frames, which called the task's, out of faulthandler's report in a text; a line says how many."""
+    kept: list[str] = []
+    frames: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        if _FRAME.match(line):
+            frames.append(line)
+            continue
+        last = len(frames)
+        for ours in (_START_FRAME, _WORKERS_FRAME):
+            while last and ours.match(frames[last - 1]):
+                last -= 1
+        if last and _WORKERS_FRAME.match("".join(frames[last : last + 1])):  # else none of them is ours, or all are
+            frames[last:] = [f"  ... called by {len(frames) - last} frames of crew_executor's worker"]
+        kept += [*frames, line]
+        frames = []
+    return "\n".join(kept[:-1])
 
 
 def remote_error(report: dict[str, str], why: str) -> RemoteTaskError:

@@ -109,7 +109,7 @@ def lines_of(rows: list[Row], others: list[str]) -> list[str]:
         rate, failed = rate_in_words(row.rate), f", {row.failed} failed" if row.failed else ""
         tasks = f"{row.queued} queued, {row.running} running, {row.done} done{failed}" + (f"; {rate}" if rate else "")
         lines.append(f"run {row.run}  {row.name}  (client {row.client})  {tasks}; workers: {row.workers}")
-        lines += [f"    {line}" for line in row.lines]
+        lines += _indented(row.lines)
         lines += [f"    error: {error[:ERROR_CHARACTERS]}" for error in row.errors]
     return lines + others
 
@@ -140,7 +140,7 @@ class _PlainScreen:
 
 
 class _RichScreen:
-    """The table is redrawn in its place, on the terminal's other page, which is left at the end."""
+    """Redrawn in its place, on the terminal's other page, which is left at the end: a table, and more of each row."""
 
     def __init__(self) -> None:
         from rich.live import Live
@@ -150,33 +150,47 @@ class _RichScreen:
 
     def show(self, rows: list[Row], others: list[str]) -> None:
         from rich.console import Group
+
+        self._live.update(Group(*self._parts(rows, others)), refresh=True)
+
+    @classmethod
+    def _parts(cls, rows: list[Row], others: list[str]) -> list[Any]:
         from rich.text import Text
 
         title = Text(time.strftime("%H:%M:%S  executors of this user; Ctrl-C ends this, not them"), style="dim")
         parts: list[Any] = [title]
+        if rows:
+            parts += [Text(""), cls._table(rows)]
         for row in rows:
-            parts += [Text(""), self._head(row), *map(Text, (f"    {line}" for line in row.lines))]
-            parts += [Text(f"    {error[:ERROR_CHARACTERS]}", style="red") for error in row.errors]
+            if row.lines or row.errors:
+                parts += [Text(""), Text(f"{row.name} {row.run[:8]}", style="bold"), *map(Text, _indented(row.lines))]
+                errors = _indented([error[:ERROR_CHARACTERS] for error in row.errors])
+                parts += [Text(error, style="red") for error in errors]
         parts += map(Text, others or ([] if rows else ["no executor of this user is running on this machine"]))
-        self._live.update(Group(*parts), refresh=True)
+        return parts
 
     @staticmethod
-    def _head(row: Row) -> Any:
+    def _table(rows: list[Row]) -> Any:
         from rich.table import Table
 
         table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
         for name in ("executor", "client", "queued", "running", "done", "failed", "rate", "workers"):
             is_number = name in ("queued", "running", "done", "failed", "rate")
             table.add_column(name, justify="right" if is_number else "left", header_style="dim", no_wrap=True)
-        failed = f"[bold red]{row.failed}[/]" if row.failed else "0"
-        table.add_row(
-            f"[bold]{_plain(row.name)}[/] {row.run[:8]}", row.client, f"{row.queued:,}", f"{row.running:,}",
-            f"{row.done:,}", failed, rate_in_words(row.rate), _plain(row.workers),
-        )  # fmt: skip
+        for row in rows:
+            failed = f"[bold red]{row.failed}[/]" if row.failed else "0"
+            table.add_row(
+                f"[bold]{_plain(row.name)}[/] {row.run[:8]}", row.client, f"{row.queued:,}", f"{row.running:,}",
+                f"{row.done:,}", failed, rate_in_words(row.rate), _plain(row.workers),
+            )  # fmt: skip
         return table
 
     def close(self) -> None:
         self._live.stop()
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 def _plain(text: str) -> str:

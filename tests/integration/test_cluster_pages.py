@@ -52,3 +52,17 @@ def test_the_script_is_what_the_page_shows(page: str, tmp_path: Path) -> None:
 def test_the_example_runs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standin(kind, tmp_path / "scheduler", monkeypatch):
         check(f"{kind}.md", "CrewExecutor", tmp_path)
+
+
+def test_what_all_have_in_common_runs_where_there_is_no_scheduler(tmp_path: Path) -> None:
+    """It submits no task, so that nothing is started; whether the launcher takes its options is seen all the same."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / "clusters.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    code += (
+        "script = launcher.job_script(1)\nprint('--partition=cpu' in script, '--time=' in script, '--mem=' in script)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, cwd=tmp_path, check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+
+    assert (0, "True True True\n") == (run.returncode, run.stdout), run.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from crew_executor import CrewExecutor, WorkerCrashError
+from crew_executor import events as events_module
 from crew_executor.events import Event, PoolEvent, TaskEvent, WorkerEvent
 
 from .helpers import add, append_line, die, identity, touch_and_wait, wait_until, warn
@@ -187,6 +188,41 @@ def test_a_hook_that_fails_or_blocks_harms_nobody(caplog: pytest.LogCaptureFixtu
         go_on.set()
 
     assert "of the hook" in caplog.text
+
+
+def test_a_hook_that_fails_in_the_same_way_is_told_of_once_and_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = 0
+
+    def fail_in_two_ways(event: Event) -> None:
+        nonlocal events
+        events += 1
+        if isinstance(event, TaskEvent):
+            raise ValueError(f"event {events}")
+        raise KeyError("no task")
+
+    def counted() -> list[str]:
+        """The lines without a traceback, beside which there are two with one."""
+        own = [record for record in caplog.records if record.getMessage().startswith("on_event")]
+        lines = [record.getMessage().rpartition(">: ")[2] for record in own if record.exc_info is None]
+        assert len(own) == len(lines) + 2
+        return lines
+
+    with CrewExecutor(1) as executor, caplog.at_level(logging.ERROR, "crew_executor"):
+        executor.on_event(fail_in_two_ways)
+        for number in range(50):
+            executor.submit(add, number, 1)
+    assert len(counted()) == 2
+    assert any(line.startswith("49 more failures like builtins.ValueError: event ") for line in counted())
+
+    caplog.clear()
+    monkeypatch.setattr(events_module, "FAILURE_SECONDS", 0)
+    with CrewExecutor(1) as executor, caplog.at_level(logging.ERROR, "crew_executor"):
+        executor.on_event(fail_in_two_ways)
+        for number in range(5):
+            executor.submit(add, number, 1).result()
+    assert sum(line.startswith("1 more failures like builtins.ValueError") for line in counted()) == 4
 
 
 def test_a_hook_may_use_the_executor(tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ def fail_then_die(folder: str) -> None:
     raise RuntimeError("the first run")
 
 
+def abort_by_another_name() -> None:
+    os.abort()
+
+
 def test_a_script_replays_with_its_own_objects(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     run = subprocess.run(
@@ -93,6 +97,20 @@ def test_the_story_of_a_failure_and_a_crash(tmp_path: Path) -> None:
     assert "  attempt 1: builtins.RuntimeError: the first run (after " in story
     assert "killed by SIGKILL" in story
     assert "now it dies" in story
+
+
+def test_the_story_of_a_crash_has_the_tasks_frames_and_not_ours() -> None:
+    with CrewExecutor(1) as executor:
+        future = executor.submit(os.abort)
+        error = future.exception()
+        named = executor.submit(abort_by_another_name)
+        named.exception()
+
+    assert "call.py" in str(error)
+    assert "call.py" in future.report()  # it is the only one that there is
+    assert "in abort_by_another_name" in named.report()
+    assert "call.py" not in named.report()
+    assert "frames of crew_executor's worker" in named.report()
 
 
 def test_a_report_does_not_wait(tmp_path: Path) -> None:

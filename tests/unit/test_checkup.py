@@ -77,6 +77,35 @@ def test_keywords_and_the_function_are_looked_at_too() -> None:
     assert checkup.look(LOCK.acquire, (), {}).culprit == ("fn.__self__", "lock", None)
 
 
+@pytest.mark.parametrize(
+    ("fn", "path", "words"),
+    [
+        (LOCK.acquire, "fn.__self__", "fn.__self__ of the function builtins.lock.acquire"),
+        (Holder(lock=LOCK).method, "fn.__self__.lock", f"fn.__self__.lock of the function {__name__}.Holder.method"),
+        (functools.partial(function, {"a fn b": LOCK}), "fn.args[0]['a fn b']",
+         f"fn.args[0]['a fn b'] of the function {__name__}.function"),
+        (closure_over([LOCK]), "thing, which fn has from around it,[0]",
+         f"thing, which the function {__name__}.closure_over.<locals>.<lambda> (fn) has from around it,[0]"),
+        (functools.partial(closure_over(LOCK)), "thing, which fn.func has from around it,",
+         f"thing, which fn.func of the function {__name__}.closure_over.<locals>.<lambda> has from around it,"),
+    ],
+)  # fmt: skip
+def test_in_words_the_function_is_named(fn: Any, path: str, words: str) -> None:
+    found = checkup.look(fn, ({"fn": 1},), {"fn": 2})
+
+    assert found.culprit == (path, "lock", None)
+    assert found.problem.startswith(f"{words} (lock) cannot be pickled: ")
+
+
+def test_a_function_of_a_script_is_named_without_its_module() -> None:
+    script: dict[str, Any] = {"__name__": "__main__", "lock": LOCK, "numbers": bytes(50_000)}
+    exec("def area(): return lock\ndef size(): return numbers", script)
+
+    assert checkup.look(script["area"], (), {}).problem.startswith("the global lock of the function area (fn) (lock)")
+    assert "  the function size (fn) (function): 50 kB" in str(checkup.look(script["size"], (), {}))
+    assert checkup.look(function, ({"fn": LOCK},), {}).problem.startswith("args[0]['fn'] (lock)")
+
+
 def test_a_circle_ends() -> None:
     circle: list[Any] = [LOCK]
     circle.insert(0, circle)

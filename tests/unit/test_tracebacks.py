@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import re
 import threading
 import traceback
 
 import pytest
 
-from crew_executor import tracebacks
-from crew_executor.errors import RemoteTaskError
+from crew_executor import serialize, tracebacks
+from crew_executor.errors import LaunchError, RemoteTaskError
 
 
 class TwoArguments(Exception):
@@ -234,3 +235,103 @@ def test_an_exception_whose_text_ends_the_interpreter_is_described_without() -> 
     assert report["text"] == "<no text: str() raised SystemExit>"
     assert report["type_name"].endswith("Quitter")
     assert report["traceback_text"]
+
+
+class Unwilling:
+    def __reduce__(self) -> tuple[object, ...]:
+        raise ValueError("not me")
+
+
+def pickle_unwilling() -> None:
+    serialize.dumps_by_value(Unwilling())
+
+
+def frames_of(text: str) -> list[str]:
+    return re.findall(r'^  File ".*", line \d+, in (\w+)$', text, re.MULTILINE)
+
+
+def test_our_frames_are_left_out_of_the_text_and_stay_with_the_exception() -> None:
+    with pytest.raises(ValueError, match="not me") as caught:
+        pickle_unwilling()
+    text = tracebacks.describe(caught.value)["traceback_text"]
+
+    assert frames_of(text)[-3:] == ["pickle_unwilling", "dump", "__reduce__"]
+    assert "dumps_by_value" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert text.endswith("\nValueError: not me\n")
+
+
+def test_our_frames_are_left_out_of_what_led_to_it_too() -> None:
+    def pickle_again() -> None:
+        try:
+            pickle_unwilling()
+        except ValueError as error:
+            raise KeyError("again") from error
+
+    with pytest.raises(KeyError) as caught:
+        pickle_again()
+    text = tracebacks.describe(caught.value)["traceback_text"]
+
+    assert "direct cause" in text
+    assert "in dumps_by_value" not in text
+    assert "in pickle_unwilling" in text
+
+
+def test_what_we_raise_ourselves_keeps_all_frames() -> None:
+    with pytest.raises(AttributeError) as caught:
+        serialize.dumps(1, buffers=1)  # type: ignore[arg-type]
+    assert "in dumps" in tracebacks.describe(caught.value)["traceback_text"]
+
+    error = LaunchError("no worker")
+    try:
+        pickle_unwilling()
+    except ValueError as cause:
+        error.__cause__ = cause
+    assert "in dumps_by_value" in tracebacks.describe(error)["traceback_text"]
+
+
+CRASH = """\
+worker w was lost; the end of its stderr:
+Fatal Python error: Segmentation fault
+
+Current thread 0x1 (most recent call first):
+  File "/lib/ctypes/__init__.py", line 525 in string_at
+  File "<string>", line 3 in <module>
+{ours}
+Thread 0x2 (most recent call first):
+  File "/lib/threading.py", line 5 in wait
+
+Extension modules: a"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        ['File "<string>", line 1 in <module>'],
+        ['File "/there/crew_executor/__main__.py", line 90 in <module>', 'File "<frozen runpy>", line 88 in _run_code',
+         'File "<frozen runpy>", line 198 in _run_module_as_main'],
+    ],
+    ids=["forked", "agent"],
+)  # fmt: skip
+def test_the_workers_frames_are_left_out_of_a_report_of_a_crash(start: list[str]) -> None:
+    ours = [
+        'File "/there/crew_executor/worker/call.py", line 198 in run',
+        'File "/a/crew_executor/supervisor.py", line 1 in main',
+    ]
+    text = CRASH.format(ours="".join(f"  {line}\n" for line in ours + start))
+
+    assert tracebacks.without_worker(text) == CRASH.format(
+        ours=f"  ... called by {len(ours + start)} frames of crew_executor's worker\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no frames\n",
+        CRASH.format(ours=""),  # of a process that a task has started
+        'x:\n  File "/there/crew_executor/worker/call.py", line 198 in run\n  File "<string>", line 1 in <module>',
+    ],
+)
+def test_a_report_stays_as_it_is_where_no_frames_called_the_tasks_or_all_are_ours(text: str) -> None:
+    assert tracebacks.without_worker(text) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -78,3 +79,22 @@ def test_a_client_of_an_earlier_version_has_no_errors_to_show() -> None:
 
 def test_who_does_not_answer_is_left_to_the_others() -> None:
     assert rows_of([household(answers="supervisor")], Rates(), 1.0) == []
+
+
+def test_the_table_of_a_terminal_has_one_head_for_all_executors() -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=140)
+    first = household(worker(1, "busy", 7), failed=1, errors=["12:00:01 f: ValueError: [red]"])
+    second = household(name="crew-[2]", run="bcde")
+    rows = rows_of([first, second], Rates(), 1.0)
+
+    for part in watch._RichScreen._parts(rows, ["others"]):
+        console.print(part)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+    assert [line for line in lines if "queued" in line] == [lines[2]]
+    assert lines[2].split() == ["executor", "client", "queued", "running", "done", "failed", "rate", "workers"]
+    assert lines[3].split()[:7] == ["crew-1", "abcd", "1", "3", "2", "10", "1"]
+    assert lines[4].split()[:7] == ["crew-[2]", "bcde", "1", "3", "2", "10", "0"]
+    assert lines[5:] == [
+        "", "crew-1 abcd", "    w-1  h1  busy  7 tasks, 1.2 s", "    12:00:01 f: ValueError: [red]", "others",
+    ]  # fmt: skip
