@@ -423,10 +423,11 @@ class Fleet:
         entry, link = self._entries.get(seat), self._links.get(seat)
         if entry is not None and link is not None and not link.conversation.has_link:
             self._jobs.link_lost(entry, time.monotonic())
+            if link.is_ending and not link.connections:
+                link.conversation.close()  # it has ended, as it was told: its place is free
 
     def _link_back(self, link: AgentLink) -> None:
-        entry = self._entries.get(link.seat)
-        if entry is not None:
+        if (entry := self._entries.get(link.seat)) is not None:
             self._jobs.link_back(entry)
 
     def _take_notice(self, link: AgentLink, words: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -269,7 +270,7 @@ class Agent:
         self._launcher.main = fields["main"]
         self._workers = fields["workers"]
         if fields["gpus"] is not None:
-            self._gpus = own_devices(fields["gpus"]) if visible_devices() is None else visible_devices()
+            self._gpus = own_devices(math.ceil(fields["gpus"])) if visible_devices() is None else visible_devices()
         supervisor_handle.current()
 
     def _hire(self, number: int, fields: dict[str, Any]) -> None:

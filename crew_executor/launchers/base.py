@@ -283,7 +283,7 @@ class Launcher(BaseLauncher, ABC):
     """Environment variables of a job that tell it from the others of its submission; see handle_of()."""
     poll_seconds: tuple[float, float] = (2.0, 60.0)
     """From a submission to the first poll(), and the longest time between two."""
-    gpus: int | None = None
+    gpus: float | None = None
     """How many GPUs a job has, which its workers share out evenly; None: it is not known."""
     used_by: str = ""
     """The executor whose jobs it starts: a launcher serves one at a time."""

@@ -38,7 +38,7 @@ def check_options(image: Any, numbers: Mapping[str, Any], sequences: Mapping[str
 
 
 def resources(
-    cpus: float, memory_gb: float | None, gpus: int | None, requests: Mapping[str, Any], limits: Mapping[str, Any]
+    cpus: float, memory_gb: float | None, gpus: float | None, requests: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> dict[str, dict[str, str]]:  # fmt: skip
     """Return a container's resources; requests and limits win over the rest, and None takes away."""
     memory = None if memory_gb is None else f"{math.ceil(1024 * memory_gb)}Mi"

@@ -12,19 +12,18 @@ import random
 import shlex
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 from ..errors import LaunchError
 from .base import Job, JobState, JobStatus, Launcher
+from .logged_process import LoggedProcess
 
 CONNECT_SECONDS = 10
 """ssh's own time-out for a host that does not answer."""
 CLOSE_SECONDS = 5.0
 """How long close() waits for ssh clients whose agents have ended, before it ends them."""
-LOG_BYTES = 4000
 TUNNEL_PORTS = range(20_000, 60_000)
 SSH_FAILED = 255
 """An exit code of ssh's own; all others are those of what it runs."""
@@ -151,7 +150,7 @@ class SSHLauncher(Launcher):
         for client in handles:
             assert isinstance(client, _Client)
             if client.process.poll() is None:
-                client.process.terminate()
+                client.terminate()
                 self._failed_at[client.host] = time.monotonic()
 
     def explain(self, handle: Hashable) -> str:
@@ -186,37 +185,9 @@ def _watched(command: Sequence[str]) -> list[str]:
     return ["sh", "-c", f"{shlex.join(command)}; exit"]
 
 
-class _Client:
+class _Client(LoggedProcess):
     """An ssh client that runs an agent."""
 
     def __init__(self, host: str, command: list[str], invitation: bytes) -> None:
+        super().__init__(command, invitation)
         self.host = host
-        self.command = command
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        self._last_words = ""  # once it is closed
-        try:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        except OSError as error:
-            self._log.close()
-            raise LaunchError(f"{command[0]} cannot be started: {error}") from error
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended already, and says why
-            self.process.stdin.write(invitation)
-            self.process.stdin.close()
-
-    def log_tail(self) -> str:
-        """Return the last of what ssh and the agent have printed."""
-        if self._log.closed:
-            return self._last_words
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES)).decode(errors="replace").strip()
-
-    def close(self) -> None:
-        """End it, and give back what it holds."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._last_words = self.log_tail()
-        self._log.close()

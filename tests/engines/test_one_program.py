@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -91,7 +92,8 @@ def dask(_folder: Path) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def ray(_folder: Path) -> Iterator[Engine]:
-    yield Engine(f"launcher = RayLauncher({HERE})")
+    with tempfile.TemporaryDirectory(prefix="crewt-ray-") as short:  # Ray's sockets have short names
+        yield Engine(f"launcher = RayLauncher({HERE})", {"RAY_TMPDIR": short})
 
 
 @contextlib.contextmanager

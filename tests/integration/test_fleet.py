@@ -106,6 +106,14 @@ def test_records_errors_warnings_and_logs_come_back(
     assert "logged there" in caplog.text
 
 
+def test_the_place_of_a_job_that_has_ended_is_free_at_once() -> None:
+    launcher = ProcessLauncher(max_jobs=1, lost_after=600.0)  # for so long what does not answer is waited for
+    with executor_of(launcher, 1, idle_timeout=0.2) as executor:
+        assert executor.submit(add, 1, 2).result(30) == 3
+        launcher.agents[0].wait(30)
+        assert executor.submit(add, 3, 4).result(60) == 7
+
+
 def test_an_agent_that_is_told_to_end_before_it_has_come_ends_at_once(launcher: ProcessLauncher) -> None:
     launcher.hosts = (NOWHERE,)
     with executor_of(launcher, 1) as executor:
