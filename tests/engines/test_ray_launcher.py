@@ -149,7 +149,7 @@ class TestRayLauncher(LauncherConformance):
 
     def refused_launcher(self, **options: Any) -> RayLauncher:
         """Return one that asks for what Ray does not understand."""
-        return self._make(num_gpus=-1, **options)
+        return self._make(resources={"CPU": 1}, **options)
 
     def pending(self) -> AbstractContextManager[None]:
         """Fill the cluster."""
