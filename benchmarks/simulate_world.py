@@ -20,6 +20,7 @@ from typing import Any
 from crew_executor.core.messages import FLUSH_SECONDS, Outcome
 from crew_executor.core.scaling import ScalingRules
 from crew_executor.core.scheduler import Scheduler
+from crew_executor.core.stock import Stock
 from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 from crew_executor.recruiter import Recruiter
@@ -134,7 +135,7 @@ class Simulation:
         self.scheduler = Scheduler(self, settings.workers)
         self.fakes: dict[str, SimulatedWorker] = {}
         rules = ScalingRules(settings.workers, idle_timeout=settings.idle_timeout)
-        self.recruiter = Recruiter("simulated", rules, self.scheduler, self.fakes)  # type: ignore[arg-type]
+        self.recruiter = Recruiter("simulated", rules, self.scheduler, self.fakes, Stock())  # type: ignore[arg-type]
         self._random = random.Random(settings.seed)
         self._draw = self._make_draw()
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []

@@ -70,6 +70,7 @@ class Connection:
         exit: how its process ended, or None while that is not known.
         is_joined: it has proved who it is, and was welcomed; `is_ready`: and its initializer has run.
         initializer_error: what has ended its start; `began_with`: what failed then, in words.
+        set_number: of its set of GPUs; None: it has none of its own.
         is_reader_done: the reader thread has seen the end of the link.
         subtasks: open tasks that its tasks have submitted, by the numbers that it gave them.
         calls: what it was sent by run_on_all() and has not answered, by number; changed under the dispatcher's lock.
@@ -88,6 +89,7 @@ class Connection:
         self.initializer_error: BaseException | None = None
         self.began_with = "initializer"
         self.killed_because = ""
+        self.set_number: int | None = None
         self.kill_at: float | None = None
         self.kills = 0
         self.subtasks: dict[int, Any] = {}

@@ -37,6 +37,7 @@ from .connection import Connection
 from .core.messages import Outcome
 from .core.scaling import ScalingRules
 from .core.scheduler import Scheduler
+from .core.stock import Stock
 from .core.task import Task
 from .core.worker import Worker
 from .employer import Employer
@@ -71,22 +72,20 @@ class Dispatcher:
 
     def __init__(
         self, name: str, run_id: int, hire: Callable[[Dispatcher], Employer], rules: ScalingRules, *,
-        tasks_max: int | None, max_pending: int | None, initializer: bytes,
+        tasks_max: int | None, max_pending: int | None, initializer: bytes, stock: Stock,
     ) -> None:  # fmt: skip
         transport.load()
         errors.load()
         load_barrier()
-        self.name = name
-        self.run_id = run_id
-        self.max_pending = max_pending
+        self.name, self.run_id, self.max_pending = name, run_id, max_pending
         self._lock = threading.RLock()  # re-entrant only for is_interrupting()
         self._effects: list[Event] = []
         self._scheduler = Scheduler(self, rules.max_workers)
-        self.mailbox: Mailbox = Mailbox()
+        self.mailbox = Mailbox()
         self._employer = hire(self)
-        self._workforce = Workforce(self, self._employer, name, tasks_max=tasks_max, rules=rules)
+        self._workforce = Workforce(self, self._employer, name, tasks_max, rules.max_workers, stock)
         self._connections = self._workforce.connections
-        self.recruiter = Recruiter(name, rules, self._scheduler, self._connections)
+        self.recruiter = Recruiter(name, rules, self._scheduler, self._connections, stock)
         self._scaler = self.recruiter.scaler
         self._task_ids = itertools.count(1)
         self.segments: SegmentPool = SegmentPool()
@@ -528,7 +527,7 @@ class Dispatcher:
         """Count a worker among those that are on their way."""
         with self._lock:
             self._connections[connection.worker.name] = connection
-            self._workforce.seats.take(connection)
+            self._workforce.equip(connection)
 
     def worker_gone(self, connection: Connection) -> None:
         """Deliver what the worker has left, judge its tasks."""
@@ -557,7 +556,7 @@ class Dispatcher:
         """Forget a worker."""
         with self._lock:
             del self._connections[connection.worker.name]
-            self._workforce.seats.leave(connection)
+            self._workforce.strip(connection)
 
     def launch_failed(self, text: str, launched_at: float) -> None:
         """Count it; wait before the next try, or give the pool up."""

@@ -75,14 +75,14 @@ class LocalEmployer:
         launcher: starts and ends processes.
         run: the executor's.
         idle_timeout, environment, courier: what each worker is told, or brings along.
-        workers_max: so many workers may be there at a time, but for stand-ins, which share a seat with another.
+        workers_max: so many workers may be there at a time.
     """
 
     def __init__(
         self, launcher: LocalLauncher, run: int, *, idle_timeout: float | None, environment: dict[str, str],
         courier: Courier | None, workers_max: int,
     ) -> None:  # fmt: skip
-        self._equipment = launcher.equipment(workers_max)
+        self._outfit = launcher.outfit(workers_max)
         self._launcher = launcher
         self._run = run
         self._idle_timeout = idle_timeout
@@ -107,8 +107,9 @@ class LocalEmployer:
         ends = connection.ends
         assert isinstance(ends, LocalEnds)
         invitation = connection.invitation(self._idle_timeout, self._environment, (*ends.descriptors, *inherited))
-        if connection.facts.seat is not None:
-            invitation = invitation._replace(devices=self._equipment[connection.facts.seat - 1].devices)
+        own = connection.set_number
+        devices = self._outfit.devices if own is None else self._outfit.sets[own].devices
+        invitation = invitation._replace(devices=devices)
         try:
             self._launcher.launch(invitation, lambda end: on_exit(connection, end))
         finally:

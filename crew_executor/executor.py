@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import late, pools
 from .core.scaling import SCALING_MODES, ScalingRules
+from .core.stock import Stock
 from .cpus import usable_cpus
 from .launchers import BaseLauncher, Launcher, LocalLauncher, make_launcher
 from .log import logger
@@ -115,7 +116,7 @@ class CrewExecutor(TaskSubmitter):
             from .intake import Intake
 
         idle_timeout = _idle_timeout(idle_timeout, self._launcher)
-        rules = _scaling_rules(self._launcher, self._max_workers, min_workers, scaling, idle_timeout)
+        rules = ScalingRules(self._max_workers, min_workers, scaling, self._launcher.max_failed_launches, idle_timeout)
         run_id = int.from_bytes(os.urandom(8), "little")
         origin = pools.Origin(run_id, self._name, self._max_workers, place)
         first_words, courier = inheritance.dumps((origin, initializer, tuple(initargs)))
@@ -125,7 +126,7 @@ class CrewExecutor(TaskSubmitter):
         )  # fmt: skip
         self._dispatcher = _make_dispatcher(
             self._name, run_id, hire, rules, tasks_max=max_tasks_per_child, max_pending=max_pending,
-            initializer=first_words,
+            initializer=first_words, stock=_stock(self._launcher, rules),
         )  # fmt: skip
         self._intake = Intake(self._dispatcher)
         pools.add(run_id, self)
@@ -485,11 +486,11 @@ def _hire(launcher: BaseLauncher, name: str, run: int, workers_max: int, home: D
     return Fleet(home, cast("Launcher", launcher), name, run, **told, workers_max=workers_max)
 
 
-def _scaling_rules(
-    launcher: BaseLauncher, max_workers: int, min_workers: int, mode: str, idle_timeout: float | None
-) -> ScalingRules:
-    resources = [each.resources for each in launcher.equipment(max_workers)]
-    return ScalingRules(max_workers, min_workers, mode, launcher.max_failed_launches, idle_timeout, resources)
+def _stock(launcher: BaseLauncher, rules: ScalingRules) -> Stock:
+    outfit = launcher.outfit(rules.max_workers)
+    size = rules.min_workers or rules.max_workers if rules.mode == "none" else rules.max_workers
+    sets = [each.resources for each in outfit.sets]
+    return Stock(outfit.resources, sets, size, is_set_first=rules.mode in ("none", "manual"))
 
 
 def _make_dispatcher(*args: Any, **kwargs: Any) -> Dispatcher:

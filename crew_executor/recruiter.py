@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 
 from .connection import Connection, take_census
-from .core.needs import Needs, in_words, is_met
+from .core.needs import Needs, in_words
 from .core.scaling import Scaler, ScalingRules
 from .core.scheduler import Scheduler
+from .core.stock import Stock
 from .events import EventStream
 
 DECISIONS_KEPT = 20
@@ -22,6 +23,7 @@ class Recruiter:
         rules: the bounds of the pool.
         scheduler: has the tasks.
         connections: the workers that are there or on their way.
+        stock: has what they are given.
 
     Attributes:
         scaler: decides.
@@ -29,7 +31,7 @@ class Recruiter:
     """
 
     def __init__(
-        self, name: str, rules: ScalingRules, scheduler: Scheduler, connections: Mapping[str, Connection]
+        self, name: str, rules: ScalingRules, scheduler: Scheduler, connections: Mapping[str, Connection], stock: Stock
     ) -> None:
         self._name = name
         self.scaler = Scaler(rules)
@@ -37,43 +39,22 @@ class Recruiter:
         self._rules = rules
         self._scheduler = scheduler
         self._connections = connections
-        self._seats_by_needs: dict[Needs, int] = {}
+        self.stock = stock
 
     # ------------------------------------------------------------------ what workers have
 
     def check_needs(self, needs: Needs | None) -> None:
         """Raise ValueError if no worker of this pool can have what a task needs: it would wait for ever."""
-        if needs and not self._seats_for(needs):
-            best = in_words(self._rules.resources[0]) if self._rules.resources else "nothing"
+        if needs and not self.stock.can_meet(needs):
             raise ValueError(
                 f"no worker of executor {self._name} can have {in_words(dict(needs))}: the best equipped has "
-                f"{best}; see gpus= and resources= of its launcher, and max_workers="
+                f"{self.stock.best()}; see gpus= and resources= of its launcher, and max_workers="
             )
 
-    def _seats_for(self, needs: Needs) -> int:
-        """Return how many workers can have it, at a time."""
-        if needs not in self._seats_by_needs:
-            self._seats_by_needs[needs] = sum([is_met(needs, resources) for resources in self._rules.resources])
-        return self._seats_by_needs[needs]
-
-    def _note_needs(self) -> int:
-        """Have workers launched that have what waiting tasks need, whoever else is idle.
-
-        Returns:
-            How many of these tasks no further worker would help, as all that could run them are there.
-        """
-        surplus = missing = 0
-        for needs, queue in self._scheduler.queues_by_needs.items():
-            if queue.living:
-                seats = self._seats_for(needs)
-                able = [each for each in self._connections.values() if is_met(needs, each.worker.resources)]
-                staying = [each for each in able if not (_is_leaving(each) or each.worker.is_lending)]
-                starting = sum(not each.is_ready for each in staying)
-                surplus += max(0, queue.living - (seats - sum(bool(each.worker.held) for each in staying)))
-                missing = max(missing, min(queue.living - starting, seats - len(staying)))
-        if missing > 0 and self._rules.mode in ("demand", "one"):
-            self.scaler.requested = max(self.scaler.requested, missing)
-        return surplus
+    def _waiting_for_sets(self) -> int:
+        """Return how many tasks wait that only workers with a set can run."""
+        queues = self._scheduler.queues_by_needs.items()
+        return sum([queue.living for needs, queue in queues if queue.living and self.stock.needs_a_set(needs)])
 
     # ------------------------------------------------------------------ how many there should be
 
@@ -86,9 +67,8 @@ class Recruiter:
         workers = len(self._connections)
         if not self.has_room():
             return False
-        queues = self._scheduler.queues_by_needs
-        if queues and any(queue.living for queue in queues.values()):
-            return True  # whoever is there may lack it
+        if self.stock.has_sets and self._waiting_for_sets():
+            return True  # whoever is there may have none
         return self.scaler.is_short(tasks_open=self._scheduler.tasks_open, workers=workers)
 
     def tell(self, events: EventStream) -> None:
@@ -128,10 +108,18 @@ class Recruiter:
     def launches(self, now: float) -> int:
         """Return how many workers to launch now."""
         census, scheduler = take_census(self._connections.values()), self._scheduler
-        surplus = self._note_needs()
+        tasks_open = scheduler.tasks_open - census.tasks_leaving - scheduler.workers_lending
+        room, needed = None, 0
+        if self.stock.has_sets:
+            room, waiting, left = self.stock.room(), self._waiting_for_sets(), self.stock.sets_left()
+            starting = sum([not each.is_ready and each.set_number is not None for each in self._connections.values()])
+            tasks_open -= max(0, waiting - left - starting)  # for these no worker more is of use
+            if self._rules.mode in ("demand", "one") or self.scaler.is_finishing:
+                needed = max(0, min(waiting - starting, left))
+            self.stock.note_needed(needed)
         number = self.scaler.launches(
-            tasks_open=scheduler.tasks_open - surplus - census.tasks_leaving - scheduler.workers_lending,
-            starting=census.starting, ready=scheduler.workers_ready, leaving=census.leaving, now=now,
+            tasks_open=tasks_open, starting=census.starting, ready=scheduler.workers_ready, leaving=census.leaving,
+            now=now, needed=needed, room=room,
         )  # fmt: skip
         if number:
             self.decisions.append(self.scaler.last_decision)
@@ -145,7 +133,3 @@ class Recruiter:
         if not scaler.is_given_up:
             return ""
         return f"{scaler.failures} launches in a row failed (max_failed_launches={self._rules.failures_max})"
-
-
-def _is_leaving(connection: Connection) -> bool:
-    return bool(connection.worker.is_leaving or connection.exit or connection.killed_because)

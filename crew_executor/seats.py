@@ -1,17 +1,15 @@
-"""The places of a pool: max_workers of them, each taken by one worker after the other. A label for reports.
+"""The places of a pool: max_workers of them, each taken by one worker after the other. A label for reports, no more.
 
-No task is bound to a seat, and nobody waits for one, but that GPUs belong to seats. A worker gets a seat when it is
-launched: the free one with the lowest number. While one worker leaves and its successor is under way already, two may
-share a seat. Called under the dispatcher's lock.
+No task is bound to a seat, and nobody waits for one. A worker gets a seat when it is launched: the free one with the
+lowest number. While one worker leaves and its successor is under way already, two may share a seat. Called under the
+dispatcher's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from .connection import Connection
-from .core.needs import Resources
 from .stats import SeatStats
 
 
@@ -64,12 +62,10 @@ class Seats:
 
     Args:
         number: how many there are.
-        resources: what the worker at each has that tasks may need; (): nothing.
     """
 
-    def __init__(self, number: int, resources: Sequence[Resources] = ()) -> None:
+    def __init__(self, number: int) -> None:
         self.launches = 0
-        self._resources = resources
         self._seats = [Seat(place + 1) for place in range(number)]
         # A heap of (workers, number): the first is that with the fewest workers. An entry that is not true any more is
         # thrown away when it comes up.
@@ -86,8 +82,6 @@ class Seats:
             if workers == len(seat.workers):
                 break
         seat.take(connection)
-        if self._resources:
-            connection.worker.resources = self._resources[number - 1]
         self._note(seat)
 
     def leave(self, connection: Connection) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Protocol
 
 from .connection import Connection
-from .core.scaling import ScalingRules
+from .core.stock import Stock
 from .core.worker import EXIT_GRACE, START_SECONDS, Worker
 from .employer import Employer
 from .errors import TOLD_TO_END, CrewError, LaunchError
@@ -65,11 +65,12 @@ class Workforce:
         employer: starts and ends workers.
         name: the executor's.
         tasks_max: tasks after which a worker leaves, or None.
-        rules: how many places there are, and what the worker at each has.
+        seats: how many places there are.
+        stock: has what workers are given.
     """
 
     def __init__(
-        self, home: Home, employer: Employer, name: str, *, tasks_max: int | None, rules: ScalingRules
+        self, home: Home, employer: Employer, name: str, tasks_max: int | None, seats: int, stock: Stock
     ) -> None:
         self._home = home
         self._employer = employer
@@ -78,7 +79,8 @@ class Workforce:
         self._numbers = itertools.count(1)
         self._to_kill: list[tuple[Connection, str]] = []
         self.connections: dict[str, Connection] = {}
-        self.seats = Seats(rules.max_workers, rules.resources)
+        self.seats = Seats(seats)
+        self._stock = stock
         self.readerless: deque[Connection] = deque()
         """Workers that nobody reads from: the interpreter starts no more threads."""
 
@@ -107,6 +109,16 @@ class Workforce:
             self._start(connection)
         if number:
             self._employer.flush(now)
+
+    def equip(self, connection: Connection) -> None:
+        """Give a worker that is about to be launched a seat, and what it needs; under the dispatcher's lock."""
+        self.seats.take(connection)
+        connection.set_number = self._stock.equip(connection.worker)
+
+    def strip(self, connection: Connection) -> None:
+        """Take back what a worker had that is gone; as above."""
+        self.seats.leave(connection)
+        self._stock.take_back(connection.worker)
 
     def _start(self, connection: Connection) -> None:
         def on_exit(connection: Connection, end: WorkerExit) -> None:

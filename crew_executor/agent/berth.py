@@ -75,6 +75,7 @@ class Berth:
         self.number = number
         self.name = str(fields["name"])
         self.place = place
+        self.is_leaving = False
         self._launcher = launcher
         self._contents = contents
         self._tell = tell
@@ -123,6 +124,7 @@ class Berth:
         elif frame.kind == Kind.SIGNAL:
             self.signal(int(decode_control(frame.body)[0]["signal"]))
         else:
+            self.is_leaving = self.is_leaving or frame.kind == Kind.GO
             pieces = self._with_content(frame) if has_content else [frame.body]
             may_block = has_content or len(frame.body) > INLINE_BYTES
             self._pump.put(_Entry(Kind(frame.kind), pieces, frame.items, may_block))

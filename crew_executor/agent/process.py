@@ -276,7 +276,8 @@ class Agent:
     def _hire(self, number: int, fields: dict[str, Any]) -> None:
         share = str(max(1, usable_cpus() // self._workers))
         environment = dict.fromkeys(fields["thread_variables"], share)
-        taken = {berth.place for berth in self._berths.values()}
+        # A successor has the place of the one that leaves, not that of another.
+        taken = {berth.place for berth in self._berths.values() if not berth.is_leaving}
         place = next(place for place in itertools.count() if place not in taken)
         devices = None if self._gpus is None else shared(self._gpus, place, self._workers)
         try:

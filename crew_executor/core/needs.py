@@ -6,7 +6,7 @@ a time: so nothing is used up, and a task fits a worker or never will.
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Needs = tuple[tuple[str, float], ...]
 """Names with amounts, sorted: hashable."""
 Resources = Mapping[str, float]
+AMOUNT_MAX = 1e15
 
 
 def check_resources(name: str, resources: Any) -> dict[str, float]:
@@ -31,12 +32,13 @@ def check_resources(name: str, resources: Any) -> dict[str, float]:
     """
     if not isinstance(resources, Mapping):
         raise TypeError(f'{name} must be amounts by name, as {{"gpus": 1}}, not {resources!r}')
-    for key, amount in resources.items():
-        if not isinstance(key, str) or not isinstance(amount, (int, float)) or isinstance(amount, bool):
+    amounts: dict[Any, Any] = dict(resources)
+    for key, amount in amounts.items():
+        if not isinstance(key, str) or isinstance(amount, bool) or not hasattr(amount, "__float__"):
             raise TypeError(f"{name} must have names with numbers, not {key!r}: {amount!r}")
-        if not 0 <= amount < math.inf:
-            raise ValueError(f"{name} must have amounts of at least 0, not {key!r}: {amount!r}")
-    return {key: amount for key, amount in resources.items() if amount}
+        if not key or not 0 <= amount < AMOUNT_MAX:
+            raise ValueError(f"{name} must have names with amounts from 0 to {AMOUNT_MAX:g}, not {key!r}: {amount!r}")
+    return {key: float(amount) for key, amount in amounts.items() if amount}
 
 
 def needs_of(resources: Resources | Needs) -> Needs:
@@ -48,7 +50,10 @@ def needs_of(resources: Resources | Needs) -> Needs:
     Raises:
         TypeError, ValueError: as check_resources().
     """
-    amounts = dict(resources) if isinstance(resources, tuple) else resources
+    amounts: Any = resources
+    if isinstance(resources, tuple):
+        with contextlib.suppress(TypeError, ValueError):  # no needs: check_resources() says so
+            amounts = dict(resources)
     return tuple(sorted(check_resources("resources", amounts).items()))
 
 
@@ -59,7 +64,7 @@ def is_met(needs: Needs, resources: Resources) -> bool:
 
 def in_words(resources: Resources) -> str:
     """Return amounts in words: "gpus=2, licences=1"; "nothing"."""
-    return ", ".join(f"{name}={amount:g}" for name, amount in sorted(resources.items())) or "nothing"
+    return ", ".join(f"{name}={amount:.12g}" for name, amount in sorted(resources.items())) or "nothing"
 
 
 def first_queue(queues: Mapping[Needs, TaskQueue], resources: Resources) -> TaskQueue | None:
@@ -74,3 +79,16 @@ def first_queue(queues: Mapping[Needs, TaskQueue], resources: Resources) -> Task
             if best is None or order > best[0]:
                 best = order, queue
     return None if best is None else best[1]
+
+
+def next_queue(ordinary: TaskQueue, queues: Mapping[Needs, TaskQueue], resources: Resources) -> tuple[TaskQueue, bool]:
+    """Return from which queue a worker with these resources gets its next task, and whether that goes alone.
+
+    Tasks that only such workers can run come first among those of their rank, and nothing goes ahead of one.
+    """
+    needed = first_queue(queues, resources)
+    lane = None if needed is None else needed.front()
+    if needed is None or lane is None:
+        return ordinary, False
+    others = ordinary.front()
+    return ordinary if others is not None and others[0].rank > lane[0].rank else needed, True

@@ -31,10 +31,11 @@ class Roster:
         ahead: who holds more.
         closing: leaving or lending workers that hold more than one: they get nothing, but what they have not started
             can be recalled.
+        parting: leaving workers that still hold something: they are busy, too.
         lending: whose running task waits for subtasks.
     """
 
-    __slots__ = ("_alarms", "_number", "_rungs", "ahead", "closing", "equipped", "idle", "lending", "thin")
+    __slots__ = ("_alarms", "_number", "_rungs", "ahead", "closing", "equipped", "idle", "lending", "parting", "thin")
 
     def __init__(self) -> None:
         self.idle: dict[Worker, None] = {}
@@ -42,6 +43,7 @@ class Roster:
         self.thin: dict[Worker, None] = {}
         self.ahead: dict[Worker, None] = {}
         self.closing: dict[Worker, None] = {}
+        self.parting: dict[Worker, None] = {}
         self.lending: dict[Worker, None] = {}
         # Who can be recalled, by how much it has ahead: a rung holds at least half of the next.
         self._rungs: list[dict[Worker, None]] = [{} for _ in range(RUNGS)]
@@ -66,6 +68,10 @@ class Roster:
             lane = self.thin if held or worker.is_recalling or worker.calls_open else self.idle
         if lane is not worker.lane:
             self._move(worker, lane)
+        if worker.is_leaving and held and worker.is_ready and not worker.is_lending:
+            self.parting[worker] = None
+        elif self.parting:
+            self.parting.pop(worker, None)
         if worker.is_lending and worker.is_ready and not worker.is_leaving:
             self.lending[worker] = None
         elif self.lending:

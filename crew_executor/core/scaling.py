@@ -13,10 +13,7 @@ nobody at work, the pool is given up: never a silent relaunch loop. Tasks have n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import NamedTuple
-
-from .needs import Resources
 
 BACKOFF_FIRST = 0.1
 BACKOFF_LONGEST = 60.0
@@ -39,7 +36,6 @@ class ScalingRules(NamedTuple):
             "none" keeps min_workers (max_workers if that is 0), whatever the demand; "manual" keeps min_workers.
         failures_max: failed launches in a row, with no worker at work, after which the pool is given up.
         idle_timeout: seconds without work after which a worker asks to leave, or None.
-        resources: what the worker at each seat has that tasks may need, the best equipped first; (): nothing.
     """
 
     max_workers: int
@@ -47,7 +43,6 @@ class ScalingRules(NamedTuple):
     mode: str = "demand"
     failures_max: int = 3
     idle_timeout: float | None = None
-    resources: Sequence[Resources] = ()
 
 
 class Scaler:
@@ -103,7 +98,10 @@ class Scaler:
         while peaks and peaks[0][1] <= until:
             peaks.popleft()
 
-    def launches(self, *, tasks_open: int, starting: int, ready: int, leaving: int, now: float) -> int:
+    def launches(
+        self, *, tasks_open: int, starting: int, ready: int, leaving: int, now: float, needed: int = 0,
+        room: int | None = None,
+    ) -> int:  # fmt: skip
         """Return how many workers to launch now.
 
         Args:
@@ -113,13 +111,16 @@ class Scaler:
             leaving: workers told to leave that are still there; they do not count as supply, and a replacement may
                 start beside them so that recycling costs no pause, within LEAVING_SPARE.
             now: monotonic seconds.
+            needed: so many are wanted whoever is idle: none of those can do what waits.
+            room: there is equipment for so many, or None: for all.
         """
         if self.is_given_up or now < self.retry_at:
             return 0
         there = starting + ready
         requested, self.requested = min(self.requested, max(0, self.rules.max_workers - there)), 0
-        room = 2 * self.rules.max_workers + LEAVING_SPARE - there - leaving
-        missing = max(self.wanted(tasks_open) - there, requested)
+        most = 2 * self.rules.max_workers + LEAVING_SPARE - there - leaving
+        room = most if room is None else min(most, room)
+        missing = max(self.wanted(tasks_open) - there, requested, needed)
         if missing > room:
             missing, self.requested = room, max(0, requested - max(0, room))
         if missing <= 0:

@@ -15,8 +15,7 @@ A task may submit tasks of its own, subtasks. While any of them is open and it r
 worker lends its slot, gets nothing, and another worker may be busy in its place. Subtasks go before what waits with the
 same priority, the deepest first: so those who wait are few.
 
-A task may need what only some workers have: see needs.py. Such tasks wait in queues of their own and go, one at a time,
-to a worker that has it and holds nothing. Whoever could run one gets nothing else before: nobody else may be able to.
+A task may need what only some workers have: such tasks wait in queues of their own, and go alone. See needs.py.
 
 A task may be several items of a map(), each with an ordinal. It is cut where a worker is to hold less of it, or gives
 back what it has not started, and may report its items a few at a time. All numbers count items.
@@ -29,7 +28,7 @@ from collections.abc import Hashable, Iterable
 from .estimates import Estimates, item_seconds
 from .horizon import AHEAD_TASKS, Horizon
 from .messages import Outcome, OutcomeFlag
-from .needs import Needs, first_queue
+from .needs import Needs, first_queue, next_queue
 from .port import Port
 from .roster import Roster, due_at
 from .task import DONE, NEW, QUEUED, SENT, STOPPING, UNKNOWN_SECONDS, Task
@@ -39,10 +38,7 @@ from .worker import Worker
 THIN_TRIES = 16
 """When all are busy, so many workers are asked whether a new task fits behind their only one; else it waits for the
 first outcome. Asking 10,000 would take milliseconds."""
-
-
 _NO_KEY: Hashable = object()
-
 _RETRYABLE = int(OutcomeFlag.RETRYABLE)
 
 
@@ -82,7 +78,7 @@ class Scheduler:
         return sum([queue.living for queue in self.queues()])
 
     def queues(self) -> list[TaskQueue]:
-        """Return all queues."""
+        """Return all queues, that of ordinary tasks first."""
         return [self.queue, *self.queues_by_needs.values()]
 
     @property
@@ -112,7 +108,7 @@ class Scheduler:
 
     @property
     def _has_free_slot(self) -> bool:
-        return len(self._thin) + len(self._ahead) < self._slots
+        return len(self._thin) + len(self._ahead) + len(self._roster.parting) < self._slots
 
     @property
     def horizon(self) -> float:
@@ -201,8 +197,7 @@ class Scheduler:
     def outcomes(self, worker: Worker, outcomes: Iterable[Outcome], now: float) -> None:
         """Take what a worker reports; an outcome that is late, repeated or of another attempt is dropped."""
         held = worker.held
-        head = next(iter(held), None)
-        is_news = False  # of the running task
+        head, is_news = next(iter(held), None), False  # of the running task
         observe = self.estimates.observe
         items, seconds, payload_bytes = 0, 0.0, 0
         finished: list[tuple[Task, Outcome]] = []
@@ -222,7 +217,7 @@ class Scheduler:
             seconds += task.estimate
             payload_bytes += task.payload_bytes
             if task.subtasks_open:
-                worker.is_lending = _has_waiting_task(worker)  # the next task may have begun to wait already
+                self._lend_or_not(worker)  # the next task may have begun to wait already
             if task.state is not SENT:
                 self._mark_done(task)  # a ghost
             elif outcome.flags & _RETRYABLE and task.budget is not None and task.budget.spend_failure():
@@ -238,6 +233,7 @@ class Scheduler:
             worker.since = now
         self._place(worker)
         if self.queue.living or self.queues_by_needs:
+            self._fill_equipped(now)  # before another worker has the slot
             self._fill(worker, now)
             self._fill_idle(now)  # what is to be repeated: this worker may be leaving, or take only its share
         if not held and not worker.is_leaving:
@@ -251,6 +247,9 @@ class Scheduler:
             raise ValueError(f"worker {worker.name} is already at work: names must be unique")
         self.workers[worker.name] = worker
         worker.is_ready = True
+        self._employ(worker, now)
+
+    def _employ(self, worker: Worker, now: float) -> None:
         self._place(worker)
         self._fill(worker, now)
         if not worker.held:
@@ -266,10 +265,7 @@ class Scheduler:
         worker.calls_open -= 1
         if self.workers.get(worker.name) is not worker:
             return
-        self._place(worker)
-        self._fill(worker, now)
-        if not worker.held:
-            self._recall_for_idle(now)
+        self._employ(worker, now)
 
     def dismiss(self, worker: Worker) -> None:
         """Let a worker leave after what it has started; the rest is taken back."""
@@ -392,13 +388,11 @@ class Scheduler:
     def _fill(self, worker: Worker, now: float) -> None:
         """Send the worker as much as it should hold. Cases: idle takes any task; busy takes known short ones."""
         queue, held = self.queue, worker.held
-        holds = len(held)
+        holds, is_alone = len(held), False
         if self.queues_by_needs and worker.resources:
-            needed = first_queue(self.queues_by_needs, worker.resources)
-            if needed is not None:
-                if holds:
-                    return  # its turn comes when the worker holds nothing
-                queue = needed
+            queue, is_alone = next_queue(queue, self.queues_by_needs, worker.resources)
+            if is_alone and holds:
+                return  # one goes when the worker holds nothing
         waiting = queue.living
         if not waiting or not worker.is_open:
             return
@@ -411,7 +405,7 @@ class Scheduler:
         room = -(-waiting // min(self.workers_ready, self._slots))
         if worker.tasks_left is not None:
             room = min(room, worker.tasks_left)
-        batch = self._take(worker, room if queue is self.queue else 1, queue)
+        batch = self._take(worker, 1 if is_alone else room, queue)
         if not batch:
             return
         if not holds:
@@ -567,21 +561,31 @@ class Scheduler:
         worker = parent.worker
         if parent.subtasks_open or worker is None or not worker.is_lending:
             return
-        worker.is_lending = _has_waiting_task(worker)
+        self._lend_or_not(worker)
         self._place(worker)
+
+    def _lend_or_not(self, worker: Worker) -> None:
+        worker.is_lending = worker.has_waiting_task
+        if not worker.is_lending:
+            for stand_in in worker.stand_ins:
+                self.dismiss(stand_in)
 
     def _fill_idle(self, now: float) -> None:
         """Give work to idle workers as long as there is some, and a slot is free."""
         queue, idle, newest = self.queue, self._idle, self._roster.newest_idle
-        if self.queues_by_needs:
-            for worker in list(self._roster.equipped):
-                if first_queue(self.queues_by_needs, worker.resources) is not None:
-                    self._fill(worker, now)
+        self._fill_equipped(now)
         while idle and queue.living and self._has_free_slot:
             worker = newest()
             self._fill(worker, now)
             if not worker.held:
                 return  # cannot be: who has nothing to do takes any task
+
+    def _fill_equipped(self, now: float) -> None:
+        """Give those idle workers something that can do what others cannot, if there is any of that."""
+        if any(queue.living for queue in self.queues_by_needs.values()):
+            for worker in list(self._roster.equipped):
+                if first_queue(self.queues_by_needs, worker.resources) is not None:
+                    self._fill(worker, now)
 
     def _recall(self, worker: Worker) -> None:
         self._roster.begin_recall(worker)
@@ -594,7 +598,3 @@ class Scheduler:
         worker = self._first_overrun(now) or self._roster.richest()
         if worker is not None:
             self._recall(worker)
-
-
-def _has_waiting_task(worker: Worker) -> bool:
-    return any(task.subtasks_open for task in worker.held.values())

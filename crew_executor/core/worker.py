@@ -30,6 +30,7 @@ class Worker:
         tasks_left: how many more tasks it may be given (max_tasks_per_child), or None.
         tasks_done, tasks_lost: how many have ended here, and how many ended with it.
         resources: what it has that tasks may need; said before it is ready.
+        stand_ins: workers with the same GPUs, that are to leave when it goes on.
         round_trip: seconds from here to its host and back; 0: it is on this machine.
         calls_open: what it is to run beside tasks, run_on_all(), and has not answered: until then it gets none.
         is_lending: its running task waits for subtasks, so another worker may be busy instead.
@@ -39,7 +40,7 @@ class Worker:
     __slots__ = (
         "alarm", "calls_open", "held", "held_bytes", "held_items", "held_seconds", "is_leaving", "is_lending",
         "is_ready", "is_recalling", "lane", "name", "ordinal", "resources", "round_trip", "rung", "since",
-        "tasks_done", "tasks_left", "tasks_lost",
+        "stand_ins", "tasks_done", "tasks_left", "tasks_lost",
     )  # fmt: skip
 
     def __init__(self, name: str, *, tasks_max: int | None = None) -> None:
@@ -59,6 +60,7 @@ class Worker:
         self.is_recalling = False
         self.calls_open = 0
         self.resources: Resources = NOTHING
+        self.stand_ins: list[Worker] = []
         self.round_trip = 0.0
         self.lane: dict[Worker, None] | None = None
         self.rung: dict[Worker, None] | None = None
@@ -73,6 +75,11 @@ class Worker:
     def tasks_assigned(self) -> int:
         """How many tasks it was given that were not taken back."""
         return self.tasks_done + self.tasks_lost + self.held_items
+
+    @property
+    def has_waiting_task(self) -> bool:
+        """Whether a task that it holds waits for subtasks."""
+        return any(task.subtasks_open for task in self.held.values())
 
     @property
     def state(self) -> str:

@@ -25,7 +25,7 @@ from ..core.needs import check_resources
 from ..errors import CrewError, LaunchError
 from ..log import logger
 from ..security import Certificates
-from .equipment import Equipment
+from .equipment import Outfit
 
 DEFAULT_STARTUP_TIMEOUT = 30.0
 DEFAULT_MAX_FAILED_LAUNCHES = 3
@@ -142,9 +142,9 @@ class BaseLauncher:
         self.max_failed_launches = max_failed_launches
         self.resources = check_resources("resources", resources or {})
 
-    def equipment(self, workers: int) -> Sequence[Equipment]:
-        """Return what the worker at each place of a pool of so many has, the best equipped first."""
-        return [Equipment(self.resources)] * workers
+    def outfit(self, workers: int) -> Outfit:  # noqa: ARG002  local ones have as many sets
+        """Return what the workers of a pool of so many have that tasks may need."""
+        return Outfit(self.resources)
 
     def prepare(self) -> None:
         """Get ready for launches, in a thread of the user's, when an executor is made.
@@ -348,10 +348,12 @@ class Launcher(BaseLauncher, ABC):
         """How many workers all jobs have room for."""
         return None if self.max_jobs is None else self.max_jobs * self.workers_per_job
 
-    def equipment(self, workers: int) -> Sequence[Equipment]:
+    def outfit(self, workers: int) -> Outfit:  # noqa: ARG002  as above
         """Return what each worker has: all the same; the agent of a job shares its GPUs out."""
-        gpus = {} if self.gpus is None else check_resources("gpus", {"gpus": self.gpus / self.workers_per_job})
-        return [Equipment({**self.resources, **gpus})] * workers
+        if self.gpus is None:
+            return Outfit(self.resources)
+        gpus, each = self.gpus, self.workers_per_job
+        return Outfit({**self.resources, **check_resources("gpus", {"gpus": gpus // each or gpus / each})})
 
     def prepare(self) -> None:
         """Let the modules of `ship` travel by value, from now on and for all executors of this process.

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..process_settings import current_settings
 from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, BaseLauncher, Invitation, WorkerExit
-from .equipment import DEVICES_VARIABLE, Equipment, exclusive, own_devices
+from .equipment import DEVICES_VARIABLE, Equipment, Outfit, exclusive, own_devices
 
 BYTES_MAX = 1 << 62
 """More than the kernel takes as a limit."""
@@ -36,7 +36,7 @@ class LocalLauncher(BaseLauncher):
             fails with MemoryError. The kernel counts what is allocated, used or not (RLIMIT_DATA); on macOS it does
             not enforce the limit.
         gpus: how many GPUs of this machine the workers may use, or which ones, as CUDA names them. Each belongs to one
-            worker: the first workers have one, or several where there are more GPUs than workers, the others see none.
+            worker at a time, which has one, or several where there are more GPUs than workers; other workers see none.
             None: all see what this process sees.
         resources: what each worker has besides, amounts by name: see options(resources=...).
     """
@@ -59,19 +59,22 @@ class LocalLauncher(BaseLauncher):
             resources=resources,
         )  # fmt: skip
         self._devices = own_devices(gpus)
+        if gpus is not None and "gpus" in self.resources:
+            raise ValueError("gpus= says how many GPUs workers have: leave them out of resources=")
         self.python = None if python is None else os.fsdecode(python)
         self.python_args = python_args
         self.max_worker_memory = _checked_bytes("max_worker_memory", max_worker_memory)
         self.max_task_memory = _checked_bytes("max_task_memory", max_task_memory)
 
-    def equipment(self, workers: int) -> Sequence[Equipment]:
-        """Return what the worker at each place has: the first ones the GPUs."""
+    def outfit(self, workers: int) -> Outfit:
+        """Return what workers have: some of them GPUs."""
         if self._devices is None:
-            return super().equipment(workers)
-        return [
-            Equipment({**self.resources, "gpus": len(devices)} if devices else self.resources, devices)
+            return super().outfit(workers)
+        sets = [
+            Equipment({**self.resources, "gpus": len(devices)}, devices)
             for devices in exclusive(self._devices, workers)
         ]
+        return Outfit(self.resources, (), sets)
 
     def with_python(self, python: str) -> LocalLauncher:
         """Return a launcher like this one that starts each worker with its own interpreter."""

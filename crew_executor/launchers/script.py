@@ -110,7 +110,7 @@ class ScriptLauncher(Launcher):
     ) -> None:
         super().__init__(walltime=seconds_of(walltime), **more)
         for name, number in (("cpus", cpus), ("memory_gb", memory_gb), ("gpus", gpus)):
-            if number is not None and not isinstance(number, (int, float)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
                 raise TypeError(f"{name} must be a number, not {number!r}")
             if number is not None and not 0 < number < math.inf:
                 raise ValueError(f"{name} must be None or above 0, not {number!r}")

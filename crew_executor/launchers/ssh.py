@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import LaunchError
 from .base import Job, JobState, JobStatus, Launcher
+from .equipment import check_gpus
 from .logged_process import LoggedProcess
 
 CONNECT_SECONDS = 10
@@ -80,7 +81,7 @@ class SSHLauncher(Launcher):
         self.ssh = os.fsdecode(ssh)
         self.options = list(options)
         self.tunnel = tunnel
-        self.gpus = gpus
+        self.gpus = check_gpus(gpus)
         self._clients: dict[str, _Client] = {}  # by host
         self._failed_at: dict[str, float] = {}
 

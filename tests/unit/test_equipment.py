@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from crew_executor.launchers import Job, Launcher, LocalLauncher
-from crew_executor.launchers.equipment import Equipment, exclusive, own_devices, shared
+from crew_executor.launchers.equipment import (
+    Equipment,
+    Outfit,
+    check_gpus,
+    exclusive,
+    own_devices,
+    shared,
+    visible_devices,
+)
 
 
 def test_gpus_are_numbered_as_this_process_sees_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,17 +31,41 @@ def test_gpus_are_numbered_as_this_process_sees_them(monkeypatch: pytest.MonkeyP
         own_devices(4)
 
 
-@pytest.mark.parametrize(("gpus", "kind"), [("all", TypeError), (1.5, TypeError), (True, TypeError), (-1, ValueError)])
+@pytest.mark.parametrize(
+    ("gpus", "kind"),
+    [
+        ("all", TypeError), (b"01", TypeError), (1.5, TypeError), (True, TypeError), (-1, ValueError),
+        (["0", "0"], ValueError), (["0,1"], ValueError), ([""], ValueError), ([None], ValueError),
+    ],
+)  # fmt: skip
 def test_what_is_no_number_of_gpus_is_refused(gpus: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="gpus must be"):
+    with pytest.raises(kind, match="gpus must"):
         LocalLauncher(gpus=gpus)
 
 
-def test_each_gpu_has_one_worker() -> None:
-    assert exclusive("ab", 4) == [("a",), ("b",), (), ()]
+@pytest.mark.parametrize(("value", "seen"), [("-1", ()), ("NoDevFiles", ()), ("0,-1,1", ("0",)), ("", ())])
+def test_what_cuda_does_not_take_for_a_gpu_ends_its_list(
+    monkeypatch: pytest.MonkeyPatch, value: str, seen: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+
+    assert visible_devices() == seen
+
+
+def test_gpus_of_a_job_are_a_whole_number() -> None:
+    assert check_gpus(None) is None
+    assert check_gpus(3) == 3
+    with pytest.raises(TypeError, match="whole number"):
+        check_gpus("a100:2")
+    with pytest.raises(ValueError, match="at least 0"):
+        check_gpus(-1)
+
+
+def test_sets_of_gpus_are_alike() -> None:
+    assert exclusive("ab", 4) == [("a",), ("b",)]
     assert exclusive("abcd", 2) == [("a", "b"), ("c", "d")]
     assert exclusive("abc", 2) == [("a",), ("b",)]
-    assert exclusive("", 2) == [(), ()]
+    assert exclusive("", 2) == []
 
 
 def test_workers_of_a_job_share_evenly() -> None:
@@ -42,14 +74,15 @@ def test_workers_of_a_job_share_evenly() -> None:
     assert shared("", 0, 1) == ()
 
 
-def test_the_first_workers_here_have_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_here_have_sets_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    first, second, third = LocalLauncher(gpus=2, resources={"db": 1}).equipment(3)
+    outfit = LocalLauncher(gpus=2, resources={"db": 1}).outfit(3)
 
-    assert first == Equipment({"db": 1, "gpus": 1}, ("0",))
-    assert second == Equipment({"db": 1, "gpus": 1}, ("1",))
-    assert third == Equipment({"db": 1}, ())
-    assert LocalLauncher().equipment(1) == [Equipment({}, None)]
+    assert outfit.sets == [Equipment({"db": 1, "gpus": 1}, ("0",)), Equipment({"db": 1, "gpus": 1}, ("1",))]
+    assert (outfit.resources, outfit.devices) == ({"db": 1}, ()), "the others see none"
+    assert LocalLauncher().outfit(1) == Outfit({}, None, ())
+    with pytest.raises(ValueError, match="leave them out of resources="):
+        LocalLauncher(gpus=1, resources={"gpus": 1})
 
 
 class OneHost(Launcher):
@@ -57,10 +90,11 @@ class OneHost(Launcher):
         raise NotImplementedError
 
 
-def test_all_workers_of_jobs_have_the_same() -> None:
+@pytest.mark.parametrize(("gpus", "each"), [(2, 0.5), (4, 1), (6, 1), (8, 2), (0, None)])
+def test_all_workers_of_jobs_have_the_same(gpus: int, each: float | None) -> None:
     launcher = OneHost(workers_per_job=4, resources={"scratch_gb": 10})
-    launcher.gpus = 2
+    launcher.gpus = gpus
 
-    assert launcher.equipment(2) == [Equipment({"scratch_gb": 10, "gpus": 0.5})] * 2
+    assert launcher.outfit(2) == Outfit({"scratch_gb": 10, **({} if each is None else {"gpus": each})})
     launcher.gpus = None
-    assert launcher.equipment(1) == [Equipment({"scratch_gb": 10})]
+    assert launcher.outfit(1) == Outfit({"scratch_gb": 10})

@@ -29,7 +29,7 @@ def test_needs_are_sorted_and_without_what_is_none() -> None:
     [
         ("gpus", TypeError), (["gpus"], TypeError), ({1: 1}, TypeError), ({"gpus": "1"}, TypeError),
         ({"gpus": True}, TypeError), ({"gpus": -1}, ValueError), ({"gpus": math.inf}, ValueError),
-        ({"gpus": math.nan}, ValueError),
+        ({"gpus": math.nan}, ValueError), ({"gpus": 10**400}, ValueError), ({"": 1}, ValueError), ((1,), TypeError),
     ],
 )  # fmt: skip
 def test_what_is_no_amount_is_refused(given: Any, kind: type[Exception]) -> None:

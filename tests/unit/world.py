@@ -196,8 +196,8 @@ class World:
             assert not self.is_holding(worker), "what only this worker can do waits until it holds nothing"
             assert len(tasks) == 1, "and goes alone"
         for task in tasks:
-            keys = needed or [key for key, lane in self.lanes.items() if lane and key[0] is None]
-            lane = self.lanes[max(keys, key=lambda key: (key[1], -self.lanes[key][0].task_id))]
+            keys = needed + [key for key, lane in self.lanes.items() if lane and key[0] is None]
+            lane = self.lanes[max(keys, key=lambda key: (key[1], key[0] is not None, -self.lanes[key][0].task_id))]
             assert task is lane.pop(0), "the task whose turn it is goes out: priority, then first in first out"
             assert task not in self.where
             assert task.task_id not in self.done, "what is over is not sent"
@@ -437,9 +437,8 @@ class World:
         return any(holder is worker and self.open_subtasks(task) for task, holder in holders.items())
 
     def busy(self) -> int:
-        """Count the workers that hold tasks, neither lending their slots nor leaving."""
-        candidates = [worker for worker in self.fakes if worker not in self.dismissed]
-        return sum(self.is_holding(worker) and not self.is_lending(worker) for worker in candidates)
+        """Count the workers that hold tasks and do not lend their slots."""
+        return sum(self.is_holding(worker) and not self.is_lending(worker) for worker in self.fakes)
 
     def _end(self, task: Task, how: str, worker: Worker | None) -> None:
         assert task.task_id not in self.done, "a task ends once"
