@@ -54,7 +54,7 @@ nitpicky = True
 # What has no page here: types of the standard library, type variables, and classes that are not public.
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|concurrent|contextlib|enum|os|pandas|subprocess|threading|types|typing)\..*"),
-    ("py:class", r"Event|ExceptionClasses|crew_executor\.controller\.inline\.InlineExecutor"),
+    ("py:class", r"Client|Cluster|Event|ExceptionClasses|crew_executor\.controller\.inline\.InlineExecutor"),
     ("py:class", r"(.*\.)?[PT](\.args|\.kwargs)?"),
 ]
 

@@ -16,6 +16,7 @@ from .base import (
     SubmitTimeout,
     WorkerExit,
 )
+from .equipment import Equipment, Outfit
 from .local import LocalLauncher
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "AWSBatchLauncher",
     "BaseLauncher",
     "DaskLauncher",
+    "Equipment",
     "Invitation",
     "Job",
     "JobState",
@@ -45,6 +47,7 @@ __all__ = [
     "Launcher",
     "LocalLauncher",
     "MPILauncher",
+    "Outfit",
     "PBSLauncher",
     "RayLauncher",
     "SGELauncher",
