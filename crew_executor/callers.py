@@ -38,6 +38,7 @@ class Household:
         executors: what it says of them; if it did not answer, what the supervisor knows.
         answers: who did: "client", "supervisor" (the client is stopped, or hangs), or nobody: what cannot be understood
             is no answer.
+        is_agent: whether it is the agent of another client, and has no executors itself.
     """
 
     entry: registry.Entry
@@ -46,6 +47,7 @@ class Household:
     command: list[str] = field(default_factory=list)
     executors: list[dict[str, Any]] = field(default_factory=list)
     answers: str = ""
+    is_agent: bool = False
 
 
 def ask(entry: registry.Entry, question: dict[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
@@ -100,6 +102,7 @@ def _learn(household: Household) -> bool:
     command = [str(word) for word in told["command"]]
     executors = [{**each, "run": str(each["run"]), "name": str(each["name"])} for each in told["executors"]]
     household.answers, household.command, household.executors = "client", command, executors
+    household.is_agent = bool(told.get("is_agent"))  # earlier versions do not say it
     return True
 
 

@@ -16,6 +16,7 @@ from . import namespace
 from .buffers import Buffers
 from .calls import command_of
 from .obituary import in_words
+from .shares import Shared
 
 DEPTH_MAX = 12
 """So many steps into an object are taken to find the part of it that cannot be pickled."""
@@ -79,7 +80,10 @@ class Checkup(NamedTuple):
 
 
 def look(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Checkup:
-    """Pickle the parts of a call; return what was found, of workers nothing yet."""
+    """Pickle the parts of a call; return what was found, of workers nothing yet.
+
+    Handles of share() can only be pickled while their executor collects them: see Shares.collecting().
+    """
     name = command_of(fn).removeprefix("__main__.")
     values: dict[str, Any] = {"fn": fn}
     values |= {f"args[{number}]": value for number, value in enumerate(args)}
@@ -147,6 +151,8 @@ def _find_culprit(path: str, value: Any) -> tuple[Part, str]:
 
 def _parts_of(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield what a value is made of, with its path, CHILDREN_MAX at most."""
+    if isinstance(value, Shared):
+        return  # one of another executor: what is in it is ours, and no part of the call
     for number, part in enumerate(_all_parts_of(path, value)):
         if number >= CHILDREN_MAX:
             return

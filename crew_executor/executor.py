@@ -193,7 +193,8 @@ class CrewExecutor(TaskSubmitter):
         from . import checkup  # late: most need none
 
         self._check_submit()
-        found = checkup.look(fn, args, kwargs)
+        with self._dispatcher.shares.collecting():  # handles of share() are pickled as in a call
+            found = checkup.look(fn, args, kwargs)
         if not found:
             return found
         future = self._submit(TaskOptions(name="check"), checkup.arrive, (fn, args, kwargs), {})
@@ -440,6 +441,8 @@ def _max_workers(number: int | None, launcher: BaseLauncher) -> int:
     capacity = launcher.capacity
     if number is None:
         return usable_cpus() if capacity is None else capacity
+    if not hasattr(number, "__index__"):
+        raise TypeError(f"max_workers must be an integer, not {number!r}")
     if capacity is not None and number > capacity:
         logger.warning("max_workers=%d is more than the launcher has room for: %d", number, capacity)
         return capacity

@@ -264,7 +264,7 @@ class CrewFuture(Future[T]):
         """
         from .post_mortem import tell  # late: nobody reads it while all is well
 
-        return tell(self.record(), self._failed_attempts)
+        return tell(self.record(), self._failed_attempts, is_running=self.running())
 
     def replay(self) -> T:
         """Run the call of a failed task again, here and now, and return or raise what it does: for a debugger.

@@ -91,6 +91,10 @@ class TaskOptions:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskOptions) and self._said == other._said
 
+    def __repr__(self) -> str:
+        said = {**self._said, "resources": None if self.resources is None else dict(self.resources)}
+        return f"TaskOptions({', '.join(f'{name}={value!r}' for name, value in said.items() if value is not None)})"
+
     def __hash__(self) -> int:
         return hash(tuple(self._said.values()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,20 +20,26 @@ _ENDS = {
     "timeout": "took too long", "cancel": "was cancelled",
 }  # fmt: skip
 
+ATTEMPT_NOTE = re.compile(r"attempt \d+ failed, too: ")
+"""How the notes of CrewFuture begin that are about earlier attempts."""
 
-def tell(record: TaskRecord, failed_attempts: Sequence[Outcome | str]) -> str:
+
+def tell(record: TaskRecord, failed_attempts: Sequence[Outcome | str], *, is_running: bool = False) -> str:
     """Return the story of a task.
 
     Args:
         record: what is known of it.
         failed_attempts: how earlier runs ended: outcomes, or words on a lost worker.
+        is_running: whether a worker has it, begun or sent ahead; of one that is not done.
     """
-    return "\n".join(_lines(record, failed_attempts))
+    return "\n".join(_lines(record, failed_attempts, is_running))
 
 
-def _lines(record: TaskRecord, failed_attempts: Sequence[Outcome | str]) -> Iterator[str]:
+def _lines(record: TaskRecord, failed_attempts: Sequence[Outcome | str], is_running: bool) -> Iterator[str]:
     called = "" if record.name == record.command else f", a call of {record.command},"
     times = f", in attempt {record.attempts}" if record.attempts > 1 else ""
+    if record.status is None:
+        times = ": it runs, or is the next at its worker" if is_running else ": it waits for a worker"
     yield f"task {record.name}{called} {_ENDS[record.status]}{times}"
     yield from _times(record)
     for number, how in enumerate(failed_attempts, 1):
@@ -44,10 +51,26 @@ def _lines(record: TaskRecord, failed_attempts: Sequence[Outcome | str]) -> Iter
     yield from _block("it has written", record.output)
     error = record.error
     if record.status in ("crash", "timeout", "cancel") and error is not None:
-        yield from _block("why", tracebacks.without_worker(str(error)))  # with the end of the worker's stderr
-        yield from _block("more", "\n".join(getattr(error, "__notes__", ())))
+        yield from _block("why", _why(record, str(error)))  # with the end of the worker's stderr
+        told = _notes_on_attempts(error)
+        yield from _block("more", "\n".join(note for note in getattr(error, "__notes__", ()) if note not in told))
     elif record.traceback is not None:
-        yield from _block("its error", record.traceback)
+        text = f"{record.traceback}\n"
+        for note in _notes_on_attempts(error):
+            text = text.replace(f"\n{note}\n", "\n", 1)
+        yield from _block("its error", text)
+
+
+def _why(record: TaskRecord, text: str) -> str:
+    """Return what an error of ours says beside that which the first line of the story has said."""
+    name = re.escape(record.name)
+    rest = re.sub(rf"\A(task )?{name}( \(attempt \d+\))?:? ", "", tracebacks.without_worker(text))
+    return "" if rest == _ENDS[record.status] else rest
+
+
+def _notes_on_attempts(error: BaseException | None) -> list[str]:
+    """Return what an error says of earlier attempts, which the story has told."""
+    return [note for note in getattr(error, "__notes__", ()) if ATTEMPT_NOTE.match(note)]
 
 
 def _times(record: TaskRecord) -> Iterator[str]:

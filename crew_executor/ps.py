@@ -62,7 +62,8 @@ def _watch(report: Report) -> None:
 
 
 def _lines(household: Household) -> list[str]:
-    who = f"client {household.client_pid}, supervisor {household.supervisor_pid}"
+    kind = "agent" if household.is_agent else "client"
+    who = f"{kind} {household.client_pid}, supervisor {household.supervisor_pid}"
     if household.answers == "client":
         lines = [f"{who}: {_printable(shlex.join(household.command))}"]
     elif household.answers == "supervisor":
@@ -104,7 +105,7 @@ def _figures(left: Leftover) -> dict[str, object]:
     executor = {"run": left.run, "name": left.name, "workers": [], "jobs": jobs}
     return {
         "client_pid": left.entry.client_pid, "supervisor_pid": None, "command": [], "executors": [executor],
-        "answers": "", "host": left.entry.host, "problem": left.problem,
+        "answers": "", "host": left.entry.host, "problem": left.problem, "is_agent": False,
     }  # fmt: skip
 
 

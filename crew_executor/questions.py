@@ -24,13 +24,14 @@ def answer(question: dict[str, Any], *, may_wait: bool = True) -> Any:
         may_wait: whether this thread may wait for an executor's end; not the one that brings news of exits.
 
     Returns:
-        For "stats" the command and the executors. For "end" its `end`: "over"; "begun", which is less: it was told to;
-        "none": there is no such executor. None if there is no answer.
+        For "stats" the command (in an agent its client's) and the executors. For "end" its `end`: "over"; "begun",
+        which is less: it was told to; "none": there is no such executor. None if there is no answer.
     """
     try:
         living = [each for each in pools.dispatchers() if not _is_over(each)]
         if question["ask"] == "stats":
-            return {"command": _command(), "executors": [_figures(each) for each in living]}
+            is_agent = f"{__package__}.agent.process" in sys.modules and not living
+            return {"command": _command(), "executors": [_figures(each) for each in living], "is_agent": is_agent}
         if question["ask"] == "end":
             meant = [each for each in living if f"{each.run_id:016x}" == question["run"]]
             return {"end": _end(meant[0], may_wait) if meant else "none"}

@@ -176,7 +176,11 @@ class _RichScreen:
         table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
         for name in ("executor", "client", "queued", "running", "done", "failed", "rate", "workers"):
             is_number = name in ("queued", "running", "done", "failed", "rate")
-            table.add_column(name, justify="right" if is_number else "left", header_style="dim", no_wrap=True)
+            may_wrap = name in ("executor", "workers")  # on a narrow terminal: no head and no figure is cut
+            table.add_column(
+                name, justify="right" if is_number else "left", header_style="dim", no_wrap=not may_wrap,
+                overflow="fold", min_width=len(name),
+            )  # fmt: skip
         for row in rows:
             failed = f"[bold red]{row.failed}[/]" if row.failed else "0"
             table.add_row(

@@ -37,6 +37,12 @@ _END = "crew_executor: end of rank"
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 """Variables with a rank's number; each MPI sets one of them at least."""
 _END_LINE = re.compile(rf"{_END} (\d+) (\d+)")
+_ROOT_REFUSED = "has detected an attempt to run as root"
+"""What Open MPI says before it explains why."""
+_ROOT_ADVICE = (
+    "Open MPI refuses to run as root: set OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the "
+    "environment, or give MPILauncher(options=['--allow-run-as-root'])"
+)
 _TELLING = f'trap : TERM USR1 USR2; "$@"; echo "{_END} ${{{_RANKS[0]}:-${{{_RANKS[1]}:-${_RANKS[2]}}}}} $?"'
 """A shell's script that says how a rank has ended: mpirun tells of none as long as others go on."""
 _OF_A_JOB_AROUND = ("OMPI_COMM_WORLD_", "OMPI_UNIVERSE_", "OMPI_MCA_orte_", "OMPI_MCA_ess", "OMPI_MCA_pmix",
@@ -132,7 +138,9 @@ class MPILauncher(Launcher):
         """Return the command, how it ended, and the end of what all ranks have printed."""
         assert isinstance(handle, _Rank)
         run = handle.run
-        return "\n".join(filter(None, (shlex.join(run.command), run.status(handle.number).words, run.log_tail())))
+        log = run.log_tail()
+        words = _ROOT_ADVICE if _ROOT_REFUSED in log else log
+        return "\n".join(filter(None, (shlex.join(run.command), run.status(handle.number).words, words)))
 
     def describe(self) -> str:
         """Return mpirun and its options."""

@@ -205,6 +205,15 @@ def test_what_mpirun_refuses_is_told_with_its_command(make: Make) -> None:
     assert "/nowhere/hosts" in words
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root is refused")
+def test_that_root_is_refused_is_told_in_one_line(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMPI_ALLOW_RUN_AS_ROOT", raising=False)
+    words = failure_of(make(options=("--oversubscribe",), max_failed_launches=1))
+
+    assert "mpirun ended with exit code 1\nOpen MPI refuses to run as root: set OMPI_ALLOW_RUN_AS_ROOT=1 and" in words
+    assert "discouraged" not in words  # of the box
+
+
 def test_an_interpreter_that_is_not_there_is_told(make: Make) -> None:
     words = failure_of(make(python="/nowhere/python", max_failed_launches=1))
 

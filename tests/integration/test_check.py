@@ -42,6 +42,27 @@ def test_what_cannot_be_pickled_is_named_and_starts_no_worker() -> None:
         assert executor.stats().launched == 0
 
 
+def look_up(table: dict[int, int], number: int) -> int:
+    return table[number]
+
+
+def test_handles_of_share_are_pickled_as_in_a_call() -> None:
+    table = {1: 2}
+    with CrewExecutor(1) as executor, CrewExecutor(1, name="other") as other:
+        handle = executor.share(table)
+
+        assert executor.check(look_up, handle, 1)
+        assert executor.check(look_up, [handle], 1)
+        assert executor.check(look_up, table=handle, number=1)
+        assert executor.check(lambda: handle)
+        assert executor.submit(look_up, handle, 1).result() == 2
+        found = executor.check(look_up, [other.share(table)], 1)
+
+    assert found.culprit is not None
+    assert found.culprit[:2] == ("args[0][0]", "Shared")  # what is in it is ours
+    assert "can only be an argument of tasks of executor other" in str(found)
+
+
 def test_what_a_worker_cannot_read_is_told_in_its_words() -> None:
     with CrewExecutor(1) as executor:
         found = executor.check(explode, NeedsModule())

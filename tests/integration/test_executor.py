@@ -455,6 +455,8 @@ def test_killing_the_workers_ends_what_was_sent_ahead() -> None:
     ("arguments", "error", "says"),
     [
         ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
+        ({"max_workers": "2"}, TypeError, "max_workers must be an integer, not '2'"),
+        ({"max_workers": 2.0}, TypeError, "max_workers must be an integer, not 2.0"),
         ({"initializer": 3}, TypeError, "initializer must be a callable"),
         ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be >= 1"),
         ({"max_tasks_per_child": 1.5}, TypeError, "max_tasks_per_child must be an integer"),

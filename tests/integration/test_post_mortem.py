@@ -95,6 +95,8 @@ def test_the_story_of_a_failure_and_a_crash(tmp_path: Path) -> None:
     assert story.startswith("task story, a call of ")
     assert " was lost with its worker, in attempt 2\n" in story
     assert "  attempt 1: builtins.RuntimeError: the first run (after " in story
+    assert story.count("the first run") == 1
+    assert "\n  why:\n    worker " in story
     assert "killed by SIGKILL" in story
     assert "now it dies" in story
 
@@ -118,7 +120,11 @@ def test_a_report_does_not_wait(tmp_path: Path) -> None:
         future = executor.submit(touch_and_wait, str(tmp_path / "begun"), str(tmp_path / "release"))
         wait_until((tmp_path / "begun").exists, "it runs")
 
-        assert " is not done\n" in future.report()
+        other = executor.submit(touch_and_wait, str(tmp_path / "begun"), str(tmp_path / "release"))
+        assert " is not done: it runs, or is the next at its worker\n" in future.report()
+        assert other.cancel()
+        assert other.report().splitlines()[0].endswith(" was cancelled")
+        assert "why" not in other.report()
         (tmp_path / "release").touch()
     assert " has succeeded\n" in future.report()
 

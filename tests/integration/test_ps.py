@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from crew_executor import CrewExecutor, errors, processes, registry
+from crew_executor import CrewExecutor, callers, errors, processes, registry
 from crew_executor.launchers import supervisor_handle
 from crew_executor.supervisor_wire import recv_message, send_message
 
+from .agents import ProcessLauncher, executor_of
 from .helpers import identity, is_alive, wait_until
 
 CLIENT = """
@@ -114,6 +115,17 @@ def test_executors_and_workers_are_listed_with_what_they_do(client: subprocess.P
     assert "sleeper  0 queued, 2 running, 0 done; 2 of at most 2 workers" in out
     assert figures == {"sleeper": (2, 0, 2), "other": (0, 1, 1)}
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_agent_of_a_launcher_on_this_machine_is_called_so(folder: Path) -> None:
+    with executor_of(ProcessLauncher(), 1) as executor:
+        executor.submit(len, "abc").result()
+        (agent,) = [each for each in callers.find() if each.client_pid != os.getpid()]
+        _status, out, _err = call("ps")
+
+    assert agent.is_agent
+    assert f"agent {agent.client_pid}, supervisor {agent.supervisor_pid}: " in out
+    assert "\nclient " not in f"\n{out}"
 
 
 def test_kill_ends_one_executor_and_leaves_the_client_and_its_others(client: subprocess.Popen[str]) -> None:

@@ -93,6 +93,14 @@ def test_options_of_views_add_up_and_the_last_word_counts() -> None:
     )  # fmt: skip
 
 
+def test_in_words_are_those_that_were_said() -> None:
+    options = TaskOptions(name="n", priority=0, retry_on=OSError, resources={"gpus": 1})
+
+    assert repr(options) == "TaskOptions(name='n', priority=0, retry_on=<class 'OSError'>, resources={'gpus': 1.0})"
+    assert repr(options.add(priority=2)).startswith("TaskOptions(name='n', priority=2, ")
+    assert repr(TaskOptions()) == "TaskOptions()"
+
+
 def test_none_says_nothing() -> None:
     options = TaskOptions(name="n", priority=1, timeout=5.0, retries=2, retry_on=OSError, cancel_running=True)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from crew_executor import TaskTimeoutError
+from concurrent.futures import CancelledError
+
+from crew_executor import TaskTimeoutError, WorkerCrashError
 from crew_executor.core.messages import Outcome, OutcomeFlag
+from crew_executor.notes import add_note
 from crew_executor.post_mortem import tell
 from crew_executor.records import TaskRecord, TaskWarning
 
 
 def test_a_task_that_has_not_begun() -> None:
-    assert tell(TaskRecord("square", "m.square"), ()).splitlines() == ["task square, a call of m.square, is not done"]
+    record = TaskRecord("square", "m.square")
+
+    assert tell(record, ()) == "task square, a call of m.square, is not done: it waits for a worker"
+    assert tell(record, (), is_running=True).endswith(" is not done: it runs, or is the next at its worker")
 
 
 def test_a_task_that_has_succeeded() -> None:
@@ -58,5 +64,36 @@ def test_what_is_no_error_of_the_function_is_told_without_a_traceback() -> None:
     assert tell(record, ()).splitlines() == [
         "task f took too long",
         "  why:",
-        "    task f took longer than timeout=1 s",
+        "    took longer than timeout=1 s",
     ]
+
+
+def test_nothing_is_told_twice() -> None:
+    first = "worker w-1 was lost"
+    lost = WorkerCrashError("task f (attempt 2): worker w-2 was lost: killed by SIGKILL")
+    failed = ValueError("no")
+    for error in (lost, failed):
+        add_note(error, f"attempt 1 failed, too: {first}")
+        add_note(error, "and more")
+    crash = TaskRecord("f", "f", "crash", error=lost, attempts=2)
+    traceback = f"Traceback:\nValueError: no\nattempt 1 failed, too: {first}\nand more\n"
+    failure = TaskRecord("f", "f", "error", error=failed, traceback=traceback, attempts=2)
+    cancelled = TaskRecord("f", "f", "cancel", error=CancelledError("task f was cancelled"))
+
+    assert tell(crash, (first,)).splitlines() == [
+        "task f was lost with its worker, in attempt 2",
+        "  attempt 1: worker w-1 was lost",
+        "  why:",
+        "    worker w-2 was lost: killed by SIGKILL",
+        "  more:",
+        "    and more",
+    ]
+    assert tell(failure, (first,)).splitlines() == [
+        "task f has failed, in attempt 2",
+        "  attempt 1: worker w-1 was lost",
+        "  its error:",
+        "    Traceback:",
+        "    ValueError: no",
+        "    and more",
+    ]
+    assert tell(cancelled, ()) == "task f was cancelled"

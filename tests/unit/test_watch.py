@@ -81,6 +81,21 @@ def test_who_does_not_answer_is_left_to_the_others() -> None:
     assert rows_of([household(answers="supervisor")], Rates(), 1.0) == []
 
 
+def test_a_narrow_terminal_cuts_no_head_and_no_figure() -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=80)
+    there = household(worker(1, "busy", 7), worker(2), failed=12345, name="a-rather-long-name", done=1234567)
+    rates = Rates()
+    rows_of([there], rates, 1.0)
+
+    console.print(watch._RichScreen._table(rows_of([there], rates, 1.5)))
+    lines = console.file.getvalue().splitlines()
+
+    assert lines[0].split() == ["executor", "client", "queued", "running", "done", "failed", "rate", "workers"]
+    for figure in ("1,234,567", "12345", "0/s"):
+        assert figure in lines[1], lines
+    assert all(len(line) <= 80 and "\N{HORIZONTAL ELLIPSIS}" not in line for line in lines)
+
+
 def test_the_table_of_a_terminal_has_one_head_for_all_executors() -> None:
     console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=140)
     first = household(worker(1, "busy", 7), failed=1, errors=["12:00:01 f: ValueError: [red]"])
