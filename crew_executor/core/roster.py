@@ -31,7 +31,8 @@ class Roster:
         ahead: who holds more.
         closing: leaving or lending workers that hold more than one: they get nothing, but what they have not started
             can be recalled.
-        parting: leaving workers that still hold something: they are busy, too.
+        parting: leaving workers of this machine that still hold something: they are busy, too. Those on hosts that are
+            about to be taken away have their successors elsewhere meanwhile.
         lending: whose running task waits for subtasks.
     """
 
@@ -68,7 +69,7 @@ class Roster:
             lane = self.thin if held or worker.is_recalling or worker.calls_open else self.idle
         if lane is not worker.lane:
             self._move(worker, lane)
-        if worker.is_leaving and held and worker.is_ready and not worker.is_lending:
+        if worker.is_leaving and held and worker.is_ready and not (worker.is_lending or worker.round_trip):
             self.parting[worker] = None
         elif self.parting:
             self.parting.pop(worker, None)

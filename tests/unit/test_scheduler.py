@@ -570,3 +570,19 @@ def test_the_next_task_takes_what_those_of_its_function_took_as_far_as_they_were
     assert bench.scheduler.next_seconds() >= 10
     bench.scheduler.cancel(long)
     assert bench.scheduler.next_seconds() == 0
+
+
+@pytest.mark.parametrize(("round_trip", "is_busy"), [(0.0, True), (0.002, False)])
+def test_a_leaving_worker_that_runs_a_task_is_busy_unless_its_host_is_another(
+    bench: Bench, round_trip: float, is_busy: bool
+) -> None:
+    bench.scheduler._slots = 1
+    first = bench.join("w1", tasks_max=1)
+    first.round_trip = round_trip
+    bench.submit(2, key="long")
+    bench.take()  # the first was sent, and with it the word to leave
+    bench.join("w2")
+
+    assert bench.take() == ([] if is_busy else [("send", "w2", [2])])
+    bench.answer(first, 1)
+    assert ("send", "w2", [2]) in bench.take() or not is_busy
