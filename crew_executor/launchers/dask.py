@@ -7,22 +7,20 @@ by value, and the invitation inside of them: what Dask logs of a task that fails
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LaunchError
-from .base import Job, JobState, JobStatus, Launcher
-from .hosted import agent_process_class, of_each_worker
+from .base import Job, JobStatus, Launcher, LaunchRetry
+from .dask_task import DaskTask, check_options, coroutine_of
+from .hosted import LongWait, of_each_worker, unmet
 
 if TYPE_CHECKING:
     from distributed import Client
     from distributed.deploy import Cluster
 
-CONNECT_SECONDS = 10
-LOOK_SECONDS = 0.1
-"""Between two looks of a task at its agent, which cost nothing but the time of a loop."""
-_ENDED = {"finished": "its agent has ended", "cancelled": "it was cancelled", "lost": "Dask has lost it"}
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 5
 
 
 class DaskLauncher(Launcher):
@@ -50,18 +48,19 @@ class DaskLauncher(Launcher):
         priority: int = 0,
         **more: Any,
     ) -> None:
-        if getattr(client, "asynchronous", False):
-            raise ValueError(
-                "client is asynchronous: launchers work in a thread, without its loop. Give the scheduler's address"
-            )
+        check_options(client, priority)
         super().__init__(**more)
         self.resources = of_each_worker(resources, self.workers_per_job)
         self.client = client
         self._has_python = more.get("python") is not None
-        self._options = {"resources": resources, "workers": workers, "priority": priority, "pure": False, "retries": 0}
+        self._options: dict[str, Any] = {
+            "resources": resources, "workers": workers, "priority": priority, "pure": False, "retries": 0,
+        }  # fmt: skip
         self._own: Any = None  # a Client
-        self._stop_loop: Callable[[], None]
-        self._tasks: dict[str, _Task] = {}  # by name
+        self._address = ""  # the scheduler's
+        self._loop: Any = None  # of its thread, by a LoopRunner
+        self._tasks: dict[str, DaskTask] = {}  # by name
+        self._long_wait = LongWait()
 
     def check(self) -> None:
         """Connect; raise LaunchError if distributed is not installed, or the scheduler cannot be reached."""
@@ -69,35 +68,47 @@ class DaskLauncher(Launcher):
             import distributed
         except ImportError as error:
             raise LaunchError(f"DaskLauncher needs distributed: pip install crew-executor[dask] ({error})") from error
-        # A loop of its own: that which a client makes stays when it cannot connect.
-        runner = distributed.utils.LoopRunner()
-        runner.start()
+        client: Any = self.client
         try:
-            client = distributed.default_client() if self.client is None else self.client
-            if isinstance(client, distributed.Client):
-                address = client.scheduler.address
-            else:
-                address = getattr(client, "scheduler_address", client)
-            self._own = distributed.Client(
-                address, timeout=CONNECT_SECONDS, name="crew", set_as_default=False, loop=runner.loop,
-                security=getattr(client, "security", None),
+            client = distributed.default_client() if client is None else client
+        except ValueError:
+            raise LaunchError("there is no Dask client in this process: give DaskLauncher(client)") from None
+        # A loop of its own: that which a client makes stays when it cannot connect.
+        self._loop = distributed.utils.LoopRunner()
+        self._loop.start()
+        own = distributed.Client.__new__(distributed.Client)  # so that one that cannot connect is known, too
+        try:
+            address = client.scheduler.address if isinstance(client, distributed.Client) else client
+            distributed.Client.__init__(
+                own, getattr(address, "scheduler_address", address), timeout=CONNECT_SECONDS, name="crew",
+                set_as_default=False, loop=self._loop.loop, security=getattr(client, "security", None),
             )  # fmt: skip
+            self._address = own.scheduler.address
         except (OSError, ValueError, AttributeError) as error:
-            runner.loop.add_callback(runner.loop.stop)
+            own.status = "closed"  # or it would close itself some time, when its loop is no more
+            self._loop.loop.add_callback(self._loop.loop.stop)
             raise LaunchError(f"the Dask scheduler of {self.client!r} cannot be reached: {error}") from error
-        self._stop_loop = runner.stop
+        self._own = own
 
     def submit(self, job: Job, number: int) -> Sequence[Hashable]:  # noqa: ARG002  one at a time
         """Submit a task that runs an agent."""
         command = job.command()
-        run = _coroutine_of(job.name, command[1:], command[0] if self._has_python else None, job.invitation)
+        run = coroutine_of(job.name, command[1:], command[0] if self._has_python else None, job.invitation)
         self._tasks = {name: task for name, task in self._tasks.items() if not task.future.done()}
-        self._tasks[job.name] = task = _Task(job.name)
-        self._own.subscribe_topic(job.name, partial(self._begun, task))
-        task.future = self._own.submit(run, key=job.name, **self._options)
+        task = DaskTask(job.name, self._own, self._address)
+        if self._own.status == "connecting":
+            raise LaunchRetry(f"the Dask scheduler at {self._address} does not answer")
+        try:
+            self._own.subscribe_topic(job.name, partial(self._begun, task))
+            task.future = self._own.submit(run, key=job.name, **self._options)
+        except Exception as error:
+            if self._is_connected:
+                raise
+            raise LaunchError(f"the Dask scheduler at {self._address} is gone ({error})") from None
+        self._tasks[job.name] = task
         return [task]
 
-    async def _begun(self, task: _Task, event: tuple[float, Mapping[str, str]]) -> None:
+    async def _begun(self, task: DaskTask, event: tuple[float, Mapping[str, str]]) -> None:
         """Note at which Dask worker a task runs: when that is gone Dask would run it again, elsewhere."""
         if not task.worker:
             task.worker = event[1]["worker"]
@@ -113,17 +124,41 @@ class DaskLauncher(Launcher):
 
     def poll(self, handles: Sequence[Hashable]) -> Mapping[Hashable, JobStatus]:
         """Say how tasks stand, as Dask has told."""
-        return {task: task.status() for task in handles if isinstance(task, _Task)}
+        statuses: dict[Hashable, JobStatus] = {task: task.status() for task in handles if isinstance(task, DaskTask)}
+        self._long_wait.look(statuses, self._lack)
+        return statuses
+
+    def _lack(self) -> str:
+        """Return what no Dask worker of the cluster has, or ""."""
+        if not self._is_connected:
+            return ""
+        identity = self._own.scheduler.identity
+        found = self._own.sync(identity, n_workers=-1, callback_timeout=ANSWER_SECONDS)["workers"].items()
+        wanted = self._options["workers"]
+        if wanted is not None:
+            names = {str(name) for name in ([wanted] if isinstance(wanted, (str, int)) else wanted)}
+            found = [(at, each) for at, each in found if names & {at, str(each.get("name")), str(each.get("host"))}]
+        if not found:
+            return f"the cluster has no Dask worker{'' if wanted is None else f' {wanted!r}'}; see workers="
+        lack = unmet(self._options["resources"] or {}, [each.get("resources", {}) for _, each in found])
+        return lack and f"no Dask worker that may run them has {lack}; see resources="
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._own is not None and self._own.status == "running"
 
     def cancel(self, handles: Sequence[Hashable]) -> None:
-        """Cancel tasks; a Dask worker that is out of reach is not waited for."""
-        for task in handles:
-            assert isinstance(task, _Task)
-            task.future.cancel(force=True)
+        """Cancel tasks; a Dask worker that is out of reach is not waited for, and of a scheduler nothing is wanted."""
+        try:
+            if self._is_connected:
+                self._own.cancel([task.future for task in handles if isinstance(task, DaskTask)], force=True)
+        except Exception:
+            if self._is_connected:
+                raise
 
     def explain(self, handle: Hashable) -> str:
         """Return how the task stands; that of an agent that has failed says how, and its last words."""
-        assert isinstance(handle, _Task)
+        assert isinstance(handle, DaskTask)
         return f"Dask task {handle.name}: {handle.status().words}"
 
     def describe(self) -> str:
@@ -133,64 +168,12 @@ class DaskLauncher(Launcher):
     def close(self) -> None:
         """Leave no task in the cluster."""
         if self._own is not None:
-            self._own.cancel([task.future for task in self._tasks.values()], force=True)
+            self.cancel(list(self._tasks.values()))
+            is_gone = self._own.status == "closed"
             self._own.close()
+            if is_gone:
+                self._loop.loop.add_callback(self._loop.loop.stop)
+            else:
+                self._loop.stop()
             self._own = None
-            self._stop_loop()
         self._tasks.clear()
-
-
-class _Task:
-    """A handle: a task, as far as Dask has told of it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.worker = ""
-        self.is_lost = False
-        self.future: Any = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    def status(self) -> JobStatus:
-        """Return how it stands."""
-        if self.is_lost:
-            return JobStatus(JobState.ENDED, f"its Dask worker {self.worker} is gone", is_taken_away=True)
-        status = self.future.status
-        if status == "pending" and self.worker:
-            return JobStatus(JobState.RUNNING, f"it runs at the Dask worker {self.worker}")
-        if status == "pending":
-            return JobStatus(JobState.PENDING, "it waits for a free slot of a Dask worker that may run it")
-        if status == "error":
-            error = self.future.exception()  # was sent with the news of it
-            return JobStatus(JobState.ENDED, f"{type(error).__name__}: {error}", type(error).__name__ == "KilledWorker")
-        return JobStatus(JobState.ENDED, _ENDED.get(status, status))
-
-
-def _coroutine_of(
-    name: str, arguments: Sequence[str], python: str | None, invitation: bytes
-) -> Callable[[], Awaitable[None]]:
-    """Return what runs at a Dask worker."""
-    process_class = agent_process_class()
-    pause = LOOK_SECONDS
-
-    async def crew_agent() -> None:
-        import asyncio
-
-        from distributed import get_worker
-
-        worker = get_worker()
-        agent = process_class(arguments, python, invitation)
-        try:
-            worker.log_event(name, {"worker": worker.address})
-            while agent.poll() is None:
-                task = worker.state.tasks.get(name)
-                if task is None or task.state == "cancelled":
-                    return
-                await asyncio.sleep(pause)
-        finally:
-            code, words = agent.end()
-        if code:
-            raise RuntimeError(words)
-
-    return crew_agent

@@ -6,15 +6,14 @@ it. Actors, and what they need, travel by value: Ray's workers may be of another
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from ..errors import LaunchError
-from .base import Job, JobState, JobStatus, Launcher
-from .hosted import agent_process_class, of_each_worker
-
-TOLD_SECONDS = 5.0
-"""How long explain() waits for what Ray has to fetch."""
+from .base import Job, JobStatus, Launcher
+from .hosted import LongWait, check_answers, of_each_worker, unmet
+from .ray_actor import RayActor, actor_class
 
 
 class RayLauncher(Launcher):
@@ -56,7 +55,8 @@ class RayLauncher(Launcher):
             self._options["runtime_env"] = dict(runtime_env)
         self._has_connected = False
         self._class: Any = None
-        self._actors: dict[str, _Actor] = {}  # by name
+        self._actors: dict[str, RayActor] = {}  # by name
+        self._long_wait = LongWait()
 
     def check(self) -> None:
         """Connect, unless this process is; raise LaunchError if Ray is not installed, or its cluster out of reach."""
@@ -65,12 +65,17 @@ class RayLauncher(Launcher):
         except ImportError as error:
             raise LaunchError(f"RayLauncher needs ray: pip install crew-executor[ray] ({error})") from error
         if not ray.is_initialized():
+            ray_logger = logging.getLogger("ray._private.worker")
+            ray_logger.addFilter(_is_news)
             try:
+                check_answers(self.address)  # ray.init() would try it for minutes
                 ray.init(address=self.address, log_to_driver=False, configure_logging=False)
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 raise LaunchError(f"Ray's cluster at {self.address!r} cannot be reached: {error}") from error
+            finally:
+                ray_logger.removeFilter(_is_news)
             self._has_connected = True
-        self._class = ray.remote(_actor_class())
+        self._class = ray.remote(actor_class())
 
     def submit(self, job: Job, number: int) -> Sequence[Hashable]:  # noqa: ARG002  one at a time
         """Create an actor; it comes when there are resources for it."""
@@ -79,25 +84,35 @@ class RayLauncher(Launcher):
             actor = self._class.options(**self._options).remote(
                 command[1:], command[0] if self._has_python else None, job.invitation
             )
-            self._actors[job.name] = handle = _Actor(job.name, actor, self._options)
+            self._actors[job.name] = handle = RayActor(job.name, actor, self._options)
         except (ValueError, TypeError) as error:
             raise LaunchError(f"Ray refuses an actor with {self._options}: {error}") from error
         return [handle]
 
     def poll(self, handles: Sequence[Hashable]) -> Mapping[Hashable, JobStatus]:
         """Say whose actor has come, or is gone."""
-        return {actor: actor.status() for actor in handles if isinstance(actor, _Actor)}
+        statuses: dict[Hashable, JobStatus] = {each: each.status() for each in handles if isinstance(each, RayActor)}
+        self._long_wait.look(statuses, self._lack)
+        return statuses
+
+    def _lack(self) -> str:
+        """Return what no node of the cluster has, or ""."""
+        import ray
+
+        wanted = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"], **self._options["resources"]}
+        lack = unmet(wanted, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        return lack and f"no node has {lack}; see num_cpus=, workers_per_job=, num_gpus=, resources="
 
     def cancel(self, handles: Sequence[Hashable]) -> None:
         """Kill actors, and so their agents."""
         for actor in handles:
-            assert isinstance(actor, _Actor)
+            assert isinstance(actor, RayActor)
             actor.kill()
             self._actors.pop(actor.name, None)
 
     def explain(self, handle: Hashable) -> str:
         """Return how the actor stands; of an agent that has failed, its last words."""
-        assert isinstance(handle, _Actor)
+        assert isinstance(handle, RayActor)
         return f"Ray actor {handle.name}: {handle.status().words}"
 
     def describe(self) -> str:
@@ -116,66 +131,6 @@ class RayLauncher(Launcher):
             ray.shutdown()
 
 
-class _Actor:
-    """A handle: an actor that runs an agent."""
-
-    def __init__(self, name: str, actor: Any, options: Mapping[str, Any]) -> None:
-        self.name = name
-        self._actor = actor
-        self._wanted = {key: value for key, value in options.items() if value and not key.startswith("max_")}
-        self._place = actor.place.remote()
-        self._end = actor.wait.remote()
-        self._ended: JobStatus | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    def status(self) -> JobStatus:
-        """Return how it stands; an actor whose agent has failed is not needed any more."""
-        import ray
-
-        if self._ended is not None:
-            return self._ended
-        if not ray.wait([self._end], timeout=0)[0]:
-            if not ray.wait([self._place], timeout=0)[0]:
-                return JobStatus(JobState.PENDING, f"it waits until Ray's cluster has {self._wanted} free")
-            return JobStatus(JobState.RUNNING, f"it runs at {ray.get(self._place)}")
-        try:
-            words, is_taken_away = ray.get(self._end, timeout=TOLD_SECONDS), False
-        except ray.exceptions.RayError as error:
-            words = f"{type(error).__name__}: {error}"
-            is_taken_away = "node" in str(error).lower() and "died" in str(error).lower()
-        self.kill()
-        self._ended = JobStatus(JobState.ENDED, words, is_taken_away)
-        return self._ended
-
-    def kill(self) -> None:
-        """End it."""
-        import ray
-
-        ray.kill(self._actor)
-
-
-def _actor_class() -> Any:
-    """Return the class of actors. It travels by value."""
-    process_class = agent_process_class()
-
-    class CrewAgent:
-        def __init__(self, arguments: Sequence[str], python: str | None, invitation: bytes) -> None:
-            self.agent = process_class(arguments, python, invitation)
-
-        def place(self) -> str:
-            import socket
-
-            return f"{socket.gethostname()}, process {self.agent.process.pid}"
-
-        def wait(self) -> str:
-            import ray
-
-            self.agent.process.wait()
-            code, words = self.agent.end()
-            if not code:
-                ray.actor.exit_actor()  # gives its resources back: nobody will ask for more of it
-            return str(words)
-
-    return CrewAgent
+def _is_news(record: logging.LogRecord) -> bool:
+    """Answer whether a record of Ray's is more than that this thread, which is a launcher's, can handle no signals."""
+    return "SIGTERM handler is not set" not in record.getMessage()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import psutil
+import pytest
 from integration.helpers import add, wait_until
 
 from crew_executor import CrewExecutor, LaunchError
 from crew_executor.errors import BrokenCrewError
-from crew_executor.launchers import Launcher
+from crew_executor.launchers import Job, JobState, Launcher, hosted
 
 SECONDS = 60.0
 """For anything that takes a few on a machine that does nothing else."""
@@ -76,3 +78,19 @@ def failure_of(launcher: Launcher) -> str:
 def all_idle(executor: CrewExecutor, number: int) -> None:
     """Wait until so many workers are there."""
     wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == number, "all came", SECONDS)
+
+
+def warning_of(launcher: Launcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> str:
+    """Return what is logged of a job that waits, as if it did for long."""
+    monkeypatch.setattr(hosted, "WAIT_SECONDS", -1.0)
+    caplog.clear()
+    launcher.check()
+    try:
+        with caplog.at_level(logging.WARNING, "crew_executor"):
+            (job,) = launcher.submit(Job("crew-1-1", 1, 1, b"{}\n", {}, None, "/bin/false", 0), 1)
+            for _ in range(3):
+                assert launcher.poll([job])[job].state is JobState.PENDING
+            launcher.cancel([job])
+    finally:
+        launcher.close()
+    return caplog.text

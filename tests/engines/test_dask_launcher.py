@@ -19,10 +19,12 @@ from integration.helpers import add, is_alive, touch_and_wait, wait_until
 from integration.test_cluster_pages import check
 
 from crew_executor import LaunchError, WorkerCrashError
+from crew_executor.errors import BrokenCrewError
 from crew_executor.launchers import DaskLauncher, Job, JobState
+from crew_executor.launchers import dask as launcher_module
 from crew_executor.testing import LauncherConformance
 
-from .hosted import SECONDS, agent_of, agents_below, all_stopped, executor_of, failure_of
+from .hosted import SECONDS, agent_of, agents_below, all_stopped, executor_of, failure_of, warning_of
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -47,6 +49,13 @@ if __name__ == "__main__":
 @contextmanager
 def cluster_of(workers: int) -> Iterator[str]:
     """The scheduler's address of a cluster of processes of this machine, with one slot each."""
+    with scheduler_of(workers) as (_process, address):
+        yield address
+
+
+@contextmanager
+def scheduler_of(workers: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The same, with the scheduler's process."""
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER, str(workers)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
@@ -57,7 +66,7 @@ def cluster_of(workers: int) -> Iterator[str]:
         assert address
         mine = {process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))}
         conftest.lasting.update(mine)
-        yield address
+        yield process, address
     conftest.lasting.difference_update(mine)
 
 
@@ -188,7 +197,7 @@ def test_without_any_it_is_the_client_of_this_process(make: Make, cluster: Any) 
     with distributed.Client(cluster):
         with executor_of(make(None), 1) as executor:
             assert executor.submit(add, 1, 2).result(SECONDS) == 3
-    with pytest.raises(LaunchError, match="cannot be reached: No clients found"):
+    with pytest.raises(LaunchError, match=r"no Dask client in this process: give DaskLauncher\(client\)"):
         make(None).check()
 
 
@@ -250,7 +259,73 @@ def test_a_task_whose_job_is_ended_by_dask_fails(make: Make, client: Any, tmp_pa
         assert isinstance(lost.exception(SECONDS), WorkerCrashError)
 
 
+def test_a_scheduler_that_is_gone_is_told(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(launcher_module, "CONNECT_SECONDS", 2)
+    started = tmp_path / "started"
+    with scheduler_of(1) as (scheduler, address):
+        launcher = DaskLauncher(address, host="127.0.0.1")
+        gone = f"the Dask scheduler at {address} is gone"
+        with executor_of(launcher, 1) as executor:
+            lost = executor.submit(touch_and_wait, str(started), str(tmp_path / "never"))
+            wait_until(started.exists, "the task runs", SECONDS)
+            (task,) = launcher._tasks.values()
+            scheduler.kill()
+            assert isinstance(lost.exception(SECONDS), (WorkerCrashError, BrokenCrewError))
+            wait_until(lambda: task.status().state is JobState.ENDED, "it is noted", SECONDS)
+            assert gone in launcher.explain(task)
+            launcher.cancel([task])
+            error = executor.submit(add, 1, 2).exception(SECONDS)
+            assert isinstance(error, BrokenCrewError)
+            assert gone in str(error)
+    assert "DaskLauncher failed" not in caplog.text
+
+
 # ---------------------------------------------------------------------- what is told
+
+
+def test_what_no_dask_worker_has_is_told_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = warning_of(make(workers=["nobody"]), monkeypatch, caplog)
+    assert words.count("perhaps for ever: the cluster has no Dask worker ['nobody']; see workers=") == 1
+    words = warning_of(make(resources={"THING": 2}), monkeypatch, caplog)
+    assert words.count("perhaps for ever: no Dask worker that may run them has THING=2; see resources=") == 1
+
+
+def test_what_is_only_taken_is_no_reason_for_a_warning(make: Make, client: Any) -> None:
+    launcher = make(resources={"THING": 1}, workers=[0, *client.scheduler_info()["workers"]])
+    launcher.check()
+    assert launcher._lack() == ""
+    launcher.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"client": 5}, TypeError, "client must be a Client or Cluster of distributed, or an address, not 5"),
+        ({"priority": "high"}, TypeError, "priority must be a number, not 'high'"),
+        ({"priority": float("nan")}, ValueError, "priority must be a number, not nan"),
+        ({"resources": "GPU"}, TypeError, "resources must be amounts by name"),
+        ({"resources": {"GPU": -1}}, ValueError, "resources must have names with amounts"),
+    ],
+)
+def test_options_that_are_none_are_refused(options: dict[str, Any], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        DaskLauncher(**options)
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://127.0.0.1:9"])
+def test_an_address_that_leads_nowhere_is_told_and_nothing_else(address: str) -> None:
+    script = (
+        "from crew_executor.launchers import DaskLauncher, dask\n"
+        f"dask.CONNECT_SECONDS = 1\nDaskLauncher({address!r}).check()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+
+    assert f"LaunchError: the Dask scheduler of {address!r} cannot be reached" in run.stderr
+    assert "Exception ignored" not in run.stderr
 
 
 def test_an_agent_that_fails_is_told_with_its_words(make: Make) -> None:
@@ -258,6 +333,7 @@ def test_an_agent_that_fails_is_told_with_its_words(make: Make) -> None:
 
     assert "its job ended before its agent had come" in words
     assert "/nowhere/python -m crew_executor worker -" in words
+    assert f"there is no interpreter /nowhere/python on {os.uname().nodename}: give python=" in words
     assert "No such file or directory" in words
 
 

@@ -23,7 +23,7 @@ from crew_executor import LaunchError, WorkerCrashError
 from crew_executor.launchers import Job, JobState, RayLauncher
 from crew_executor.testing import LauncherConformance
 
-from .hosted import SECONDS, agent_of, agents_below, all_stopped, executor_of, failure_of
+from .hosted import SECONDS, agent_of, agents_below, all_stopped, executor_of, failure_of, warning_of
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 
@@ -35,6 +35,12 @@ pytestmark = [
 ]
 
 Make = Callable[..., RayLauncher]
+
+
+RAY_ENVIRONMENT = {
+    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "100000000",
+    "RAY_AUTH_MODE": "disabled",  # a token in the home directory would be asked for, and not be given
+}
 
 
 class RayHead:
@@ -54,7 +60,7 @@ class RayHead:
         log = Path(folder, "log")
         shell = subprocess.run(
             ["sh", "-c", 'setsid "$@" >"$0" 2>&1 </dev/null & echo $!', str(log), *command], stdout=subprocess.PIPE,
-            text=True, check=True, env={**os.environ, "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "100000000"},
+            text=True, check=True, env={**os.environ, **RAY_ENVIRONMENT},
         )  # fmt: skip
         self.pid = int(shell.stdout)
         wait_until(lambda: "Ray runtime started" in log.read_text("utf-8"), "Ray has started", SECONDS)
@@ -76,9 +82,18 @@ def _dying() -> Any:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[RayHead]:
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    """What is undone when the last test is over."""
+    with pytest.MonkeyPatch.context() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def head(patch: pytest.MonkeyPatch) -> Iterator[RayHead]:
     """Ray, to which this process is connected, as a user of Ray would be."""
     folder = tempfile.mkdtemp(prefix="ray")  # short: there are sockets in it
+    for name, value in RAY_ENVIRONMENT.items():
+        patch.setenv(name, value)
     made = RayHead(folder)
     try:
         ray.init(made.address, log_to_driver=False)
@@ -218,6 +233,7 @@ def test_a_client_that_is_not_connected_is_and_is_not_afterwards(head: RayHead, 
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
 
     assert (0, "1024 True\nFalse\n" * 2) == (run.returncode, run.stdout), run.stderr
+    assert "SIGTERM" not in run.stderr
 
 
 def test_a_client_that_is_connected_stays_so(make: Make) -> None:
@@ -265,6 +281,7 @@ def test_an_agent_that_fails_is_told_with_its_words(make: Make) -> None:
 
     assert "its job ended before its agent had come" in words
     assert "/nowhere/python -m crew_executor worker -" in words
+    assert f"there is no interpreter /nowhere/python on {os.uname().nodename}: give python=" in words
     assert "No such file or directory" in words
 
 
@@ -282,11 +299,51 @@ def test_what_is_pending_says_what_it_waits_for(make: Make) -> None:
         launcher.close()
 
 
-def test_an_address_that_leads_nowhere_is_told() -> None:
-    script = "from crew_executor.launchers import RayLauncher\nRayLauncher(address='nowhere').check()\n"
+def test_what_no_node_has_is_told_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = warning_of(make(num_cpus=100, num_gpus=1), monkeypatch, caplog)
+    assert words.count("perhaps for ever: no node has CPU=100, GPU=1; see num_cpus=, workers_per_job=") == 1
+    words = warning_of(make(workers_per_job=3), monkeypatch, caplog)
+    assert words.count("no node has CPU=3;") == 1
+
+
+def test_what_is_only_taken_is_no_reason_for_a_warning(
+    make: Make, head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with full_until(head, tmp_path):
+        assert warning_of(make(), monkeypatch, caplog) == ""
+
+
+def test_an_actor_that_is_out_of_reach_has_not_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = make()
+    with executor_of(launcher, 1) as executor:
+        assert executor.submit(add, 1, 2).result(SECONDS) == 3
+        (actor,) = launcher._actors.values()
+
+        def unavailable(*_arguments: Any, **_options: Any) -> Any:
+            raise ray.exceptions.ActorUnavailableError("for a while", None)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ray, "wait", lambda refs, **_options: (refs, []))
+            patch.setattr(ray, "get", unavailable)
+            assert actor.status().state is JobState.RUNNING
+            assert "does not reach it now" in actor.status().words
+        assert "it runs at" in actor.status().words
+        assert executor.submit(add, 1, 2).result(SECONDS) == 3
+
+
+def test_resources_that_are_none_are_refused() -> None:
+    with pytest.raises(TypeError, match="resources must be amounts by name"):
+        RayLauncher(resources=["x"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1"])
+def test_an_address_that_leads_nowhere_is_told(address: str) -> None:
+    script = f"from crew_executor.launchers import RayLauncher\nRayLauncher(address={address!r}).check()\n"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
 
-    assert "LaunchError: Ray's cluster at 'nowhere' cannot be reached" in run.stderr
+    assert f"LaunchError: Ray's cluster at {address!r} cannot be reached" in run.stderr
 
 
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
