@@ -24,6 +24,10 @@ INVITATION, LOG_GROUP, LOG_LINES = "CREW_EXECUTOR_INVITATION", "/aws/batch/job",
 CONNECT_SECONDS, ANSWER_SECONDS, TIMEOUT_MIN, STARTUP_SECONDS = 10, 30, 60, 300.0  # in the last the image is pulled
 ASK_SECONDS, END_SECONDS = 0.5, 0.1  # between two calls: all users of an account share its limits
 CLOSE_SECONDS, FAILURES_MAX = 8.0, 5  # to end the rest, at the end
+HURRY_SECONDS, ATTEMPTS_MAX = (
+    3,
+    10,
+)  # the first: to connect, and to answer, when jobs are ended; close() has 10 s in all
 IDS_MAX, OVERRIDES_MAX = 100, 8192 - 700  # jobs in a question; characters that ECS takes, less variables of Batch's own
 NEW_SECONDS, STUCK_SECONDS = 300.0, 600.0  # so long a job may not be listed yet; so long it waits before that is told
 _PENDING, _RUNNING = ("SUBMITTED", "PENDING", "RUNNABLE"), ("STARTING", "RUNNING")
@@ -48,7 +52,7 @@ class AWSBatchLauncher(Launcher):
         job_queue: its name or ARN.
         job_definition: of a single container on ECS: its name, "name:revision" or ARN.
         vcpus, memory_gb, gpus: of each job; None: as the definition says.
-        walltime: of a job: seconds, "2h", "90m"; Batch ends it then, but not before 60 s. None: as the definition says.
+        walltime: of a job: seconds, at least 60, "2h", "90m"; Batch ends it then. None: as the definition says.
         tags, propagate_tags: of the jobs, at most 50; True: of their ECS tasks too; None: as the definition says.
         retry_strategy: as Batch takes it. None: one attempt, as a second would come with an invitation that is used up.
         share_identifier, scheduling_priority: for queues with a fair-share policy.
@@ -81,6 +85,7 @@ class AWSBatchLauncher(Launcher):
                 raise ValueError(f"{name} must be None or a {word}number above 0, not {number!r}")
         if isinstance(command_prefix, str):
             raise TypeError(f"command_prefix must be a sequence of words, not one text: {command_prefix.split()!r}")
+        _check_settings(self.walltime, tags, retry_strategy)
         self.job_queue, self.job_definition, self.gpus = job_queue, job_definition, gpus
         self.command_prefix = list(command_prefix)
         sizes = (("VCPU", vcpus), ("MEMORY", memory_gb and math.ceil(1024 * memory_gb)), ("GPU", gpus))
@@ -89,11 +94,13 @@ class AWSBatchLauncher(Launcher):
             "retryStrategy": {"attempts": 1} if retry_strategy is None else dict(retry_strategy),
             "tags": dict(tags or {}) or None, "propagateTags": propagate_tags,
             "shareIdentifier": share_identifier, "schedulingPriorityOverride": scheduling_priority,
-            "timeout": self.walltime and {"attemptDurationSeconds": max(TIMEOUT_MIN, math.ceil(self.walltime))},
+            "timeout": self.walltime and {"attemptDurationSeconds": math.ceil(self.walltime)},
         }  # fmt: skip
         self.settings = {name: value for name, value in settings.items() if value is not None}
         self._session, self._region, self._profile, self._endpoint_url = session, region, profile, endpoint_url
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, bool], Any] = {}
+        self._clients_lock = threading.Lock()  # sessions are not to be shared; the thread of the endings makes its own
+        self._is_closing = False
         self._new_until: dict[Hashable, float] = {}  # of all jobs that are known; 0: Batch has listed it
         self._unclear, self._warned = set[str](), set[str]()  # names of submissions that may have worked; of warnings
         self._endings = _Endings(self._end)
@@ -269,32 +276,43 @@ class AWSBatchLauncher(Launcher):
 
     def close(self) -> None:
         """End what is left, with what unclear submissions have started, and close the connections."""
-        for name in sorted(self._unclear):
+        self._is_closing = True
+        left = sorted(self._unclear)
+        is_silent = False
+        while left and not is_silent:
             try:
-                self.cancel(self._found(name))
+                self.cancel(self._found(left[0]))
             except (LaunchError, LaunchRetry) as error:
-                logger.warning("jobs named %s may be in %s, and end after their start: %s", name, self.job_queue, error)
+                is_silent = _is_silence(error)
+                names = ", ".join(left if is_silent else left[:1])
+                text = f"jobs named {names} may be in {self.job_queue}, and end after their start: {error}"
+                logger.warning("%s", text)
+            del left[0]
         self._unclear.clear()
-        self._endings.close()
+        self._endings.close(is_silent=is_silent)
+        self._is_closing = False
         for client in self._clients.values():
             client.close()
         self._clients.clear()
         self._new_until.clear()
 
-    def _client(self, service: str) -> Any:
-        if service not in self._clients:
-            boto3, config = _module("boto3"), _module("botocore.config")
-            session = self._session or boto3.Session(region_name=self._region, profile_name=self._profile)
-            times = {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
-            settings = config.Config(**times, retries={"total_max_attempts": 1})
-            self._clients[service] = session.client(service, endpoint_url=self._endpoint_url, config=settings)
-        return self._clients[service]
+    def _client(self, service: str, *, hurries: bool = False) -> Any:
+        with self._clients_lock:
+            if (service, hurries) not in self._clients:
+                boto3, config = _module("boto3"), _module("botocore.config")
+                session = self._session or boto3.Session(region_name=self._region, profile_name=self._profile)
+                connect, read = (HURRY_SECONDS, HURRY_SECONDS) if hurries else (CONNECT_SECONDS, ANSWER_SECONDS)
+                settings = config.Config(connect_timeout=connect, read_timeout=read, retries={"total_max_attempts": 1})
+                made = session.client(service, endpoint_url=self._endpoint_url, config=settings)
+                self._clients[service, hurries] = made
+            return self._clients[service, hurries]
 
     def _call(self, service: str, action: str, **arguments: Any) -> Any:
         """Return the answer of AWS; raise LaunchRetry, SubmitTimeout if it may have been done, or LaunchError."""
         errors = _module("botocore.exceptions")
         try:
-            return getattr(self._client(service), action)(**arguments)
+            hurries = self._is_closing or action == "terminate_job"
+            return getattr(self._client(service, hurries=hurries), action)(**arguments)
         except (errors.ClientError, errors.BotoCoreError) as error:
             raise _told(error, service, action) from error
 
@@ -307,7 +325,7 @@ class _Endings:
         self._wanted: dict[str, None] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._is_closing = False
+        self._is_closing = self._is_silent = False
 
     def want(self, jobs: Iterable[str]) -> None:
         """Have jobs ended."""
@@ -317,10 +335,10 @@ class _Endings:
                 self._thread = threading.Thread(target=self._run, name="crew-aws-batch", daemon=True)
                 self._thread.start()
 
-    def close(self) -> None:
-        """End the rest soon: no job of any array is wanted any more."""
+    def close(self, *, is_silent: bool = False) -> None:
+        """End the rest soon: no job of any array is wanted any more; not if nobody answers."""
         with self._changed:
-            self._is_closing = True
+            self._is_closing, self._is_silent = True, is_silent
             self._changed.notify_all()
             self.want(())  # it may have given up
             thread = self._thread
@@ -328,7 +346,7 @@ class _Endings:
             thread.join(CLOSE_SECONDS)
         if self._wanted:
             logger.warning("AWS Batch is slow: of these jobs some may be left: %s", ", ".join(self._wanted))
-        self._is_closing = False
+        self._is_closing = self._is_silent = False
 
     def _run(self) -> None:
         failures = 0
@@ -336,7 +354,7 @@ class _Endings:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing, END_SECONDS * 2**failures)
                 job = next(iter(self._wanted), "")
-                if not job or failures > FAILURES_MAX:
+                if not job or failures > FAILURES_MAX or (self._is_closing and self._is_silent):
                     self._thread = None
                     return
                 array = job.partition(":")[0]
@@ -346,10 +364,11 @@ class _Endings:
             except LaunchRetry as error:
                 logger.info("%s could not be ended yet: %s", job, error)
                 failures += 1
+                self._is_silent = _is_silence(error)
                 continue
             except LaunchError as error:
                 logger.warning("%s could not be ended: %s", job, error)
-            failures = 0
+            failures, self._is_silent = 0, False
             with self._changed:
                 for each in jobs:
                     self._wanted.pop(each, None)
@@ -367,6 +386,27 @@ def status_of(detail: Mapping[str, Any] | None) -> JobStatus:
     if state in _PENDING or state in _RUNNING:
         return JobStatus(JobState.PENDING if state in _PENDING else JobState.RUNNING, words)
     return JobStatus(JobState.ENDED, words, is_taken_away=state == "FAILED" and bool(_TAKEN_AWAY.search(reason)))
+
+
+def _is_silence(error: BaseException) -> bool:
+    """Answer whether AWS has not answered at all, so that all else would be waited for just as long."""
+    return (
+        isinstance(error, LaunchRetry)
+        and error.__cause__ is not None
+        and not getattr(error.__cause__, "response", None)
+    )
+
+
+def _check_settings(walltime: float | None, tags: Any, retry_strategy: Any) -> None:
+    """Raise ValueError or TypeError for what Batch would refuse with each job."""
+    if walltime is not None and walltime < TIMEOUT_MIN:
+        raise ValueError(f"walltime must be None or at least {TIMEOUT_MIN} s, as Batch takes no less, not {walltime!r}")
+    for name, each in (("tags", tags), ("retry_strategy", retry_strategy)):
+        if each is not None and not isinstance(each, Mapping):
+            raise TypeError(f"{name} must be None or a mapping, not {each!r}")
+    attempts = (retry_strategy or {}).get("attempts", 1)
+    if not isinstance(attempts, int) or not 1 <= attempts <= ATTEMPTS_MAX:
+        raise ValueError(f"attempts in retry_strategy must be a whole number from 1 to {ATTEMPTS_MAX}, not {attempts}")
 
 
 def _told(error: Any, service: str, action: str) -> LaunchRetry | LaunchError:

@@ -370,17 +370,17 @@ class KubernetesLauncher(Launcher):
         return JobStatus(JobState.ENDED, f"{status.words}: so for {STUCK_SECONDS:g} s")
 
     def cancel(self, handles: Sequence[Hashable]) -> None:
-        """Delete Pods; what runs there is told, and has a few seconds."""
-        cluster = self._cluster
-        for handle in handles if cluster is not None else ():
+        """Delete Pods; what runs there is told, and has a few seconds. The first that is not answered is the last."""
+        cluster, names = self._cluster, [str(handle) for handle in handles]
+        for index, name in enumerate(names if cluster is not None else ()):
             assert cluster is not None
             try:
-                cluster.call(
-                    "delete_namespaced_pod", str(handle), cluster.namespace, grace_period_seconds=CANCEL_SECONDS
-                )
+                cluster.end("delete_namespaced_pod", name, cluster.namespace, grace_period_seconds=CANCEL_SECONDS)
             except Failure as failure:
-                if failure.code != 404:
-                    logger.warning("the Pod %s could not be deleted, and ends by itself later: %s", handle, failure)
+                left = names[index:] if failure.code == 0 else [name]
+                logger.warning("Pods not deleted, which end by themselves later: %s: %s", ", ".join(left), failure)
+                if failure.code == 0:  # the others would be waited for just as long
+                    return
 
     def explain(self, handle: Hashable) -> str:
         """Return how a Pod stands, its last events, the end of its log, and what to try."""
@@ -393,8 +393,9 @@ class KubernetesLauncher(Launcher):
         except Failure as failure:
             logger.debug("the Pod %s cannot be read any more: %s", handle, failure)
         told = [f"Pod {handle} in namespace {cluster.namespace}: {standing.status.words}"]
-        told += cluster.events_of(str(handle))
-        told.append(cluster.log_tail(str(handle), CONTAINER))
+        if not cluster.is_silent:
+            told += cluster.events_of(str(handle))
+            told.append(cluster.log_tail(str(handle), CONTAINER))
         return "\n".join(filter(None, [*told, advice_for(standing)]))
 
     def describe(self) -> str:
@@ -404,7 +405,7 @@ class KubernetesLauncher(Launcher):
         return f"made as a Pod of {self.image} in {where} of Kubernetes"
 
     def close(self) -> None:
-        """Delete what is left of this executor, and end the watch."""
+        """Delete what is left of this executor, and end the watch; within some 5 s, as an executor waits only 10."""
         cluster, watch, self._cluster = self._cluster, self._watch, None
         if watch is not None:
             watch.close()
@@ -421,17 +422,18 @@ class KubernetesLauncher(Launcher):
              {"label_selector": which, "grace_period_seconds": CANCEL_SECONDS}),
             ("delete_collection_namespaced_secret", (cluster.namespace,), {"label_selector": which}),
         ]  # fmt: skip
-        if self._config_map:
-            calls.append(("delete_namespaced_config_map", (self._config_map, cluster.namespace), {}))
+        if self._config_map:  # the first: with it the cluster removes the rest, should that take too long
+            calls.insert(0, ("delete_namespaced_config_map", (self._config_map, cluster.namespace), {}))
         for name, arguments, options in calls:
             try:
-                cluster.call(name, *arguments, **options)
+                cluster.end(name, *arguments, **options)
             except Failure as failure:
-                if failure.code != 404:
-                    logger.warning(
-                        "%s failed: %s; `kubectl -n %s delete pods,secrets,configmaps -l %s` removes what is left",
-                        name, failure, cluster.namespace, which,
-                    )  # fmt: skip
+                logger.warning(
+                    "%s failed: %s; `kubectl -n %s delete pods,secrets,configmaps -l %s` removes what is left",
+                    name, failure, cluster.namespace, which,
+                )  # fmt: skip
+                if failure.code == 0:  # so are the others
+                    return
 
 
 class _Submission:

@@ -26,7 +26,10 @@ WATCH_SECONDS = 60
 WATCH_SILENCE_SECONDS = 75.0
 RETRY_FIRST, RETRY_LONGEST = 0.5, 10.0
 """Seconds between tries to watch, when the server does not answer."""
-CLOSE_SECONDS = 3.0
+END_SECONDS, END_SECONDS_AGAIN = 3.0, 1.0
+"""How long the server may be silent when Pods are cancelled and all is deleted; the second once it was. An executor
+waits no more than 10 s for all that, and a thread that comes out of a call later may abort an ending client."""
+CLOSE_SECONDS = 1.0
 GONE_MAX = 1000
 """Of so many Pods that are gone it is remembered why."""
 EXPIRED = 410
@@ -47,6 +50,7 @@ class Cluster:
         namespace: that it is.
         host: the URL of the API server.
         is_inside: whether this process runs in a Pod, and uses its account.
+        is_silent: whether the last call was not answered.
 
     Raises:
         LaunchError: the library is not there, or no configuration can be used.
@@ -66,9 +70,10 @@ class Cluster:
             default = _namespace_of(config.list_kube_config_contexts(kubeconfig), context)
         except Exception as error:  # the loader's own, a file's, YAML's, a credential plugin's
             if kubeconfig is not None or context is not None or "KUBERNETES_SERVICE_HOST" not in os.environ:
+                which = "" if kubeconfig is None else f"{kubeconfig}: "
                 raise LaunchError(
-                    f"the configuration of Kubernetes cannot be used: {error}; give kubeconfig=... and context=... "
-                    "with which `kubectl get pods` works, or run this in a Pod with a service account"
+                    f"the configuration of Kubernetes cannot be used: {which}{error}; give kubeconfig=... and "
+                    "context=... with which `kubectl get pods` works, or run this in a Pod with a service account"
                 ) from None
             try:
                 config.load_incluster_config(client_configuration=configuration)
@@ -81,6 +86,7 @@ class Cluster:
             self.is_inside = True
         self.namespace = namespace or default or "default"
         self.host = str(configuration.host)
+        self.is_silent = False
         self._client = client.ApiClient(configuration)
         self._api = client.CoreV1Api(self._client)
 
@@ -97,8 +103,25 @@ class Cluster:
 
     def text(self, name: str, *arguments: Any, **options: Any) -> str:
         """Call a method of CoreV1Api, and return the text that is answered; raise Failure."""
-        with self.answer(name, *arguments, **options) as response:
-            return bytes(response.data).decode(errors="replace")
+        try:
+            with self.answer(name, *arguments, **options) as response:
+                told = bytes(response.data).decode(errors="replace")
+        except Failure as failure:
+            self.is_silent = failure.code == 0
+            raise
+        self.is_silent = False
+        return told
+
+    def end(self, name: str, *arguments: Any, **options: Any) -> None:
+        """Call a method that deletes, for what is not wanted any more, and wait for no long; raise Failure.
+
+        What is gone already is no failure.
+        """
+        try:
+            self.text(name, *arguments, seconds=END_SECONDS_AGAIN if self.is_silent else END_SECONDS, **options)
+        except Failure as failure:
+            if failure.code != 404:
+                raise
 
     @contextlib.contextmanager
     def answer(self, name: str, *arguments: Any, seconds: float | None = None, **options: Any) -> Iterator[Any]:
@@ -115,11 +138,12 @@ class Cluster:
 
         exceptions = importlib.import_module("urllib3.exceptions")  # it may be there without types
         response = None
+        patience = ANSWER_SECONDS if seconds is None else seconds
         try:
             try:
                 response = getattr(self._api, name)(
                     *arguments, _preload_content=False,
-                    _request_timeout=(CONNECT_SECONDS, seconds or ANSWER_SECONDS), **options,
+                    _request_timeout=(min(CONNECT_SECONDS, patience), patience), **options,
                 )  # fmt: skip
             except (ValueError, TypeError) as error:  # of the library, which looks at what it sends
                 raise Failure(f"the client refuses it, as a validation error: {error}", 422, "Invalid") from None

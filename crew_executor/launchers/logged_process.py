@@ -31,7 +31,8 @@ class LoggedProcess:
     ) -> None:
         self.command = command
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        self._last_words = ""  # once it is closed
+        self._last_words = self._last_news = ""  # once it is closed
+        self._told = 0
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -63,6 +64,15 @@ class LoggedProcess:
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES)).decode(errors="replace").strip()
 
+    def log_news(self) -> str:
+        """Return the last of what it has printed since this was asked before."""
+        if self._log.closed:
+            news, self._last_news = self._last_news, ""
+            return news
+        new = self.read_from(self._told)
+        self._told += len(new)
+        return new[-LOG_BYTES:].decode(errors="replace").strip()
+
     def terminate(self) -> None:
         """Tell it to end, if it has not."""
         if self.process.poll() is None:
@@ -73,5 +83,5 @@ class LoggedProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self._last_words = self.log_tail()
+        self._last_words, self._last_news = self.log_tail(), self.log_news()
         self._log.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -17,8 +16,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import LaunchError
-from .base import Job, JobState, JobStatus, Launcher
-from .logged_process import LoggedProcess
+from .base import Job, JobStatus, Launcher
+from .mpi_run import RANKS, Run, remove_stale
 
 RANKS_MAX = 1000
 """Of one submission, where it is not said."""
@@ -33,27 +32,12 @@ KINDS = {
     "mpich": ("-disable-auto-cleanup", "-bind-to", "none"),
 }
 """What each MPI's mpirun is told beside the user's options."""
-_END = "crew_executor: end of rank"
-_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
-"""Variables with a rank's number; each MPI sets one of them at least."""
-_END_LINE = re.compile(rf"{_END} (\d+) (\d+)")
-_ROOT_REFUSED = "has detected an attempt to run as root"
-"""What Open MPI says before it explains why."""
-_ROOT_ADVICE = (
-    "Open MPI refuses to run as root: set OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the "
-    "environment, or give MPILauncher(options=['--allow-run-as-root'])"
-)
-_TELLING = f'trap : TERM USR1 USR2; "$@"; echo "{_END} ${{{_RANKS[0]}:-${{{_RANKS[1]}:-${_RANKS[2]}}}}} $?"'
-"""A shell's script that says how a rank has ended: mpirun tells of none as long as others go on."""
-_OF_A_JOB_AROUND = ("OMPI_COMM_WORLD_", "OMPI_UNIVERSE_", "OMPI_MCA_orte_", "OMPI_MCA_ess", "OMPI_MCA_pmix",
-                    "PMIX_", "PMI_")  # fmt: skip
-"""Variables of a rank. A client that is one itself hides them from its mpirun, which would not run inside another."""
 
 
 class _Rank(NamedTuple):
     """A handle: one rank of an mpirun."""
 
-    run: _Run
+    run: Run
     number: int
 
     def __str__(self) -> str:
@@ -76,7 +60,7 @@ class MPILauncher(Launcher):
     """
 
     poll_seconds = (0.2, 2.0)  # to look at a process of one's own costs nothing
-    variables = _RANKS
+    variables = RANKS
 
     def __init__(
         self,
@@ -90,19 +74,25 @@ class MPILauncher(Launcher):
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        number: Any = ranks
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise ValueError(f"ranks must be None or a whole number above 0, not {ranks!r}")
+        if isinstance(options, str) or not all(isinstance(each, str) for each in options):
+            raise TypeError(f"options must be a sequence of words, not {options!r}")
         super().__init__(**{"max_jobs": ranks, "idle_timeout": None, **more})
         self.jobs_per_submit = ranks or RANKS_MAX
         self.mpirun = os.fsdecode(mpirun)
         self.options = [*KINDS[kind], *options]
         self.folder = os.path.abspath(os.path.expanduser(os.fsdecode(folder)))
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
 
     def check(self) -> None:
-        """Raise LaunchError if there is no mpirun."""
+        """Raise LaunchError if there is no mpirun; remove invitations that killed clients have left."""
         if shutil.which(self.mpirun) is None:
             raise LaunchError(
                 f"there is no {self.mpirun!r} here: install Open MPI, load its module, or give MPILauncher(mpirun=...)"
             )
+        remove_stale(self.folder)
 
     def submit(self, job: Job, number: int) -> Sequence[Hashable]:
         """Start one mpirun, with so many ranks."""
@@ -110,12 +100,7 @@ class MPILauncher(Launcher):
             if run.process.poll() is not None:
                 run.close()
         self._runs = [run for run in self._runs if not run.is_closed]
-        try:
-            path = job.write_invitation(self.folder)
-        except OSError as error:
-            raise LaunchError(f"no invitation can be written into {self.folder}: {error}; give folder=") from error
-        command = [self.mpirun, "-n", str(number), *self.options, "sh", "-c", _TELLING, "sh", *job.command(path)]
-        run = _Run(command, number, path)
+        run = Run([self.mpirun, *self.options], job, number, self.folder)
         self._runs.append(run)
         return [_Rank(run, rank) for rank in range(number)]
 
@@ -135,12 +120,10 @@ class MPILauncher(Launcher):
             handle.run.cancel(handle.number)
 
     def explain(self, handle: Hashable) -> str:
-        """Return the command, how it ended, and the end of what all ranks have printed."""
+        """Return the command, how it ended, and the end of what all ranks have printed, once."""
         assert isinstance(handle, _Rank)
         run = handle.run
-        log = run.log_tail()
-        words = _ROOT_ADVICE if _ROOT_REFUSED in log else log
-        return "\n".join(filter(None, (shlex.join(run.command), run.status(handle.number).words, words)))
+        return "\n".join(filter(None, (shlex.join(run.command), run.status(handle.number).words, run.explain())))
 
     def describe(self) -> str:
         """Return mpirun and its options."""
@@ -148,7 +131,7 @@ class MPILauncher(Launcher):
 
     def close(self) -> None:
         """Wait for all mpiruns, and end those that do not end."""
-        for end in (lambda _run: None, _Run.terminate):
+        for end in (lambda _run: None, Run.terminate):
             until = time.monotonic() + CLOSE_SECONDS
             for run in self._runs:
                 end(run)
@@ -158,50 +141,3 @@ class MPILauncher(Launcher):
         for run in self._runs:
             run.close()
         self._runs.clear()
-
-
-class _Run(LoggedProcess):
-    """An mpirun."""
-
-    def __init__(self, command: list[str], number: int, invitation_path: str) -> None:
-        self._invitation_path = invitation_path
-        self._wanted = set(range(number))
-        self._read, self._unread = 0, b""
-        self._ends: dict[int, str] = {}
-        own = _OF_A_JOB_AROUND if any(name in os.environ for name in _RANKS) else ()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        try:
-            super().__init__(command, environment=environment)
-        except LaunchError:
-            os.unlink(invitation_path)
-            raise
-
-    def status(self, rank: int) -> JobStatus:
-        """Return how a rank stands. When mpirun itself was killed, agents may live on."""
-        code, ended = self.process.poll(), self._ended()
-        if rank in ended:
-            return JobStatus(JobState.ENDED, f"rank {rank} ended with exit code {ended[rank]}")
-        if code is None:
-            return JobStatus(JobState.RUNNING, f"mpirun {self.process.pid} runs")
-        return JobStatus(JobState.ENDED, f"mpirun ended with exit code {code}", is_sure=code >= 0)
-
-    def cancel(self, rank: int) -> None:
-        """Note that nobody wants this rank; end it all if nobody wants any."""
-        self._wanted.discard(rank)
-        if not self._wanted.difference(self._ended()):
-            self.terminate()
-
-    def _ended(self) -> dict[int, str]:
-        """Return the exit codes of those ranks that have ended."""
-        new = self.read_from(self._read)
-        self._read += len(new)
-        *lines, self._unread = (self._unread + new).split(b"\n")
-        for line in lines:
-            self._ends.update((int(rank), code) for rank, code in _END_LINE.findall(line.decode("utf-8", "replace")))
-        return self._ends
-
-    def close(self) -> None:
-        """End it if need be, and give back what it holds."""
-        super().close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._invitation_path)

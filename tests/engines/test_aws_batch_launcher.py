@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -362,12 +363,15 @@ def run_thrice(folder: str) -> int:
     return number
 
 
-def test_workers_leave_before_their_time_is_over_and_others_come(server: BatchServer, make: Make) -> None:
+def test_workers_leave_before_their_time_is_over_and_others_come(
+    server: BatchServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws_batch, "TIMEOUT_MIN", 30)
     launcher = make(walltime="30s")
     launcher.walltime = 5.0  # Batch takes no less than a minute: what is tested is our clock
     with executor_of(launcher, 1) as executor:
         first = executor.submit(job_id_here).result(SECONDS)
-        assert [job["timeout"] for job in new_jobs(server)] == [{"attemptDurationSeconds": 60}]
+        assert [job["timeout"] for job in new_jobs(server)] == [{"attemptDurationSeconds": 30}]
         wait_until(lambda: [job["status"] for job in new_jobs(server)] == ["SUCCEEDED"], "it ended by itself", SECONDS)
         assert executor.submit(job_id_here).result(SECONDS) != first
 
@@ -403,6 +407,27 @@ def test_what_an_unclear_submission_has_started_is_ended_with_the_executor(
         wait_until(lambda: len(new_jobs(server)) == 1, "it was done", SECONDS)
         launcher.close()
         wait_until(lambda: [job["status"] for job in new_jobs(server)] == ["FAILED"], "it is ended", SECONDS)
+
+
+def test_close_gives_up_when_batch_does_not_answer(
+    server: BatchServer, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An executor waits 10 s, and a thread that comes out of a call later may abort a client that is just ending."""
+    monkeypatch.setattr(aws_batch, "HURRY_SECONDS", 1)
+    monkeypatch.setattr(aws_batch, "END_SECONDS", SECONDS)  # the first call comes with the end
+    launcher = make()
+    launcher.check()
+    with server.without_room():
+        first = launcher.submit(Job("crew-frozen-3", 1, 1, b"{}", {}, None, "true", 0), 1)
+        second = launcher.submit(Job("crew-frozen-4", 1, 1, b"{}", {}, None, "true", 0), 1)
+        with server.frozen():
+            launcher.cancel([*first, *second])
+            launcher.close()
+            assert not [each for each in threading.enumerate() if each.name == "crew-aws-batch"]
+        left = [str(each) for each in (*first, *second)]
+        assert f"of these jobs some may be left: {', '.join(left)}" in caplog.text
+        launcher.cancel(left)  # in another life
+        launcher.close()
 
 
 def test_jobs_that_batch_has_forgotten(server: BatchServer, make: Make) -> None:
@@ -474,7 +499,7 @@ def test_errors_of_a_submission(what: str) -> None:
     def fail(**_arguments: Any) -> None:
         raise make_error()
 
-    launcher._clients["batch"] = type("Client", (), {"submit_job": staticmethod(fail)})
+    launcher._clients["batch", False] = type("Client", (), {"submit_job": staticmethod(fail)})
     with pytest.raises(kind, match="submit_job of AWS batch failed") as told:
         launcher.submit(Job("crew-1-1", 1, 1, b"{}", {}, None, "python", 0), 1)
 

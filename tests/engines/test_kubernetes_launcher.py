@@ -527,6 +527,31 @@ def test_close_says_what_it_could_not_delete(cluster: Kubernetes, make: Make, ca
     wait_until(lambda: not cluster.pods(), "the cluster has deleted what belonged to the ConfigMap", SECONDS)
 
 
+def test_close_gives_up_after_the_first_call_without_an_answer(
+    cluster: Kubernetes, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An executor waits 10 s, and a thread that comes out of a call later may abort a client that is just ending."""
+    assert kubernetes_api.CLOSE_SECONDS + kubernetes_api.END_SECONDS + kubernetes_api.END_SECONDS_AGAIN <= 5.0
+    monkeypatch.setattr(kubernetes_api, "END_SECONDS", 0.5)
+    monkeypatch.setattr(kubernetes_api, "END_SECONDS_AGAIN", 0.1)
+    monkeypatch.setattr(kubernetes_api, "ANSWER_SECONDS", SECONDS)  # is not waited for
+    launcher = make()
+    launcher.check()
+    with no_room(cluster):  # so that nothing is deleted but by these
+        handles = launcher.submit(job(), 3)
+        cluster.fail("delete", "pods", 0)
+        cluster.fail("delete", "configmaps", 0)
+        launcher.cancel(handles)
+        launcher.close()
+    ends = [(each.verb, each.resource) for each in cluster.requests if each.verb.startswith("delete")]
+
+    assert ends == [("delete", "pods"), ("delete", "configmaps")]
+    assert f"Pods not deleted, which end by themselves later: {', '.join(map(str, handles))}: " in caplog.text
+    assert "delete pods,secrets,configmaps -l crew-executor/run=" in caplog.text
+    assert "removes what is left" in caplog.text
+    cluster.delete("configmaps", cluster.names("configmaps")[0])
+
+
 def test_a_container_that_does_not_heed_sigterm_is_killed(cluster: Kubernetes, alone: KubernetesLauncher) -> None:
     (handle,) = alone.submit(job(command="trap '' TERM; while :; do sleep 1; done"), 1)
     wait_until(lambda: alone.poll([handle])[handle].state is JobState.RUNNING, "it runs", SECONDS)

@@ -85,6 +85,9 @@ def test_without_any_configuration_that_is_told(
 
     text = failure_of(make(kubeconfig=None, max_failed_launches=1))
     assert "the configuration of Kubernetes cannot be used" in text
+    assert "the configuration of Kubernetes cannot be used: /nowhere/config: " in failure_of(
+        make(kubeconfig="/nowhere/config", max_failed_launches=1)
+    )
     assert "give kubeconfig=..." in text
 
 

@@ -52,6 +52,11 @@ def mpirun_of(launcher: MPILauncher) -> subprocess.Popen[bytes]:
     return run.process
 
 
+def a_job() -> Job:
+    """A job that no executor waits for."""
+    return Job("crew-1-1", 1, 1, b"{}\n", {}, None, sys.executable, 0)
+
+
 class TestMPILauncher(LauncherConformance):
     """The contract."""
 
@@ -97,9 +102,7 @@ def test_all_that_are_asked_for_at_once_are_ranks_of_one_mpirun(make: Make, tmp_
         mpirun = mpirun_of(launcher)
         assert len(agents_below(mpirun.pid)) == 3
         assert "-n 3" in " ".join(map(str, mpirun.args))  # type: ignore[arg-type]
-        (invitation,) = (tmp_path / "jobs").iterdir()
-        assert stat.S_IMODE(invitation.stat().st_mode) == 0o600
-        assert stat.S_IMODE(invitation.parent.stat().st_mode) == 0o700
+        assert list((tmp_path / "jobs").iterdir()) == []  # each rank has removed its invitation
         assert list(executor.map(abs, range(-100, 0))) == list(range(100, 0, -1))
 
     assert mpirun.poll() == 0
@@ -122,6 +125,39 @@ def test_ranks_that_are_idle_leave_one_by_one(make: Make, tmp_path: Path) -> Non
         assert running.result(SECONDS)
         wait_until(lambda: all(run.process.poll() == 0 for run in launcher._runs), "every mpirun has ended", SECONDS)
         assert executor.submit(add, 1, 2).result(SECONDS) == 3  # by another mpirun
+
+
+def test_invitations_are_this_users_alone_and_none_stays_of_an_mpirun_that_has_ended(
+    make: Make, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    mpirun = tmp_path / "mpirun"  # starts no rank
+    mpirun.write_text(f"#!/bin/sh\nwhile [ ! -e {release} ]; do sleep 0.05; done\nexit 3\n")
+    mpirun.chmod(0o700)
+    launcher = make(2, mpirun=mpirun)
+    try:
+        handles = launcher.submit(a_job(), 2)
+        invitations = list((tmp_path / "jobs").iterdir())
+        assert [stat.S_IMODE(each.stat().st_mode) for each in invitations] == [0o600, 0o600]
+        assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
+        release.touch()
+        wait_until(lambda: launcher.poll(handles)[handles[0]].state is JobState.ENDED, "it has ended", SECONDS)
+        assert list((tmp_path / "jobs").iterdir()) == []
+    finally:
+        release.touch()
+        launcher.close()
+
+
+def test_invitations_that_killed_clients_have_left_are_removed_after_a_day(make: Make, tmp_path: Path) -> None:
+    names = ["crew-1-1.rank0.invitation", "crew-1-2.rank0.invitation", "crew-1-3.invitation", "mine"]
+    (tmp_path / "jobs").mkdir()
+    for name in names:
+        (tmp_path / "jobs" / name).touch()
+    for name in names[1:]:
+        os.utime(tmp_path / "jobs" / name, (0, 0))
+    make().check()
+
+    assert sorted(each.name for each in (tmp_path / "jobs").iterdir()) == [names[0], names[2], names[3]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -214,6 +250,30 @@ def test_that_root_is_refused_is_told_in_one_line(make: Make, monkeypatch: pytes
     assert "discouraged" not in words  # of the box
 
 
+def test_that_there_are_too_few_slots_is_told_in_one_line(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with executor_of(make(options=("--allow-run-as-root", "--host", "localhost:1")), 3, min_workers=3) as executor:
+        wait_until(lambda: "mpirun has fewer slots than ranks asked for" in caplog.text, "it is told", SECONDS)
+        executor.kill_workers()
+
+    assert "give MPILauncher(ranks=...)" in caplog.text
+    assert "allocatable unit" not in caplog.text  # of the box
+
+
+def test_what_mpirun_has_printed_is_told_once(make: Make) -> None:
+    launcher = make(2, options=(*OPTIONS, "--hostfile", "/nowhere/hosts"))
+    try:
+        handles = launcher.submit(a_job(), 2)
+        wait_until(lambda: launcher.poll(handles)[handles[0]].state is JobState.ENDED, "it has ended", SECONDS)
+        first, second = (launcher.explain(handle) for handle in handles)
+    finally:
+        launcher.close()
+
+    assert "unable to open the hostfile" in first
+    assert "unable to open the hostfile" not in second
+    assert "was told before" in second
+    assert "mpirun ended with exit code 1" in second
+
+
 def test_an_interpreter_that_is_not_there_is_told(make: Make) -> None:
     words = failure_of(make(python="/nowhere/python", max_failed_launches=1))
 
@@ -231,16 +291,20 @@ def test_a_folder_that_cannot_be_made_is_told(make: Make, tmp_path: Path) -> Non
 def test_options_are_checked(make: Make) -> None:
     with pytest.raises(ValueError, match="kind must be one of openmpi, mpich"):
         make(kind="lam")
+    for ranks in (0, "2"):
+        with pytest.raises(ValueError, match="ranks must be None or a whole number above 0"):
+            make(ranks)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="options must be a sequence of words, not '--oversubscribe'"):
+        make(options="--oversubscribe")
     with pytest.raises(LaunchError, match="give MPILauncher"):
         make(mpirun="no-such-mpirun").check()
     assert "-disable-auto-cleanup" in make(kind="mpich").describe()
 
 
-def test_a_rank_is_found_by_its_variable(make: Make, tmp_path: Path) -> None:
+def test_a_rank_is_found_by_its_variable(make: Make) -> None:
     launcher = make(2, mpirun=shutil.which("true"))
-    job = Job("crew-1-1", 1, 1, b"{}\n", {}, None, sys.executable, 0)
     try:
-        handles = launcher.submit(job, 2)
+        handles = launcher.submit(a_job(), 2)
         assert launcher.handle_of({"OMPI_COMM_WORLD_RANK": "1", "PMIX_RANK": "0"}, handles) == handles[1]
         assert launcher.handle_of({"PMI_RANK": "0"}, handles) == handles[0]
         assert launcher.handle_of({}, handles) is None

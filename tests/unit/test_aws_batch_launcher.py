@@ -99,10 +99,6 @@ def test_what_is_not_given_is_left_to_the_definition() -> None:
     assert "resourceRequirements" not in request["containerOverrides"]
 
 
-def test_a_walltime_is_no_less_than_batch_takes() -> None:
-    assert AWSBatchLauncher("q", "d", walltime=5).submit_request()["timeout"] == {"attemptDurationSeconds": 60}
-
-
 def test_an_invitation_that_is_too_long_is_told() -> None:
     launcher = AWSBatchLauncher("q", "d")
     launcher._request(job(b"x" * 7000), 1)
@@ -118,11 +114,21 @@ def test_an_invitation_that_is_too_long_is_told() -> None:
         ({"gpus": 1.5}, "gpus must be None or a whole number above 0"),
         ({"job_queue": ""}, "must be names or ARNs"),
         ({"walltime": "soon"}, "no duration"),
+        ({"walltime": 5}, "walltime must be None or at least 60 s"),
+        ({"retry_strategy": {"attempts": 0}}, "attempts in retry_strategy must be a whole number from 1 to 10"),
+        ({"retry_strategy": {"attempts": 11}}, "attempts in retry_strategy must be a whole number from 1 to 10"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         AWSBatchLauncher(**{"job_queue": "q", "job_definition": "d", **options})
+
+
+@pytest.mark.parametrize("name", ["tags", "retry_strategy"])
+def test_what_must_be_a_mapping_is_one(name: str) -> None:
+    options: dict[str, Any] = {name: ["x"]}
+    with pytest.raises(TypeError, match=rf"{name} must be None or a mapping, not \['x'\]"):
+        AWSBatchLauncher("q", "d", **options)
 
 
 def test_a_command_prefix_is_words() -> None:
@@ -339,6 +345,38 @@ def test_what_is_refused_for_now_is_asked_again(
 
     assert [arguments["jobId"] for _action, arguments in fake.calls] == ["a", "a", "a", "b", "c"]
     assert "b could not be ended: not allowed" in caplog.text
+
+
+def unanswered() -> LaunchRetry:
+    """What a call raises that AWS has not answered."""
+    error = LaunchRetry("read timeout")
+    error.__cause__ = TimeoutError()
+    return error
+
+
+def test_at_the_end_one_call_without_an_answer_is_enough(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aws_batch, "END_SECONDS", SECONDS)  # the first call comes with the end
+    launcher = AWSBatchLauncher("q", "d")
+    fake = FakeBatch(launcher, terminate_job=unanswered())
+    launcher.cancel(["a", "b"])
+    launcher.close()
+
+    assert fake.actions() == ["terminate_job"]
+    assert "of these jobs some may be left: a, b" in caplog.text
+
+
+def test_at_the_end_unclear_submissions_are_not_looked_for_without_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    launcher = AWSBatchLauncher("q", "d")
+    fake = FakeBatch(launcher, submit_job=SubmitTimeout("?"), list_jobs=unanswered(), terminate_job={})
+    for name in ("crew-1-1", "crew-1-2"):
+        with pytest.raises(SubmitTimeout):
+            launcher.submit(job(name=name), 1)
+    launcher.close()
+
+    assert fake.actions() == ["submit_job", "submit_job", "list_jobs"]
+    assert "jobs named crew-1-1, crew-1-2 may be in q, and end after their start" in caplog.text
 
 
 def test_jobs_that_cannot_be_ended_are_named_at_the_end(
