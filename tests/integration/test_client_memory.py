@@ -67,29 +67,35 @@ def kept_bytes() -> int:
     return psutil.Process().memory_full_info().uss
 
 
-@pytest.mark.timeout(60 + CYCLES / 500)
+def check_growth(run: Callable[[], None]) -> None:
+    """Check that this leaves nothing behind. The allocator's own fluctuation was 4 MB once, in one of many runs, and
+    0.5 MB mostly; a leak grows each time. One word kept for each task would be 8 bytes.
+    """
+    for _ in range(3):
+        objects_before, bytes_before = objects(), kept_bytes()
+        run()
+        wait_until(lambda: objects() - objects_before < 200, "no more objects than before")  # noqa: B023  called here
+        if kept_bytes() - bytes_before < 3_000_000 + 2 * CYCLES:
+            return
+    raise AssertionError("the memory has grown in each of three runs")
+
+
+@pytest.mark.timeout(180 + CYCLES / 150)
 def test_submit_and_result_leave_the_client_as_it_was() -> None:
     with CrewExecutor(2) as executor:
         run_cycles(executor, max(5000, CYCLES // 10))
-        objects_before, bytes_before = objects(), kept_bytes()
-        run_cycles(executor, CYCLES)
-        wait_until(lambda: objects() - objects_before < 200, "no more objects than before")
-
-        # One word kept for each task would be 8 bytes; the allocator's own fluctuation was 1.5 MB once, 0.5 MB mostly.
-        assert kept_bytes() - bytes_before < 3_000_000 + 2 * CYCLES
+        check_growth(lambda: run_cycles(executor, CYCLES))
 
 
-@pytest.mark.timeout(60 + CYCLES / 500)
+@pytest.mark.timeout(180 + CYCLES / 150)
 def test_map_leaves_the_client_as_it_was() -> None:
-    with CrewExecutor(2) as executor:
-        for _ in executor.map(abs, range(5000)):
+    def run(cycles: int) -> None:
+        for _ in executor.map(abs, range(cycles), buffersize=1000):
             pass
-        objects_before, bytes_before = objects(), kept_bytes()
-        for _ in executor.map(abs, range(CYCLES), buffersize=1000):
-            pass
-        wait_until(lambda: objects() - objects_before < 200, "no more objects than before")
 
-        assert kept_bytes() - bytes_before < 3_000_000 + 2 * CYCLES
+    with CrewExecutor(2) as executor:
+        run(5000)
+        check_growth(lambda: run(CYCLES))
 
 
 def test_a_result_is_freed_with_its_future(one_worker: CrewExecutor) -> None:

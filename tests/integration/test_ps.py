@@ -553,4 +553,5 @@ def test_kill_does_its_work_where_it_cannot_say_so(
         shell = ["sh", "-c", f'exec "$0" -m crew_executor {word} {where}', sys.executable]
         run = subprocess.run(shell, capture_output=True, text=True, timeout=50, check=False)
         assert (run.returncode, run.stderr) == (status, error)
-    assert [each["executors"] for each in listed()] == [[]]
+    # The client may be gone: it submits to its other executor, which is being killed, too, and does not catch that.
+    assert [each["executors"] for each in listed()] in ([], [[]])

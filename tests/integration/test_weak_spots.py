@@ -32,8 +32,8 @@ def controller() -> Iterator[Controller]:
 
 def started_in(folder: Path) -> list[int]:
     """Return the pids of the tasks that have told of themselves by touch_and_wait()."""
-    wait_until(lambda: len([file for file in folder.glob("start*") if file.read_text()]) == 2, "two tasks run")
-    return [int(file.read_text()) for file in folder.glob("start*")]
+    wait_until(lambda: len([file for file in folder.glob("start?") if file.read_text()]) == 2, "two tasks run")
+    return [int(file.read_text()) for file in folder.glob("start?")]
 
 
 def keep_two_busy(controller: Controller, folder: Path) -> list[int]:
