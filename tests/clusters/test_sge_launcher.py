@@ -315,7 +315,7 @@ def test_a_task_that_takes_too_much_memory_has_an_error_of_its_own(sge: GridEngi
 def test_a_task_whose_job_takes_too_much_memory_is_told_of(sge: GridEngine, make: Make) -> None:
     """No process has more than it may have, but together they do: Grid Engine kills the job."""
     with executor_of(make(memory_gb=0.8), 1) as executor:
-        error = executor.submit(_take_twice, 500).exception(3 * SECONDS)  # Grid Engine looks now and then
+        error = executor.submit(_take_twice, 400).exception(3 * SECONDS)  # Grid Engine looks now and then
         assert executor.submit(add, 1, 2).result(SECONDS) == 3
 
     assert isinstance(error, WorkerCrashError)
@@ -326,8 +326,11 @@ def _take_twice(megabytes: int) -> None:
     """Take memory here and in a process more, until somebody kills both."""
     taken = f"b'x' * ({megabytes} << 20)"
     with subprocess.Popen([sys.executable, "-c", f"import time; kept = {taken}; time.sleep(600)"]) as child:
-        kept = eval(taken)
-        child.wait()
+        try:
+            kept = eval(taken)
+            child.wait()
+        finally:  # a MemoryError would wait for the child otherwise
+            child.kill()
         assert not kept
 
 
