@@ -270,7 +270,8 @@ class Agent:
         self._launcher.main = fields["main"]
         self._workers = fields["workers"]
         if fields["gpus"] is not None:
-            self._gpus = own_devices(math.ceil(fields["gpus"])) if visible_devices() is None else visible_devices()
+            visible = visible_devices()  # what the scheduler has given, if it says so
+            self._gpus = own_devices(math.ceil(fields["gpus"])) if visible is None else visible
         supervisor_handle.current()
 
     def _hire(self, number: int, fields: dict[str, Any]) -> None:

@@ -24,10 +24,8 @@ INVITATION, LOG_GROUP, LOG_LINES = "CREW_EXECUTOR_INVITATION", "/aws/batch/job",
 CONNECT_SECONDS, ANSWER_SECONDS, TIMEOUT_MIN, STARTUP_SECONDS = 10, 30, 60, 300.0  # in the last the image is pulled
 ASK_SECONDS, END_SECONDS = 0.5, 0.1  # between two calls: all users of an account share its limits
 CLOSE_SECONDS, FAILURES_MAX = 8.0, 5  # to end the rest, at the end
-HURRY_SECONDS, ATTEMPTS_MAX = (
-    3,
-    10,
-)  # the first: to connect, and to answer, when jobs are ended; close() has 10 s in all
+HURRY_SECONDS = 3  # to connect, and to answer, when jobs are ended: close() has 10 s in all
+ATTEMPTS_MAX = 10
 IDS_MAX, OVERRIDES_MAX = 100, 8192 - 700  # jobs in a question; characters that ECS takes, less variables of Batch's own
 NEW_SECONDS, STUCK_SECONDS = 300.0, 600.0  # so long a job may not be listed yet; so long it waits before that is told
 _PENDING, _RUNNING = ("SUBMITTED", "PENDING", "RUNNABLE"), ("STARTING", "RUNNING")
@@ -102,7 +100,7 @@ class AWSBatchLauncher(Launcher):
         self._clients_lock = threading.Lock()  # sessions are not to be shared; the thread of the endings makes its own
         self._is_closing = False
         self._new_until: dict[Hashable, float] = {}  # of all jobs that are known; 0: Batch has listed it
-        self._unclear, self._warned = set[str](), set[str]()  # names of submissions that may have worked; of warnings
+        self._unclear: set[str] = set()  # names of submissions that may have worked
         self._endings = _Endings(self._end)
 
     def submit_request(self, number: int = 1) -> dict[str, Any]:
@@ -170,7 +168,7 @@ class AWSBatchLauncher(Launcher):
             answer = self._call("batch", "submit_job", **self._request(job, number))
         except SubmitTimeout as error:
             self._unclear.add(job.name)
-            self._warn_once("submit", f"AWS Batch does not answer now; it is tried again: {error}")
+            self.warn_once("submit", f"AWS Batch does not answer now; it is tried again: {error}")
             raise
         return self._note(answer["jobId"], number)
 
@@ -234,12 +232,7 @@ class AWSBatchLauncher(Launcher):
         if doubt or time.time() > detail.get("createdAt", math.inf) / 1000 + STUCK_SECONDS:
             text = f"job {handle} waits in {self.job_queue}, perhaps for ever ({reason}): is the compute environment "
             text += "ENABLED and VALID, have it and your quota enough vCPUs, and can its instances reach ECS?"
-            self._warn_once(doubt[0] if doubt else "stuck", text)
-
-    def _warn_once(self, about: str, text: str) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            logger.warning("%s", text)
+            self.warn_once(doubt[0] if doubt else "stuck", text)
 
     def cancel(self, handles: Sequence[Hashable]) -> None:
         """Have jobs ended, in a thread: there may be thousands, and each is one call."""

@@ -228,14 +228,15 @@ class Job:
         """
         return [self.python, "-m", "crew_executor", "worker", invitation_path]
 
-    def write_invitation(self, folder: str | os.PathLike[str]) -> str:
+    def write_invitation(self, folder: str | os.PathLike[str], suffix: str = "") -> str:
         """Write the invitation into a file that only this user can read, and return its path.
 
         Args:
             folder: which this machine and the host have in common. It is made, with mode 0700, if it is not there.
+            suffix: of the file's name, before its ending: where each of several jobs has a file of its own.
         """
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        path = os.path.join(folder, f"{self.name}.invitation")
+        path = os.path.join(folder, f"{self.name}{suffix}.invitation")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(self.invitation)
@@ -334,6 +335,7 @@ class Launcher(BaseLauncher, ABC):
         self.max_launches = max_launches
         self.max_worker_hours = max_worker_hours
         self.idle_timeout = idle_timeout
+        self._warned: set[str] = set()
         self.is_encrypted = not unencrypted_and_unauthenticated
         there = certificates_there or certificates
         self.certificates = None if certificates is None else Certificates(*map(os.fsdecode, certificates))
@@ -417,6 +419,12 @@ class Launcher(BaseLauncher, ABC):
     def describe(self) -> str:
         """Return how jobs are started, in words or as a command, for error messages."""
         return f"started by {type(self).__name__}"
+
+    def warn_once(self, about: str, text: str) -> None:
+        """Log a warning, but one only about each thing: what is tried again for hours must be told, not for hours."""
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning("%s", text)
 
     def close(self) -> None:
         """Give back what this launcher holds: no job of the executor is left, or was given up."""

@@ -17,12 +17,15 @@ from typing import Any, NamedTuple
 
 from ..errors import LaunchError
 from .base import Job, JobStatus, Launcher
-from .mpi_run import RANKS, Run, remove_stale
+from .mpi_run import RANKS, Run
+from .script import remove_stale
 
 RANKS_MAX = 1000
 """Of one submission, where it is not said."""
 CLOSE_SECONDS = 4.0
 """How long close() waits for an mpirun whose agents have ended, and again when it was told to end."""
+STALE_SECONDS = 24 * 3600.0
+"""Invitations that are older are of clients that were killed: an mpirun begins at once."""
 DEFAULT_FOLDER = "~/.crew_executor/mpi"
 KINDS = {
     # Recovery alone lets the others go on when a rank was killed by a signal: with orte_abort_on_non_zero_status=0
@@ -92,7 +95,7 @@ class MPILauncher(Launcher):
             raise LaunchError(
                 f"there is no {self.mpirun!r} here: install Open MPI, load its module, or give MPILauncher(mpirun=...)"
             )
-        remove_stale(self.folder)
+        remove_stale(self.folder, r".*\.rank\d+\.invitation", STALE_SECONDS)
 
     def submit(self, job: Job, number: int) -> Sequence[Hashable]:
         """Start one mpirun, with so many ranks."""

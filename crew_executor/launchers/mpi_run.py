@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import Sequence
 
 from ..errors import LaunchError
@@ -18,8 +17,6 @@ from .logged_process import LoggedProcess
 
 RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 """Variables with a rank's number; each MPI sets one of them at least."""
-STALE_SECONDS = 24 * 3600.0
-"""Invitations that are older are of clients that were killed: an mpirun begins at once."""
 _END = "crew_executor: end of rank"
 _END_LINE = re.compile(rf"{_END} (\d+) (\d+)")
 _REFUSALS = {
@@ -39,16 +36,6 @@ go on."""
 _OF_A_JOB_AROUND = ("OMPI_COMM_WORLD_", "OMPI_UNIVERSE_", "OMPI_MCA_orte_", "OMPI_MCA_ess", "OMPI_MCA_pmix",
                     "PMIX_", "PMI_")  # fmt: skip
 """Variables of a rank. A client that is one itself hides them from its mpirun, which would not run inside another."""
-
-
-def remove_stale(folder: str) -> None:
-    """Remove invitations of ranks that have never started, of clients that were killed."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                is_old = entry.stat().st_mtime < time.time() - STALE_SECONDS
-                if is_old and re.search(r"\.rank\d+\.invitation$", entry.name):
-                    os.unlink(entry.path)
 
 
 class Run(LoggedProcess):
@@ -75,21 +62,16 @@ class Run(LoggedProcess):
         program, *options = mpirun
         words = [program, "-n", str(number), *options, "sh", "-c", _TELLING, "sh", path, *job.command()]
         try:
-            self._write_invitations(path, job, number)
+            self._write_invitations(folder, job, number)
             super().__init__(words, environment=environment)
         except BaseException:
             self._remove_invitations()
             raise
 
-    def _write_invitations(self, path: str, job: Job, number: int) -> None:
-        folder = os.path.dirname(path)
+    def _write_invitations(self, folder: str, job: Job, number: int) -> None:
         try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
             for rank in range(number):
-                fd = os.open(f"{path}.rank{rank}.invitation", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                self._invitations.append(f"{path}.rank{rank}.invitation")
-                with os.fdopen(fd, "wb") as file:
-                    file.write(job.invitation)
+                self._invitations.append(job.write_invitation(folder, f".rank{rank}"))
         except OSError as error:
             raise LaunchError(f"no invitation can be written into {folder}: {error}; give folder=") from error
 

@@ -52,7 +52,7 @@ class RayActor:
         import ray
 
         try:
-            return str(ray.get(self._place))
+            return str(ray.get(self._place, timeout=TOLD_SECONDS))
         except ray.exceptions.RayError:
             return "a place that Ray could not tell"
 

@@ -147,7 +147,6 @@ class ScriptLauncher(Launcher):
         self._written: list[str] = []
         self._logs: dict[Hashable, str] = {}  # names by handle, of all that are known
         self._unclear: dict[str, int] = {}  # by name: submissions that may have worked, and answers needed
-        self._warned: set[str] = set()
         self._noted_run = ""
 
     # ------------------------------------------------------------------ what a scheduler's own launcher says
@@ -256,13 +255,7 @@ class ScriptLauncher(Launcher):
                 raise LaunchError(f"the folder {folder} cannot be made: {error}; give folder= or log_folder=") from None
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise LaunchError(f"the folder {folder} cannot be written to; give folder= or log_folder=")
-        self._remove_stale()
-
-    def _remove_stale(self) -> None:
-        for entry in os.scandir(self.folder):
-            with contextlib.suppress(OSError):
-                if entry.name.endswith((".invitation", ".sh")) and entry.stat().st_mtime < time.time() - STALE_SECONDS:
-                    os.unlink(entry.path)
+        remove_stale(self.folder, r".*\.(invitation|sh)", STALE_SECONDS)
 
     def submit(self, job: Job, number: int) -> Sequence[Hashable]:
         """Write the script and the invitation, and submit; fewer jobs if there is no room for all."""
@@ -320,12 +313,6 @@ class ScriptLauncher(Launcher):
             raise LaunchRetry(text)
         advice = self.advice(words)
         raise LaunchError(f"{text}\n{advice}" if advice else text)
-
-    def warn_once(self, about: str, text: str) -> None:
-        """Log a warning, but one only about each thing: what is tried again for hours must be told, not for hours."""
-        if about not in self._warned:
-            self._warned.add(about)
-            logger.warning("%s", text)
 
     def _unknown_of(self, name: str) -> Sequence[Hashable]:
         """Return what an unclear submission has started; raise SubmitTimeout as long as that is not known."""
@@ -464,3 +451,18 @@ def _one_line(line: str) -> str:
     if "\n" in line or "\r" in line:
         raise ValueError(f"a directive is one line, not {line!r}")
     return line
+
+
+def remove_stale(folder: str, names: str, seconds: float) -> None:
+    """Remove what clients that were killed have left in a folder.
+
+    Args:
+        folder: it may not be there.
+        names: a regular expression of the files' names.
+        seconds: so old they are, at least.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if re.fullmatch(names, entry.name) and entry.stat().st_mtime < time.time() - seconds:
+                    os.unlink(entry.path)

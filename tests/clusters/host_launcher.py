@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import IO, Any
-
-from integration.helpers import wait_until
 
 from crew_executor import CrewExecutor
 from crew_executor.launchers import Job, Launcher
@@ -72,21 +69,6 @@ def start_agent(
     agent.stdin.write(invitation)
     agent.stdin.close()
     return agent
-
-
-@contextlib.contextmanager
-def executor_of(launcher: Launcher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise
-
-
-def wait_for_workers(executor: CrewExecutor, number: int) -> None:
-    wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == number, "all have come")
 
 
 def host_name() -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from integration.helpers import wait_until
+from integration.launching import SECONDS
 
 from crew_executor.launchers import ledger
 
 from .hosts import Hosts
 from .schedulers import BOTH, Cluster, cluster_of
-from .test_slurm_launcher import SECONDS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 from integration.helpers import wait_until
+from integration.launching import SECONDS
 
 from crew_executor import registry
 from crew_executor.launchers import ledger
 
 from .hosts import Hosts
 from .schedulers import BOTH, Cluster, cluster_of
-from .test_slurm_launcher import SECONDS, processes
+from .test_slurm_launcher import processes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

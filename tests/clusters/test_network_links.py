@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 from integration.helpers import DEADLINE, add, append_line, is_alive, touch_and_wait, wait_until
+from integration.launching import all_idle, executor_of
 
 from crew_executor.errors import WorkerCrashError
 
-from .host_launcher import HostLauncher, executor_of, host_name, link_of, wait_for_workers
+from .host_launcher import HostLauncher, host_name, link_of
 from .hosts import Hosts, missing
 
 pytestmark = [
@@ -134,7 +135,7 @@ def test_resets_in_the_middle_of_thousands_of_tasks_lose_and_double_nothing(host
     launcher = HostLauncher(hosts, workers_per_job=2, lost_after=20.0)  # rule 4 of network.py: some are only silent
     broken = 0
     with executor_of(launcher, 4, min_workers=4) as executor:
-        wait_for_workers(executor, 4)
+        all_idle(executor, 4)
         tasks = []
         for number in range(4000):
             tasks.append(executor.submit(append_line, log, str(number)))
@@ -162,7 +163,7 @@ def test_a_host_that_crashes_is_given_up_and_its_tasks_fail_or_run_on_another(ho
     release = str(tmp_path / "release")
     launcher = HostLauncher(hosts, lost_after=4.0)
     with executor_of(launcher, 2, min_workers=2) as executor:
-        wait_for_workers(executor, 2)
+        all_idle(executor, 2)
         tasks = [executor.submit(host_and_pid, str(tmp_path), release) for _ in range(2)]
         wait_until(lambda: all((tmp_path / name).exists() for name in hosts.names), "both hosts work")
         launcher.names.remove("h1")
@@ -286,7 +287,7 @@ def test_a_share_leaves_the_client_once_for_each_host(hosts: Hosts) -> None:
     data = os.urandom(size)
     launcher = HostLauncher(hosts, workers_per_job=4)
     with executor_of(launcher, 8, min_workers=8) as executor:
-        wait_for_workers(executor, 8)
+        all_idle(executor, 8)
         before = {name: bytes_to(name) for name in hosts.names}
         handle = executor.share(Array(data))
         results = list(executor.map(digest_there, [handle] * 64, range(64), chunksize=1))
@@ -306,7 +307,7 @@ def bytes_to(host: str) -> int:
 def test_a_task_that_holds_the_interpreters_lock_is_not_taken_for_death(hosts: Hosts) -> None:
     launcher = HostLauncher(hosts, lost_after=4.0)
     with executor_of(launcher, 2, min_workers=2) as executor:
-        wait_for_workers(executor, 2)
+        all_idle(executor, 2)
         tasks = [executor.submit(hold_the_lock, 7.0) for _ in range(2)]
         assert sorted(task.result(DEADLINE) for task in tasks) == hosts.names
 

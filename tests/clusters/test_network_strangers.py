@@ -15,13 +15,14 @@ from typing import Any
 import psutil
 import pytest
 from integration.helpers import DEADLINE, add, append_line, touch_and_wait, wait_until
+from integration.launching import executor_of
 
 from crew_executor import CrewExecutor, invitations
 from crew_executor import lobby as lobbies
 from crew_executor.agent.process import EXIT_REFUSED, EXIT_UNREACHABLE
 from crew_executor.launchers import Job
 
-from .host_launcher import HostLauncher, executor_of, host_name, link_of, start_agent
+from .host_launcher import HostLauncher, host_name, link_of, start_agent
 from .hosts import Hosts, missing
 
 pytestmark = [

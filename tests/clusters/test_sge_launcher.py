@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from integration.helpers import add, wait_until
+from integration.launching import SECONDS, Running, all_idle, executor_of, failure_of
 
 from crew_executor import WorkerCrashError
 from crew_executor.launchers import Job, JobState, Launcher, script
@@ -23,17 +24,7 @@ from crew_executor.testing import LauncherConformance
 
 from .hosts import Hosts
 from .sge import GridEngine, missing
-from .test_slurm_launcher import (
-    SECONDS,
-    Running,
-    all_idle,
-    executor_of,
-    failure_of,
-    host_name,
-    processes,
-    stay_and_die_and_return,
-    touch_and_stay,
-)
+from .test_slurm_launcher import host_and_pid, host_name, processes, stay_and_die_and_return, touch_and_stay
 
 pytestmark = [
     pytest.mark.cluster,
@@ -293,7 +284,7 @@ def test_workers_leave_before_their_time_is_over_and_others_come(sge: GridEngine
 
 def test_the_error_of_a_task_in_a_deleted_job_says_why(sge: GridEngine, make: Make, tmp_path: Path) -> None:
     with executor_of(make(), 1) as executor:
-        running = Running(tmp_path, executor)
+        running = Running(tmp_path, executor, host_and_pid)
         sge.delete(*live(sge))
         error = running.future.exception(SECONDS)
         assert executor.submit(add, 1, 2).result(SECONDS) == 3
@@ -362,7 +353,7 @@ def test_a_task_on_a_host_without_power_is_given_up_or_runs_elsewhere(
     """Grid Engine lists the job as running for ever."""
     with executor_of(make(cpus=3, lost_after=4.0), 2, min_workers=2) as executor:  # a job on each host
         all_idle(executor, 2)
-        running = Running(tmp_path, executor.options(crash_retries=retries))
+        running = Running(tmp_path, executor.options(crash_retries=retries), host_and_pid)
         lost = next(host for host in hosts.names if running.pid in hosts.processes(host))
         running.begun.unlink()
         sge.kill_node(lost)
@@ -387,7 +378,7 @@ def test_a_task_on_a_host_without_power_is_given_up_or_runs_elsewhere(
 def test_work_goes_on_while_the_scheduler_is_frozen(sge: GridEngine, make: Make, tmp_path: Path) -> None:
     with executor_of(make(), 2, min_workers=2) as executor:
         all_idle(executor, 2)
-        running = Running(tmp_path, executor)
+        running = Running(tmp_path, executor, host_and_pid)
         sge.freeze()
         assert list(executor.map(add, range(300), range(300))) == list(range(0, 600, 2))
         running.release()

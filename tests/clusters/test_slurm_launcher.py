@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from integration.helpers import add, die, touch_and_wait, wait_until
+from integration.launching import SECONDS, Running, all_idle, executor_of, failure_of
 
-from crew_executor import CrewExecutor, LaunchError, WorkerCrashError
-from crew_executor.errors import BrokenCrewError
+from crew_executor import WorkerCrashError
 from crew_executor.launchers import Job, Launcher, script
 from crew_executor.launchers.slurm import SlurmLauncher
 from crew_executor.testing import LauncherConformance
@@ -32,8 +32,6 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 
-SECONDS = 60.0
-"""For anything that takes a few on a machine that does nothing else."""
 ENDED = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 
 Make = Callable[..., SlurmLauncher]
@@ -70,26 +68,6 @@ def make(hosts: Hosts, tmp_path: Path) -> Make:
     return launcher
 
 
-@contextlib.contextmanager
-def executor_of(launcher: Launcher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise
-
-
-def failure_of(launcher: Launcher) -> str:
-    """Return the text of the error that breaks a pool with this launcher."""
-    with executor_of(launcher, 1) as executor:
-        error = executor.submit(add, 1, 2).exception(SECONDS)
-    assert isinstance(error, BrokenCrewError)
-    assert isinstance(error.__cause__, LaunchError)
-    return str(error)
-
-
 def live(slurm: Slurm) -> list[str]:
     """Return the numbers of jobs that have not ended."""
     return list(states(slurm))
@@ -112,11 +90,6 @@ def _comm(pid: int) -> str:
     return "sge_"  # it has ended
 
 
-def all_idle(executor: CrewExecutor, number: int) -> None:
-    """Wait until so many workers are there."""
-    wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == number, "all came", SECONDS)
-
-
 def host_and_pid(begun: str, release: str) -> tuple[str, int]:
     """Start, wait to be released, and tell where."""
     return socket.gethostname(), touch_and_wait(begun, release)
@@ -125,20 +98,6 @@ def host_and_pid(begun: str, release: str) -> tuple[str, int]:
 def host_name() -> str:
     """Return where this is."""
     return socket.gethostname()
-
-
-class Running:
-    """A task that runs until it is released, in files of a folder."""
-
-    def __init__(self, folder: Path, executor: Any) -> None:
-        self.begun, self._release = folder / "begun", folder / "release"
-        self.future = executor.submit(host_and_pid, str(self.begun), str(self._release))
-        wait_until(self.begun.exists, "the task runs", SECONDS)
-        self.pid = int(self.begun.read_text())
-
-    def release(self) -> None:
-        """Let it end."""
-        self._release.touch()
 
 
 class TestSlurmLauncher(LauncherConformance):
@@ -344,7 +303,7 @@ def test_workers_leave_before_their_time_is_over_and_others_come(slurm: Slurm, m
 
 def test_the_error_of_a_task_in_a_cancelled_job_says_why(slurm: Slurm, make: Make, tmp_path: Path) -> None:
     with executor_of(make(), 1) as executor:
-        running = Running(tmp_path, executor)
+        running = Running(tmp_path, executor, host_and_pid)
         slurm.cancel(*live(slurm))
         error = running.future.exception(SECONDS)
         assert executor.submit(add, 1, 2).result(SECONDS) == 3
@@ -456,7 +415,7 @@ def test_a_task_on_a_host_without_power_is_given_up_or_runs_elsewhere(
 ) -> None:
     with executor_of(make(cpus=3, lost_after=4.0), 2, min_workers=2) as executor:  # a job on each host
         all_idle(executor, 2)
-        running = Running(tmp_path, executor.options(crash_retries=retries))
+        running = Running(tmp_path, executor.options(crash_retries=retries), host_and_pid)
         lost = next(host for host in hosts.names if running.pid in hosts.processes(host))
         running.begun.unlink()
         slurm.kill_node(lost)
@@ -481,7 +440,7 @@ def test_a_task_on_a_host_without_power_is_given_up_or_runs_elsewhere(
 def test_work_goes_on_while_the_scheduler_is_frozen(slurm: Slurm, make: Make, tmp_path: Path) -> None:
     with executor_of(make(), 2, min_workers=2) as executor:
         all_idle(executor, 2)
-        running = Running(tmp_path, executor)
+        running = Running(tmp_path, executor, host_and_pid)
         slurm.freeze()
         assert list(executor.map(add, range(300), range(300))) == list(range(0, 600, 2))
         running.release()

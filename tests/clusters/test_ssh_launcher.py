@@ -18,9 +18,8 @@ from typing import Any
 import psutil
 import pytest
 from integration.helpers import DEADLINE, add, append_line, touch_and_wait, wait_until
+from integration.launching import executor_of, failure_of
 
-from crew_executor import CrewExecutor, LaunchError
-from crew_executor.errors import BrokenCrewError
 from crew_executor.launchers import Job, JobState, Launcher
 from crew_executor.launchers.ssh import SSHLauncher
 from crew_executor.testing import LauncherConformance
@@ -45,17 +44,6 @@ def launcher_of(servers: SSHServers, *hosts: str, **options: Any) -> SSHLauncher
     return SSHLauncher(hosts or servers.names, **options)
 
 
-@contextlib.contextmanager
-def executor_of(launcher: Launcher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise
-
-
 def ssh_clients(config: Path) -> list[psutil.Process]:
     """Return the ssh clients with this configuration, whoever their parent is now."""
     found = []
@@ -63,16 +51,6 @@ def ssh_clients(config: Path) -> list[psutil.Process]:
         if process.info["name"] == "ssh" and str(config) in (process.info["cmdline"] or []):
             found.append(process)
     return found
-
-
-def failure_of(launcher: Launcher) -> str:
-    """Return the text of the error that breaks a pool with this launcher; all of it is the user's to read."""
-    with executor_of(launcher, 1) as executor:
-        error = executor.submit(add, 1, 2).exception(2 * DEADLINE)
-    assert isinstance(error, BrokenCrewError)
-    assert isinstance(error.__cause__, LaunchError)
-    assert str(error.__cause__) in str(error)
-    return str(error.__cause__)
 
 
 def host_and_pid(started: str, release: str) -> tuple[str, int]:

@@ -6,18 +6,11 @@ import contextlib
 import logging
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import psutil
 import pytest
-from integration.helpers import add, wait_until
 
-from crew_executor import CrewExecutor, LaunchError
-from crew_executor.errors import BrokenCrewError
 from crew_executor.launchers import Job, JobState, Launcher, hosted
-
-SECONDS = 60.0
-"""For anything that takes a few on a machine that does nothing else."""
 
 
 def agents_below(pid: int) -> list[int]:
@@ -53,31 +46,6 @@ def all_stopped(root: int) -> Iterator[None]:
         for pid in agents:
             with contextlib.suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).send_signal(signal.SIGCONT)
-
-
-@contextlib.contextmanager
-def executor_of(launcher: Launcher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise
-
-
-def failure_of(launcher: Launcher) -> str:
-    """Return the text of the error that breaks a pool with this launcher."""
-    with executor_of(launcher, 1) as executor:
-        error = executor.submit(add, 1, 2).exception(SECONDS)
-    assert isinstance(error, BrokenCrewError)
-    assert isinstance(error.__cause__, LaunchError)
-    return str(error)
-
-
-def all_idle(executor: CrewExecutor, number: int) -> None:
-    """Wait until so many workers are there."""
-    wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == number, "all came", SECONDS)
 
 
 def warning_of(launcher: Launcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> str:

@@ -16,9 +16,9 @@ import psutil
 import pytest
 from integration.conftest import lasting
 from integration.helpers import add, is_alive, touch_and_wait, wait_until
+from integration.launching import SECONDS, all_idle, executor_of, failure_of
 
-from crew_executor import CrewExecutor, LaunchError, WorkerCrashError
-from crew_executor.errors import BrokenCrewError
+from crew_executor import LaunchError, WorkerCrashError
 from crew_executor.launchers import AWSBatchLauncher, Job, Launcher, LaunchRetry, SubmitTimeout, aws_batch
 from crew_executor.testing import LauncherConformance
 
@@ -26,8 +26,6 @@ from .batch_server import CREDENTIALS, DEFINITION, QUEUE, REGION, BatchServer
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
-SECONDS = 60.0
-"""For anything that takes a few on a machine that does nothing else."""
 
 Make = Callable[..., AWSBatchLauncher]
 
@@ -67,34 +65,9 @@ def make(server: BatchServer) -> Make:
     return launcher
 
 
-@contextlib.contextmanager
-def executor_of(launcher: Launcher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise
-
-
-def failure_of(launcher: Launcher) -> str:
-    """Return the text of the error that breaks a pool with this launcher."""
-    with executor_of(launcher, 1) as executor:
-        error = executor.submit(add, 1, 2).exception(SECONDS)
-    assert isinstance(error, BrokenCrewError)
-    assert isinstance(error.__cause__, LaunchError)
-    return str(error)
-
-
 def new_jobs(server: BatchServer) -> list[dict[str, Any]]:
     """Return the jobs of this test."""
     return [job for job in server.jobs() if job["jobId"] not in server.seen]
-
-
-def all_idle(executor: CrewExecutor, number: int) -> None:
-    """Wait until so many workers are there."""
-    wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == number, "all came", SECONDS)
 
 
 def job_id_here() -> str:

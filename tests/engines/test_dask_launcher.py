@@ -16,6 +16,7 @@ import psutil
 import pytest
 from integration import conftest
 from integration.helpers import add, is_alive, touch_and_wait, wait_until
+from integration.launching import SECONDS, executor_of, failure_of
 from integration.test_cluster_pages import check
 
 from crew_executor import LaunchError, WorkerCrashError
@@ -24,7 +25,7 @@ from crew_executor.launchers import DaskLauncher, Job, JobState
 from crew_executor.launchers import dask as launcher_module
 from crew_executor.testing import LauncherConformance
 
-from .hosted import SECONDS, agent_of, agents_below, all_stopped, executor_of, failure_of, warning_of
+from .hosted import agent_of, agents_below, all_stopped, warning_of
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.helpers import add, touch_and_wait, wait_until
+from integration.helpers import add, wait_until
+from integration.launching import SECONDS, Running, all_idle, executor_of, failure_of
 
-from crew_executor import CrewExecutor, LaunchError, WorkerCrashError
-from crew_executor.errors import BrokenCrewError
+from crew_executor import WorkerCrashError
 from crew_executor.launchers import Job, JobState, Launcher, LaunchRetry, SubmitTimeout, kubernetes, kubernetes_api
 from crew_executor.launchers.kubernetes import KubernetesLauncher
 from crew_executor.testing import LauncherConformance, stopped
@@ -25,7 +25,6 @@ from .kubernetes_server import Kubernetes
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
-SECONDS = 60.0
 Make = Callable[..., KubernetesLauncher]
 
 
@@ -60,44 +59,6 @@ def no_room(cluster: Kubernetes) -> Iterator[None]:
         yield
     finally:
         cluster.has_room = True
-
-
-@contextlib.contextmanager
-def executor_of(launcher: Launcher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise
-
-
-def failure_of(launcher: Launcher) -> str:
-    """Return the text of the error that breaks a pool with this launcher."""
-    with executor_of(launcher, 1) as executor:
-        error = executor.submit(add, 1, 2).exception(SECONDS)
-    assert isinstance(error, BrokenCrewError)
-    assert isinstance(error.__cause__, LaunchError)
-    return str(error)
-
-
-def all_idle(executor: CrewExecutor, number: int) -> None:
-    """Wait until so many workers are there."""
-    wait_until(lambda: sum(each.state == "idle" for each in executor.stats().workers) == number, "all came", SECONDS)
-
-
-class Running:
-    """A task that runs until it is released, in files of a folder."""
-
-    def __init__(self, folder: Path, executor: Any) -> None:
-        self.begun, self._release = folder / "begun", folder / "release"
-        self.future = executor.submit(touch_and_wait, str(self.begun), str(self._release))
-        wait_until(self.begun.exists, "the task runs", SECONDS)
-
-    def release(self) -> None:
-        """Let it end."""
-        self._release.touch()
 
 
 class TestKubernetesLauncher(LauncherConformance):

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from integration.helpers import add, wait_until
+from integration.launching import SECONDS, executor_of, failure_of
 from integration.test_cluster_pages import check
 
 from crew_executor.launchers import kubernetes_api
 
 from .kubernetes_server import TOKEN, Kubernetes
-from .test_kubernetes_launcher import SECONDS, Make, cluster, executor_of, failure_of, make, no_room
+from .test_kubernetes_launcher import Make, cluster, make, no_room
 
 __all__ = ["cluster", "make"]
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 from integration.helpers import add, is_alive, touch_and_wait, wait_until
+from integration.launching import SECONDS, all_idle, executor_of, failure_of
 from integration.test_cluster_pages import check
 
 from crew_executor import LaunchError, WorkerCrashError
 from crew_executor.launchers import Job, JobState, MPILauncher
 from crew_executor.testing import LauncherConformance
 
-from .hosted import SECONDS, agent_of, agents_below, all_idle, all_stopped, executor_of, failure_of
+from .hosted import agent_of, agents_below, all_stopped
 
 pytestmark = [
     pytest.mark.engines,

@@ -17,13 +17,14 @@ from typing import Any
 import psutil
 import pytest
 from integration.helpers import add, is_alive, touch_and_wait, wait_until
+from integration.launching import SECONDS, executor_of, failure_of
 from integration.test_cluster_pages import check
 
 from crew_executor import LaunchError, WorkerCrashError
 from crew_executor.launchers import Job, JobState, RayLauncher
 from crew_executor.testing import LauncherConformance
 
-from .hosted import SECONDS, agent_of, agents_below, all_stopped, executor_of, failure_of, warning_of
+from .hosted import agent_of, agents_below, all_stopped, warning_of
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 

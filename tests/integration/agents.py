@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from crew_executor import CrewExecutor
 from crew_executor.launchers import Job, JobState, JobStatus, Launcher
 
 from .network_helpers import Relay
@@ -70,14 +68,3 @@ class ProcessLauncher(Launcher):
             agent.wait(END_SECONDS)
         if self.relay is not None:
             self.relay.close()
-
-
-@contextlib.contextmanager
-def executor_of(launcher: ProcessLauncher, max_workers: int = 2, **options: Any) -> Iterator[CrewExecutor]:
-    """An executor with this launcher; whatever happens, nothing of it stays."""
-    with CrewExecutor(max_workers, launcher=launcher, **options) as executor:
-        try:
-            yield executor
-        except BaseException:
-            executor.kill_workers()
-            raise

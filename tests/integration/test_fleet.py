@@ -28,8 +28,9 @@ from crew_executor.launchers import Job, LaunchRetry
 from crew_executor.launchers.base import SubmitTimeout
 from crew_executor.testing import NOWHERE, LauncherConformance, stopped
 
-from .agents import ProcessLauncher, executor_of
+from .agents import ProcessLauncher
 from .helpers import add, append_line, die, exit_now, is_alive, touch_and_wait, wait_until
+from .launching import executor_of
 from .test_large_buffers import Block
 
 pytestmark = [pytest.mark.launchers, pytest.mark.timeout(120)]

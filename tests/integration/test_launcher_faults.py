@@ -16,8 +16,9 @@ from crew_executor.errors import BrokenCrewError
 from crew_executor.launchers import Job
 from crew_executor.testing import stopped
 
-from .agents import ProcessLauncher, executor_of
+from .agents import ProcessLauncher
 from .helpers import add, die, is_alive, touch_and_wait, wait_until
+from .launching import executor_of
 
 pytestmark = [pytest.mark.launchers, pytest.mark.timeout(120)]
 

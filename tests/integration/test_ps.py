@@ -20,8 +20,9 @@ from crew_executor import CrewExecutor, callers, errors, processes, registry
 from crew_executor.launchers import supervisor_handle
 from crew_executor.supervisor_wire import recv_message, send_message
 
-from .agents import ProcessLauncher, executor_of
+from .agents import ProcessLauncher
 from .helpers import identity, is_alive, wait_until
+from .launching import executor_of
 
 CLIENT = """
 import sys, time

@@ -13,8 +13,9 @@ import pytest
 from crew_executor import CrewExecutor, WorkerCrashError
 from crew_executor.launchers import LocalLauncher
 
-from .agents import ProcessLauncher, executor_of
+from .agents import ProcessLauncher
 from .helpers import append_line, touch_and_wait, wait_until
+from .launching import executor_of
 
 GPU = {"gpus": 1}
 

@@ -156,3 +156,17 @@ def test_a_tree_of_tasks_drains_with_few_waiting() -> None:
 
     assert (len(pool.tasks), scheduler.tasks_done, root.state) == (364, 364, "done")
     assert waiting_most <= 10, "two branches at most, each of five levels"
+
+
+def test_who_stands_in_with_the_same_gpu_leaves_when_the_waiting_task_goes_on() -> None:
+    pool = Pool(slots=1, workers=1)
+    (holder,), parent = pool.workers, pool.submit()
+    child = pool.submit(parent)
+    stand_in = pool.join()
+    holder.stand_ins.append(stand_in)
+    assert child.worker is stand_in
+    assert not stand_in.is_leaving
+
+    pool.finish(child)
+    assert stand_in.is_leaving
+    assert ("dismiss", stand_in.name) in pool.port.effects
