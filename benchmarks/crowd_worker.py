@@ -6,6 +6,7 @@ A light worker speaks a worker's protocol and nothing more: no initializer, no o
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import sys
@@ -25,9 +26,10 @@ class LightLink(Link):
     """A link whose reader may not wait: it serves others too."""
 
     @property
-    def socket(self) -> socket.socket:
-        """The socket, to wait for."""
-        return self._socket
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """The sockets, to wait for."""
+        assert self._hatch is not None
+        return self._socket, self._hatch
 
     @property
     def has_more(self) -> bool:
@@ -66,13 +68,16 @@ class Crowd:
                         pass
 
     def _admit(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        link_fd, cell_fd, *_others = descriptors
-        link = LightLink(socket.socket(fileno=link_fd))
+        link_fd, cell_fd, log_fd, port_fd, hatch_fd = descriptors
+        os.close(log_fd)
+        os.close(port_fd)
+        link = LightLink(socket.socket(fileno=link_fd), socket.socket(fileno=hatch_fd))
         worker = LightWorker(message["name"], link, Channel(link, message["run"]), Cell(cell_fd))
         worker.cell.adopt()
         hello = {"name": worker.name, "secret": message["secret"], "pid": 0, "host": "crowd", "python": ""}
         worker.channel.send_control(Kind.HELLO, hello)
-        self._selector.register(link.socket, selectors.EVENT_READ, worker)
+        for sock in link.sockets:
+            self._selector.register(sock, selectors.EVENT_READ, worker)
 
     def _serve(self, worker: LightWorker) -> bool:
         """Read one frame, and answer; return whether the worker is still there."""
@@ -96,8 +101,8 @@ class Crowd:
         return True
 
     def _run(self, worker: LightWorker, item: Any) -> bytes:
-        """Run a task; return its outcome, or nothing if it was taken back."""
-        if not worker.cell.claim(item.ordinal):
+        """Run a task; return its outcome, or nothing if it was taken back, or has come by both ways."""
+        if item.ordinal <= (worker.cell.started or 0) or not worker.cell.claim(item.ordinal):
             return b""
         began, started = time.perf_counter(), time.time()
         function, args, kwargs = serialize.loads(item.parts[0])
@@ -108,8 +113,9 @@ class Crowd:
         return encode_outcome(Outcome(item.task_id, item.attempt, 0, (result,), started, seconds, seconds, 0))
 
     def _dismiss(self, worker: LightWorker) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(worker.link.socket)
+        for sock in worker.link.sockets:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(sock)
         worker.link.free()
         worker.cell.close()
         send_message(self._control, {"gone": worker.name})

@@ -350,7 +350,7 @@ class Simulation:
         self._go_idle(fake)
 
     def _outcomes(self, worker: Worker, outcomes: list[Outcome], sent_at: float) -> None:
-        self.scheduler.observe_reaction(self.now - sent_at)
+        self.scheduler.horizon.observe(self.now - sent_at)
         self.scheduler.outcomes(worker, outcomes, self.now)
 
     def _recall(self, worker: Worker) -> None:

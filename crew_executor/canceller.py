@@ -6,11 +6,13 @@ Ctrl-C may come in the middle of it. In both cases the dispatcher's thread, whic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .announcer import Announcer
 from .callbacks import CallbackThread
 from .chunks import MapRun
+from .connection import Connection
 from .core.messages import TaskFlag
 from .core.scheduler import Scheduler
 from .core.task import STOPPING, Task
@@ -29,6 +31,9 @@ class Shell(Protocol):
     mailbox: Mailbox
     is_closing: bool
     recaller: Recaller
+
+    def decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
+        """Have the scheduler decide something, with what was submitted before, and carry it out."""
 
     def is_interrupting(self) -> bool:
         """Answer whether the caller has interrupted the holder of the lock."""
@@ -103,7 +108,12 @@ class Canceller:
                 future._worker = connection.facts
                 if connection.cell.started == task.ordinal:  # else it waits there, behind another
                     future._times = run_times(connection)
-            if not (self._scheduler.stop(task) if is_running_included else self._scheduler.cancel(task)):
+            is_sent = self._inbox.is_sent(task)
+            if is_running_included:
+                is_dropped = self._scheduler.stop(task, is_sent=is_sent)
+            else:
+                is_dropped = not is_sent and self._scheduler.cancel(task)
+            if not is_dropped:
                 return
         self._after_drop(future, callbacks)
 
@@ -119,6 +129,9 @@ class Canceller:
         self._inbox.wake_waiting()
         future._finish_cancelled(callbacks)
 
+    def _holder_of(self, task: Task) -> Connection | None:
+        return None if task.worker is None else self._workforce.connections.get(task.worker.name)
+
     def _nothing(self) -> None: ...  # only to wake the dispatcher's thread, which may wait for the last task
 
     def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
@@ -129,8 +142,7 @@ class Canceller:
 
     def _stop_running(self, task: Task) -> None:
         """Take back a task that nobody wants any more if it has not started, else end its run."""
-        with self._lock:
-            connection = None if task.worker is None else self._workforce.connections.get(task.worker.name)
+        connection = self._shell.decide(self._holder_of, task)
         if connection is not None:
             self._shell.recaller.recall(connection)
             if task.state is STOPPING:

@@ -35,7 +35,8 @@ class Channel:
         frame = decode_frame(self.link.recv(timeout=timeout, limit=limit))
         if frame.run != self.run:
             raise ProtocolError(f"a frame of run {frame.run:x} arrived on a link of run {self.run:x}")
-        self._counter.accept(frame.sequence, frame.ack)
+        if frame.sequence:  # else it came through the hatch
+            self._counter.accept(frame.sequence, frame.ack)
         return frame
 
     def send(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import _base
+from types import CodeType
 from typing import Any
 
 LOOK_SECONDS = 0.005
@@ -22,12 +24,18 @@ after its frames were read."""
 
 _HOLDERS = {__file__, _base.__file__}
 _METHODS = {method.__code__ for method in vars(threading.Condition).values() if hasattr(method, "__code__")}
+_WAITERS: set[CodeType] = set()
 _renewing = threading.RLock()
 
 
 def may_hold(file: str) -> None:
     """Name one more file whose functions take the locks of conditions."""
     _HOLDERS.add(file)
+
+
+def waits_with_none(function: Callable[..., Any]) -> None:
+    """Name a function in one of those files which waits for something else, and holds no such lock meanwhile."""
+    _WAITERS.add(function.__code__)
 
 
 class FutureCondition(threading.Condition):
@@ -76,6 +84,8 @@ def _is_lost(lock: Any) -> bool:
     if frame is not None and frame.f_code is threading.Condition.wait.__code__:
         # It is about to release this lock, or has just taken it again; or it has gone on to wait for something else.
         return getattr(frame.f_locals.get("self"), "_lock", None) is not lock
+    if frame is not None and frame.f_code in _WAITERS:
+        return True
     while frame is not None:
         if frame.f_code.co_filename in _HOLDERS or frame.f_code in _METHODS:
             return False

@@ -42,6 +42,7 @@ from .segment_port import is_number, pack_number, unpack_number
 from .segments import Segment
 from .shares import Beside, Share
 from .stats import WorkerStats
+from .ticket import Ticket
 
 LOG_TAIL_BYTES = 4000
 SIGNAL_LOOK = 0.1
@@ -56,6 +57,7 @@ class _Entry(NamedTuple):
     tasks: Sequence[tuple[int, int, int, Any, float, Beside | None]] = ()
     body: bytes = b""
     share: int = 0  # that is to be forgotten
+    ticket: Ticket | None = None  # of its task, which its submitter may have sent
     may_block: bool = False  # for as long as the worker does not read
 
 
@@ -107,6 +109,7 @@ class Connection:
         self._put = self._pump.put
         self.pump = self._pump.pump
         self.is_recall_asked = False
+        self._ticket: Ticket | None = None  # the last one for it
         self._lends = False  # it has lent something, at any time
         self._shares: set[int] = set()  # that the worker has; for whoever holds the writer's send_lock
         self.reader: threading.Thread | None = None
@@ -143,7 +146,17 @@ class Connection:
         ]
         size = sum([task.payload_bytes for task in tasks])
         may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
-        self._put(_Entry(Kind.TASKS, first, entries, may_block=may_block))
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None and ticket.holder is not tasks[0]:
+            ticket = None
+        self._put(_Entry(Kind.TASKS, first, entries, may_block=may_block, ticket=ticket))
+
+    def make_ticket(self) -> Ticket | None:
+        """Return a ticket for the worker's next task, if there can be one; called under the dispatcher's lock."""
+        if not isinstance(self.ends, LocalEnds) or self.ends.hatch is None:
+            return None
+        self._ticket = ticket = Ticket(self.worker, self.ends.hatch, self._run)
+        return ticket
 
     def _lent(self, beside: Beside) -> Beside:
         """Note that the worker may read a segment from now on."""
@@ -210,6 +223,8 @@ class Connection:
                 self._shares.remove(entry.share)
                 self._writer.send_locked(Kind.SHARE, [encode_control({"share": entry.share})])
             return
+        if entry.ticket is not None and entry.ticket.is_sent:
+            return
         if entry.kind is not Kind.TASKS:
             self._writer.send_locked(entry.kind, [entry.body])
             return
@@ -265,6 +280,12 @@ class Connection:
     def recv(self) -> Frame:
         """Return the next frame of the worker; for its reader thread."""
         return self._recv(FRAME_BYTES_MAX)
+
+    def receiver(self) -> Callable[[], Frame]:
+        """Return what the calling thread is to read with after the first frame, as recv() would."""
+        if isinstance(self.ends, LocalEnds) and threading.current_thread() is not threading.main_thread():
+            return self.ends.channel.recv
+        return self.recv
 
     def _recv(self, limit: int) -> Frame:
         """Wait for a frame; in the main thread come up now and then, for NNG's waits keep signals waiting."""
@@ -370,6 +391,7 @@ class Connection:
 
     def close(self) -> None:
         """Free everything; for the dispatcher, after the reader is done. Joins the threads of this connection."""
+        self._ticket = None
         self.ends.shut()
         self._pump.close()
         if self.reader is not None:

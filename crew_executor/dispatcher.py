@@ -39,7 +39,7 @@ from .core.scaling import ScalingRules
 from .core.scheduler import Scheduler
 from .core.stock import Stock
 from .core.task import Task
-from .core.worker import Worker
+from .effects import Effects
 from .employer import Employer
 from .errors import LaunchError, ProtocolError
 from .events import EventStream
@@ -47,7 +47,6 @@ from .futures import CrewFuture
 from .inbox import Inbox
 from .log import logger
 from .mailbox import Event, Mailbox
-from .obituary import describe_loss
 from .options import TaskOptions
 from .reader import serve
 from .recaller import Recaller
@@ -57,6 +56,7 @@ from .shares import Beside, Shares
 from .stats import Stats
 from .subtasks import Subtasks
 from .thread import Thread
+from .ticket import Ticket
 from .workforce import Workforce
 
 STALL_SECONDS = 2.0
@@ -79,15 +79,17 @@ class Dispatcher:
         load_barrier()
         self.name, self.run_id, self.max_pending = name, run_id, max_pending
         self._lock = threading.RLock()  # re-entrant only for is_interrupting()
-        self._effects: list[Event] = []
-        self._scheduler = Scheduler(self, rules.max_workers)
         self.mailbox = Mailbox()
         self._employer = hire(self)
         self._workforce = Workforce(self, self._employer, name, tasks_max, rules.max_workers, stock)
         self._connections = self._workforce.connections
+        self.events = events = EventStream(self._lock, self._connections)
+        self._announcer = announcer = Announcer(name, events)
+        self._task_ids = itertools.count(1)
+        self._effects = Effects(self._connections, announcer, self._task_ids, self._recall, self._poke)
+        self._scheduler = Scheduler(self._effects, rules.max_workers)
         self.recruiter = Recruiter(name, rules, self._scheduler, self._connections, stock)
         self._scaler = self.recruiter.scaler
-        self._task_ids = itertools.count(1)
         self.segments: SegmentPool = SegmentPool()
         self.shares: Shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
         self._inbox = Inbox(self.mailbox)
@@ -98,8 +100,6 @@ class Dispatcher:
         self._thread = self._new_thread()
         self._is_started = self._is_running = self._is_ended = self.is_lent_a_thread = False  # the thread
         self._reader_idents: set[int] = set()
-        self.events = events = EventStream(self._lock, self._connections)
-        self._announcer = announcer = Announcer(name, events)
         self.recaller = Recaller(self, self._scheduler, self._connections)
         self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer, events)
         self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer, self._scheduler)
@@ -223,56 +223,6 @@ class Dispatcher:
         while waits and self.may_wait() and not self._is_ended and not is_done.acquire(timeout=LOOK_SECONDS):
             pass  # it may have ended just before the event was put
 
-    # ------------------------------------------------------------------ the scheduler's port (under the lock)
-
-    def send(self, worker: Worker, tasks: list[Task]) -> None:
-        """Queue a frame for the worker."""
-        connection = self._connections[worker.name]
-        connection.put_tasks(tasks[0].ordinal, tasks)
-        for task in tasks:
-            task.handle._sent()
-        self._effects.append((connection.pump, ()))
-
-    def dismiss(self, worker: Worker) -> None:
-        """Queue the word to leave."""
-        connection = self._connections[worker.name]
-        connection.put_go(worker.ordinal)
-        self._effects.append((connection.pump, ()))
-        self._poke()
-
-    def recall(self, worker: Worker) -> None:
-        """Take back after the lock is free."""
-        self._effects.append((self.recaller.recall, (self._connections[worker.name],)))
-
-    def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
-        """Resolve the futures after the lock is free."""
-        self._effects.append((self._announcer.finished, (self._connections[worker.name], finished)))
-
-    def crash(self, task: Task, worker: Worker) -> None:
-        """Fail the future of a task whose worker died."""
-        self._effects.append((self._announcer.lost, (task, self._connections[worker.name])))
-
-    def cut(self, task: Task, number: int) -> Task:  # noqa: ARG002  the scheduler says who has how many
-        """Make a task of a part of a task's items; they have the payload in common."""
-        return Task(
-            next(self._task_ids), task.key, (), task.handle, priority=task.priority, flags=task.flags,
-            beside=task.beside,
-        )  # fmt: skip
-
-    def unsend(self, task: Task) -> bool:
-        """Make the future pending again; answer whether the task is to run at all."""
-        if task.beside is not None and task.beside.segment is not None:
-            task.beside.segment.borrowers -= 1  # who is told that a task is withdrawn reads nothing of it
-        if not (is_wanted := bool(task.handle._unsent())):
-            self._effects.append((self._announcer.dropped, ([task],)))
-        return is_wanted
-
-    def retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
-        """Make the future pending again, and let it remember how this attempt failed."""
-        self._announcer.retried(task, self._connections[worker.name], outcome)
-        task.handle._unsent()
-        task.handle._failed_once(describe_loss(self._connections[worker.name]) if outcome is None else outcome)
-
     # ------------------------------------------------------------------ effects
 
     def _settle(self) -> list[Event]:
@@ -289,16 +239,25 @@ class Dispatcher:
             self._poke()  # this thread sleeps as if nothing was out, and nobody would notice a frozen worker
         if self.events.listeners:
             self.recruiter.tell(self.events)
-        effects, self._effects = self._effects, []  # a new one: another thread may fill it while the caller looks
-        return effects
+        if self.max_pending is None and not self.is_closing and (worker := self._scheduler.next_idle()) is not None:
+            inbox.ticket = self._connections[worker.name].make_ticket()
+        return self._effects.take()
 
-    def _take_submitted(self) -> None:
-        """Let the scheduler have the new tasks; under the lock."""
+    def _catch_up(self) -> None:
+        """Let the scheduler have what was submitted, and no ticket be out until _settle(). Under the lock, first."""
+        ticket = self._inbox.withdraw_ticket()
+        if self._inbox.tasks:
+            self._take_submitted(ticket)
+
+    def _take_submitted(self, ticket: Ticket | None = None) -> None:
+        """Let the scheduler have the new tasks, one of which may have a ticket; under the lock."""
         tasks = self._inbox.take()
         if self.broken is not None or self._is_killing:
-            self._effects.append((self._refuse, (tasks,)))
+            self._effects.note(self._refuse, tasks)
             return
         now = time.monotonic()
+        if ticket is not None and ticket.holder is not None:
+            self._scheduler.submit_to(ticket.worker, ticket.holder, ticket.ordinal, now)
         self._scheduler.submit(tasks, now)
         self.recruiter.note_demand(now)
         if self._must_tick_earlier() or self.recruiter.is_short():
@@ -314,6 +273,9 @@ class Dispatcher:
         for function, arguments in effects:
             function(*arguments)
 
+    def _recall(self, connection: Connection) -> None:
+        self.recaller.recall(connection)
+
     @property
     def workers_lending(self) -> int:
         """How many workers only wait for subtasks of their tasks."""
@@ -322,8 +284,7 @@ class Dispatcher:
     def decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
         """Have the scheduler decide something, with what was submitted before, and carry it out."""
         with self._lock:
-            if self._inbox.tasks:
-                self._take_submitted()
+            self._catch_up()
             result = decision(*arguments)
             effects = self._settle()
         self._act(effects)
@@ -359,11 +320,10 @@ class Dispatcher:
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Finish tasks and send more."""
         with self._lock:
-            if self._inbox.tasks:
-                self._take_submitted()  # first: a worker that seems to have nothing to do would take from the others
+            self._catch_up()  # a worker that seems to have nothing to do would take from the others
             now = time.monotonic()
             if not connection.is_far:  # its clock is another
-                self._scheduler.observe_reaction(now - sent_at)
+                self._scheduler.horizon.observe(now - sent_at)
             if self._scaler.failures:
                 self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
             connection.take_back_segments(outcomes)
@@ -454,6 +414,7 @@ class Dispatcher:
             self._workforce.close_all()
         finally:
             self._is_ended = True
+            self._inbox.withdraw_ticket()
             self._refuse(self._inbox.take())
             self._employer.close()
             self._announcer.close()
@@ -472,6 +433,7 @@ class Dispatcher:
         if not events and not self._is_poked and (wake_at is None or now < wake_at):
             return wake_at
         with self._lock:
+            self._catch_up()
             self._is_poked = False
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
@@ -533,6 +495,7 @@ class Dispatcher:
         """Deliver what the worker has left, judge its tasks."""
         worker, cell = connection.worker, connection.cell
         with self._lock:
+            self._catch_up()
             now = time.monotonic()
             if worker.is_ready:
                 outcomes = connection.unsent_outcomes()
@@ -579,9 +542,10 @@ class Dispatcher:
         error.__cause__ = cause
         with self._lock:
             self.broken = self.broken or error
+            self._catch_up()  # refuses
             self.is_closing = self._is_killing = True
             tasks = self._scheduler.abandon()
-            self._effects = [effect for effect in self._effects if effect[0] != self._announcer.lost]
+            self._effects.forget_losses()
         self._announcer.dropped(tasks, self.broken)
         self.broadcasts.abandon()
         self._kill_all(signal.SIGKILL)

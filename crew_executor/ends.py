@@ -16,6 +16,7 @@ from typing import Protocol
 from . import cell as cells
 from .channel import Channel
 from .core.messages import Buffer, Frame, Kind
+from .hatch import Hatch, hatch_pair
 from .segment_port import SegmentPort, socket_pair
 from .segments import Segment
 from .transport import Link
@@ -113,6 +114,7 @@ class LocalEnds:
 
     Attributes:
         channel: the frames of both directions.
+        hatch: where a task goes that its submitter sends; None when closed.
 
     Raises:
         OSError: descriptors or memory ran out.
@@ -126,16 +128,19 @@ class LocalEnds:
         self._log_fd = cells.create_file(0)
         own, self._their_port = socket_pair()
         self.port = SegmentPort(own)
+        self.hatch: Hatch | None
+        self.hatch, self._their_hatch = hatch_pair()
         self.channel = self.writer = Channel(Link(ours), run)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """Link, cell, log, port: what the worker needs, in the order of supervisor_wire.py."""
-        return self._theirs.fileno(), self.cell.fd, self._log_fd, self._their_port
+        """Link, cell, log, port, hatch: what the worker needs, in the order of supervisor_wire.py."""
+        return self._theirs.fileno(), self.cell.fd, self._log_fd, self._their_port, self._their_hatch.fileno()
 
     def handed_over(self) -> None:
         """Close this process's copies of the worker's ends, once the launcher has passed them on. Idempotent."""
         self._theirs.close()
+        self._their_hatch.close()
         fd, self._their_port = self._their_port, -1
         if fd >= 0:
             os.close(fd)
@@ -165,6 +170,7 @@ class LocalEnds:
         """Give everything back."""
         self.channel.link.free()
         self.port.close()
+        self.hatch = None
         self.cell.close()
         if self._log_fd >= 0:
             os.close(self._log_fd)

@@ -19,6 +19,7 @@ from .event_loop import mention_wait
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox
+    from .ticket import Ticket
 
 
 class Inbox:
@@ -33,9 +34,10 @@ class Inbox:
             can wait until a worker reports something. Set it, then look at `tasks` again, under the dispatcher's lock:
             1. submitter: puts a task      2. taker: sets is_awaited to False
             3. submitter: does not ring    4. taker: looks again, and finds the task
+        ticket: for the next task, if a worker waits for one; see ticket.py.
     """
 
-    __slots__ = ("_bell", "_door", "_is_wait_mentioned", "_waiting", "is_awaited", "tasks")
+    __slots__ = ("_bell", "_door", "_is_wait_mentioned", "_waiting", "is_awaited", "tasks", "ticket")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._bell = mailbox.bell
@@ -43,6 +45,7 @@ class Inbox:
         self._waiting: deque[threading.Lock] = deque()
         self.tasks: deque[Task] = deque()
         self.is_awaited = True
+        self.ticket: Ticket | None = None
         self._is_wait_mentioned = False
 
     def put(self, task: Task) -> None:
@@ -53,6 +56,8 @@ class Inbox:
         """
         try:
             self.tasks.append(task)
+            if (ticket := self.ticket) is not None:
+                ticket.use(task)
         finally:
             if self.is_awaited:
                 self.is_awaited = False
@@ -80,6 +85,15 @@ class Inbox:
         """Let those look again who wait for room."""
         while self._waiting:
             self._waiting.popleft().release()
+
+    def withdraw_ticket(self) -> Ticket | None:
+        """Have no ticket out any more; return the one that was, if a task has it. Under the dispatcher's lock."""
+        ticket, self.ticket = self.ticket, None
+        return ticket if ticket is not None and ticket.close() else None
+
+    def is_sent(self, task: Task) -> bool:
+        """Answer whether a worker may have this task, which nobody has taken yet. Under the dispatcher's lock."""
+        return self.ticket is not None and self.ticket.holder is task
 
     def count(self) -> int:
         """Return how many tasks wait here and are not cancelled, each item of a map() by itself."""

@@ -64,8 +64,9 @@ def serve(connection: Connection, listener: Listener) -> None:
     reading = Reading(connection, listener)
     try:
         reading.take(connection.recv_first())
+        recv = connection.receiver()
         while True:
-            reading.take(connection.recv())
+            reading.take(recv())
     except BaseException as error:
         reading.fail(error)
     finally:

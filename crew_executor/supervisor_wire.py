@@ -14,8 +14,8 @@ from typing import Any
 _LENGTH = struct.Struct("<I")
 DESCRIPTORS_MAX = 64
 CELL_PLACE, LOG_PLACE = 4, 5
-"""The descriptors of a launch: resource tracker, stdout, stderr, link, cell, log, port for segments, and those that the
-initializer's arguments need."""
+"""The descriptors of a launch: resource tracker, stdout, stderr, link, cell, log, port for segments, hatch, and those
+that the initializer's arguments need."""
 
 
 def send_message(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:

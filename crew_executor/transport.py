@@ -209,17 +209,27 @@ class _Stream:
 
 
 class Link(FramedStream):
-    """A framed stream on a connected stream socket of this machine, which is taken over."""
+    """A framed stream on a connected stream socket of this machine, which is taken over.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: of the stream.
+        hatch: where whole frames come besides, as datagrams (see hatch.py), or None.
+    """
+
+    def __init__(self, sock: socket.socket, hatch: socket.socket | None = None) -> None:
         super().__init__()
         self._socket = sock
+        self._hatch = hatch
         self._stream: _Stream | None = None
         self._is_inert = False
         self._is_closed = False
         self._gate = threading.Lock()  # between "is it closed?" and the call; rule 4 of this file
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
+        self._poll_hatch = select.poll()
+        if hatch is not None:
+            self._poll_hatch.register(hatch.fileno(), select.POLLIN)
+            self._poll_hatch.register(sock.fileno(), select.POLLIN)
         track(self)
 
     # ------------------------------------------------------------------ receiving
@@ -233,13 +243,23 @@ class Link(FramedStream):
         """
         if self._is_inert:
             raise LinkClosed("receiving: the link is closed")
+        hatch = None if self._end or self._large else self._hatch  # between two frames only
+        poll = (self._poll if hatch is None else self._poll_hatch).poll
+        wait_ms = None if timeout is None else max(1, int(min(timeout * 1000, POLL_MS_MAX)))
         try:
             while True:
-                if not self._poll.poll(None if timeout is None else max(1, int(min(timeout * 1000, POLL_MS_MAX)))):
+                if not poll(wait_ms):
                     raise LinkTimeout("receiving: nothing came in time")
-                with contextlib.suppress(BlockingIOError):
-                    got = self._socket.recv_into(into, flags=socket.MSG_DONTWAIT)
-                    break
+                if hatch is not None:  # first: what the stream has may have been written later
+                    try:
+                        return hatch.recv_into(into, 0, socket.MSG_DONTWAIT)
+                    except BlockingIOError:
+                        pass
+                try:
+                    got = self._socket.recv_into(into, 0, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue
+                break
         except OSError as error:
             raise LinkClosed(f"receiving: {error}") from None
         if not got:
@@ -318,6 +338,8 @@ class Link(FramedStream):
                 self._stream.free()
                 self._stream = None
             self._socket.close()
+            if self._hatch is not None:
+                self._hatch.close()
 
 
 def _adopt(nng: Nng, sock: socket.socket) -> Any:

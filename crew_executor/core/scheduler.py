@@ -48,6 +48,10 @@ class Scheduler:
     Args:
         port: carries out what is decided.
         slots: how many workers may be busy at a time, those not counted that lend their slots.
+
+    Attributes:
+        tasks_held: items that are at a worker, started or not.
+        horizon: how much a worker may hold; told how long the client takes from an outcome's sending to its handling.
     """
 
     def __init__(self, port: Port, slots: int) -> None:
@@ -56,35 +60,28 @@ class Scheduler:
         self.queue = TaskQueue()
         self.queues_by_needs: dict[Needs, TaskQueue] = {}  # of tasks with needs; none is ever removed
         self.estimates = Estimates()
-        self._horizon = horizon = Horizon()
+        self.horizon = horizon = Horizon()
         self._fits_ahead, self._items_that_fit = horizon.fits, horizon.items_that_fit
         self.workers: dict[str, Worker] = {}
-        self.tasks_done = 0
-        self._held = 0  # items in all workers' `held`
+        self.tasks_done = self.tasks_held = 0
         self._roster = roster = Roster()
-        self._idle, self._thin, self._ahead = roster.idle, roster.thin, roster.ahead
-        self._place = roster.place
+        self._idle, self._thin, self._ahead, self._place = roster.idle, roster.thin, roster.ahead, roster.place
 
     # ------------------------------------------------------------------ what can be asked
 
     @property
     def tasks_open(self) -> int:
         """Tasks queued or held: the demand for workers."""
-        return self.tasks_queued + self._held
+        return self.tasks_queued + self.tasks_held
 
     @property
     def tasks_queued(self) -> int:
         """Tasks that wait."""
-        return sum([queue.living for queue in self.queues()])
+        return sum([queue.living for queue in self.queues()]) if self.queues_by_needs else self.queue.living
 
     def queues(self) -> list[TaskQueue]:
         """Return all queues, that of ordinary tasks first."""
         return [self.queue, *self.queues_by_needs.values()]
-
-    @property
-    def tasks_held(self) -> int:
-        """Tasks that are at a worker, started or not."""
-        return self._held
 
     @property
     def workers_ready(self) -> int:
@@ -111,20 +108,21 @@ class Scheduler:
         return len(self._thin) + len(self._ahead) + len(self._roster.parting) < self._slots
 
     @property
-    def horizon(self) -> float:
-        """How many seconds of work a worker on this machine may hold."""
-        return self._horizon.seconds
-
-    @property
     def has_work_ahead(self) -> bool:
         """Whether some worker holds more than one task, so that ticks are needed."""
         return bool(self._ahead or self._roster.closing)
 
+    def next_idle(self) -> Worker | None:
+        """Return the worker that the next task will go to whatever it is, if that can be said; for submit_to()."""
+        if not self._idle or not self._has_free_slot or self.tasks_queued:
+            return None
+        worker = self._roster.newest_idle()
+        return None if worker.round_trip or worker.tasks_left is not None else worker
+
     def next_seconds(self) -> float:
         """Return how long the task will take whose turn is next, if its function is known; else 0."""
         lane = self.queue.front()
-        known = None if lane is None else self.estimates.seconds(lane[0].key)
-        return known or 0.0
+        return (lane and self.estimates.seconds(lane[0].key)) or 0.0
 
     # ------------------------------------------------------------------ tasks come and go
 
@@ -144,6 +142,16 @@ class Scheduler:
             for worker in self._roster.newest_thin(THIN_TRIES):
                 if queue.living:
                     self._fill(worker, now)
+
+    def submit_to(self, worker: Worker, task: Task, ordinal: int, now: float) -> None:
+        """Accept a new task that may have been sent, and even be STOPPING since, to whom next_idle() has named."""
+        state, task.state = task.state, QUEUED
+        self.queue.append(task)
+        self._fill(worker, now)
+        if task.worker is not worker or task.ordinal != ordinal:
+            raise RuntimeError(f"{task} was sent to {worker} as number {ordinal}, but went elsewhere")
+        if state is STOPPING:
+            task.state = STOPPING
 
     def cancel(self, task: Task) -> bool:
         """Drop a task that is queued, or has not even been submitted; False when it has been sent or is done.
@@ -167,12 +175,12 @@ class Scheduler:
             self._remove_subtask(task)
         return True
 
-    def stop(self, task: Task) -> bool:
+    def stop(self, task: Task, *, is_sent: bool = False) -> bool:
         """Drop a task wherever it is; False when it is over or being stopped already.
 
-        If it is STOPPING then, the caller must take it back (recalled()), or else end its run.
+        If it is STOPPING then, the caller must take it back (recalled()), or else end its run. `is_sent`: though new.
         """
-        if task.state is not SENT:
+        if task.state is not (NEW if is_sent else SENT):
             return self.cancel(task)
         task.state = STOPPING
         task.is_dropped = True
@@ -263,9 +271,8 @@ class Scheduler:
     def call_ended(self, worker: Worker, now: float) -> None:
         """Note that a worker has answered a call, and give it work again."""
         worker.calls_open -= 1
-        if self.workers.get(worker.name) is not worker:
-            return
-        self._employ(worker, now)
+        if self.workers.get(worker.name) is worker:
+            self._employ(worker, now)
 
     def dismiss(self, worker: Worker) -> None:
         """Let a worker leave after what it has started; the rest is taken back."""
@@ -343,8 +350,7 @@ class Scheduler:
     def recalled(self, worker: Worker, kept: int, now: float) -> None:
         """Take back what the worker handed over: its held tasks with an ordinal above `kept`.
 
-        Call it under the same lock as the withdrawal, and nothing in between: what was sent then would count as
-        taken back, and run all the same.
+        Call it under the lock of the withdrawal: what was sent in between would count as taken back, and run.
         """
         worker.is_recalling = False
         self._return_above(kept, worker)
@@ -371,14 +377,10 @@ class Scheduler:
         worker = self._roster.first_due()
         return None if worker is None else self._overrun_at(worker)
 
-    def observe_reaction(self, seconds: float) -> None:
-        """Learn how long the client takes from an outcome's sending to its handling."""
-        self._horizon.observe(seconds)
-
     # ------------------------------------------------------------------ the rules
 
     def _overrun_at(self, worker: Worker) -> float:
-        return due_at(worker) + 2 * self._horizon.of(worker)
+        return due_at(worker) + 2 * self.horizon.of(worker)
 
     def _first_overrun(self, now: float) -> Worker | None:
         """Return a worker that has work ahead of a running task which has outlived the horizon, or None."""
@@ -399,7 +401,7 @@ class Scheduler:
         if not holds:
             if not self._has_free_slot:
                 return
-        elif self._horizon.is_full(worker, holds) or now >= self._overrun_at(worker):
+        elif self.horizon.is_full(worker, holds) or now >= self._overrun_at(worker):
             return  # in the latter case it would be recalled at once, if the running task lets it
         # An equal share of what waits, so that the first worker to answer does not take all.
         room = -(-waiting // min(self.workers_ready, self._slots))
@@ -459,7 +461,7 @@ class Scheduler:
             if not lane or lane[0].state is not QUEUED:
                 lane = queue.front()
         queue.living -= taken
-        self._held += taken
+        self.tasks_held += taken
         if worker.tasks_left is not None:
             worker.tasks_left -= taken
         return batch
@@ -476,7 +478,7 @@ class Scheduler:
         self._strike(worker, task.items, task.estimate, task.payload_bytes)
 
     def _strike(self, worker: Worker, items: int, seconds: float, payload_bytes: int) -> None:
-        self._held -= items
+        self.tasks_held -= items
         worker.held_items -= items
         worker.held_seconds -= seconds
         worker.held_bytes -= payload_bytes
@@ -516,9 +518,7 @@ class Scheduler:
 
     def _queue_of(self, task: Task) -> TaskQueue:
         """Return where a task waits."""
-        if task.needs is None:
-            return self.queue
-        return self.queues_by_needs.setdefault(task.needs, TaskQueue())
+        return self.queue if task.needs is None else self.queues_by_needs.setdefault(task.needs, TaskQueue())
 
     def _retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:
         """Queue a task that is held by nobody for its next attempt, behind the others: they have waited as well."""

@@ -45,8 +45,8 @@ class Invitation(NamedTuple):
         secret: proves that the worker was invited; never on a command line.
         idle_timeout: seconds without work after which the worker asks to leave, or None.
         environment: variables to set unless the user has set them (thread limits).
-        descriptors: link, cell, log, port for segments, and what the initializer's arguments need, for launchers that
-            start processes on this machine. They belong to the dispatcher; a launcher duplicates what it keeps.
+        descriptors: link, cell, log, port for segments, hatch, and what the initializer's arguments need, for launchers
+            that start processes on this machine. They belong to the dispatcher; a launcher duplicates what it keeps.
         devices: the GPUs that the worker is to see, or None: whatever its process sees anyhow.
     """
 

@@ -117,6 +117,8 @@ class WorkerLoop:
     def _work(self, frame: Frame) -> None:
         self._outbox.flushed_at = time.perf_counter()
         for item in decode_tasks(frame):
+            if item.ordinal <= self._last_ordinal:
+                continue  # it came through the hatch, and over the link as well
             self._last_ordinal = item.ordinal + item.items - 1
             if not self._is_retiring:
                 last = self._work_on(item)
@@ -243,7 +245,7 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     """
     if message["python"] is not None:
         _exec(message, descriptors)
-    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, port_fd, *inherited = descriptors
+    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, port_fd, hatch_fd, *inherited = descriptors
     inheritance.take_tracker(tracker_fd)
     null = os.open(os.devnull, os.O_RDONLY)
     _move(null, 0)
@@ -251,7 +253,7 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     _move(err_fd, 2)
     _take_environment(message["env"])
     inheritance.received[:] = inherited
-    return run_worker(message, link_fd, cell_fd, log_fd, port_fd, lambda: None)
+    return run_worker(message, link_fd, cell_fd, log_fd, port_fd, hatch_fd, lambda: None)
 
 
 def start_after_exec(settings_fd: int, *descriptors: int) -> None:
@@ -260,7 +262,7 @@ def start_after_exec(settings_fd: int, *descriptors: int) -> None:
         message = json.load(file)
     for fd in descriptors:
         os.set_inheritable(fd, False)
-    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, port_fd, *inherited = descriptors
+    tracker_fd, out_fd, err_fd, link_fd, cell_fd, log_fd, port_fd, hatch_fd, *inherited = descriptors
     inheritance.take_tracker(tracker_fd)
     inheritance.received[:] = inherited
 
@@ -268,12 +270,13 @@ def start_after_exec(settings_fd: int, *descriptors: int) -> None:
         _move(out_fd, 1)
         _move(err_fd, 2)
 
-    os._exit(run_worker(message, link_fd, cell_fd, log_fd, port_fd, on_joined))
+    os._exit(run_worker(message, link_fd, cell_fd, log_fd, port_fd, hatch_fd, on_joined))
 
 
 def run_worker(
-    message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, port_fd: int, on_joined: Callable[[], None]
-) -> int:
+    message: dict[str, Any], link_fd: int, cell_fd: int, log_fd: int, port_fd: int, hatch_fd: int,
+    on_joined: Callable[[], None],
+) -> int:  # fmt: skip
     """Set this process up, serve, and end as an ordinary Python process would."""
     gc.enable()  # see boot_arguments()
     sys.path[:] = message["sys_path"]
@@ -291,7 +294,7 @@ def run_worker(
     if not sys.warnoptions:
         warnings.simplefilter("always")  # the client's filters decide what is shown
     cell = Cell(cell_fd)
-    link = transport.Link(socket.socket(fileno=link_fd))
+    link = transport.Link(socket.socket(fileno=link_fd), socket.socket(fileno=hatch_fd))
     channel = Channel(link, message["run"])
     try:
         code = serve(channel, cell, SegmentPort(port_fd), message, output, on_joined)

@@ -101,8 +101,8 @@ WAYS = {
 
 
 def _is_watched(future: CrewFuture[Any]) -> bool:
-    """Answer whether somebody waits: in the condition, by a waiter, or by a callback."""
-    return bool(future._condition._waiters or future._waiters or future._done_callbacks)
+    """Answer whether somebody waits: behind a bell, by a waiter, or by a callback."""
+    return bool(future._bells or future._waiters or future._done_callbacks)
 
 
 @pytest.mark.parametrize("cancelling", ["shutdown", "cancel", "kill_workers"])

@@ -11,6 +11,7 @@ import pytest
 
 from crew_executor import condition as conditions
 from crew_executor.condition import FutureCondition, may_hold
+from crew_executor.futures import CrewFuture
 
 HOLDER = """
 def hold(condition, is_held, may_go):
@@ -111,6 +112,23 @@ def test_the_lock_of_an_owner_who_joins_a_thread_is_taken(condition: FutureCondi
     condition.take()
     condition.release()
     may_go.set()
+    thread.join()
+
+
+def test_the_lock_of_an_owner_who_waits_for_the_result_of_a_future_is_taken(condition: FutureCondition) -> None:
+    future: CrewFuture[int] = CrewFuture()
+
+    def lose_and_wait() -> None:
+        condition.acquire()
+        future.result()
+
+    thread = threading.Thread(target=lose_and_wait)
+    thread.start()
+    while not future._bells:
+        threading.Event().wait(0.001)
+    condition.take()
+    condition.release()
+    future.set_result(1)
     thread.join()
 
 

@@ -6,6 +6,8 @@ import json
 import sys
 import threading
 import warnings
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FuturesTimeoutError
 from typing import Any
 
@@ -161,3 +163,71 @@ def test_a_cancelled_future_runs_callbacks_that_were_added_before() -> None:
     assert runs == [future]
     assert future.cancelled()
     assert future.done()
+
+
+ENDS: dict[str, Callable[[CrewFuture[Any]], None]] = {
+    "outcome": lambda future: future._finish(make_outcome(1), WorkerFacts("w1")),
+    "lost": lambda future: future._finish_lost(BrokenCrewError("gone")),
+    "cancelled": lambda future: future._finish_cancelled(),
+    "cancelled by its own": lambda future: (future.cancel(), None)[1],
+    "set_result": lambda future: future.set_result(1),
+    "set_exception": lambda future: future.set_exception(ValueError("no")),
+}
+
+
+@pytest.mark.parametrize("is_condition_made", [False, True])
+@pytest.mark.parametrize("end", ENDS.values(), ids=list(ENDS))
+def test_all_who_wait_for_a_result_are_woken(end: Callable[[CrewFuture[Any]], None], is_condition_made: bool) -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    if is_condition_made:
+        assert future._condition is not None
+    woken: list[bool] = []
+
+    def wait() -> None:
+        try:
+            future.exception()
+        except CancelledError:
+            pass
+        woken.append(future.done())
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(future._bells) < len(threads):
+        threading.Event().wait(0.001)
+    end(future)
+    for thread in threads:
+        thread.join()
+
+    assert [True, True, True] == woken
+    assert () == future._bells
+
+
+def test_a_future_that_ends_just_before_the_wait_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    future: CrewFuture[Any] = CrewFuture()
+
+    class EndsIt:
+        """In place of the lock: when the waiter has hung its bell, the future ends, as by another thread."""
+
+        is_done = False
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_details: object) -> None:
+            if not self.is_done:
+                self.is_done = True
+                future._finish(make_outcome(1, parts=(serialize.dumps(None),)), WorkerFacts("w1"))
+
+    monkeypatch.setattr("crew_executor.futures._making", EndsIt())
+
+    assert future.exception() is None
+
+
+def test_a_wait_in_vain_leaves_nothing_behind() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    for seconds in (0.001, 0, -1):
+        with pytest.raises(FuturesTimeoutError):
+            future.result(timeout=seconds)
+
+    assert () == future._bells

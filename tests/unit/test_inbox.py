@@ -123,9 +123,12 @@ def test_a_refusal_ends_the_wait(mailbox: Mailbox) -> None:
     assert [] == inbox.take()
 
 
+@pytest.mark.parametrize("has_ticket", [False, True])
 @pytest.mark.parametrize("moment", range(12))
-def test_an_interrupt_leaves_no_task_without_a_bell(mailbox: Mailbox, moment: int) -> None:
+def test_an_interrupt_leaves_no_task_without_a_bell(mailbox: Mailbox, moment: int, has_ticket: bool) -> None:
     inbox, left = Inbox(mailbox), moment
+    if has_ticket:
+        inbox.ticket = OneTicket()  # type: ignore[assignment]
 
     def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
         nonlocal left
@@ -168,3 +171,38 @@ def test_an_interrupt_leaves_no_event_without_a_bell(mailbox: Mailbox, moment: i
 
     rung = is_rung(mailbox)
     assert rung == bool(mailbox.take(0))
+
+
+class OneTicket:
+    """A ticket that takes what comes, and counts."""
+
+    def __init__(self) -> None:
+        self.holder: Task | None = None
+
+    def use(self, task: Task) -> None:
+        self.holder = self.holder or task
+
+    def close(self) -> bool:
+        return self.holder is not None
+
+
+def test_a_ticket_is_for_the_task_that_is_put_next(mailbox: Mailbox) -> None:
+    inbox, task, ticket = Inbox(mailbox), make(1), OneTicket()
+    inbox.ticket = ticket  # type: ignore[assignment]
+    before = inbox.is_sent(task)
+    inbox.put(task)
+
+    assert (False, True) == (before, inbox.is_sent(task))
+    assert is_rung(mailbox), "the dispatcher must hear of it"
+    assert ticket is inbox.withdraw_ticket()
+    assert inbox.withdraw_ticket() is None
+    assert [task] == inbox.take()
+    assert not inbox.is_sent(task)
+
+
+def test_a_ticket_that_nobody_has_used_is_withdrawn_without_a_word(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+    inbox.ticket = OneTicket()  # type: ignore[assignment]
+
+    assert inbox.withdraw_ticket() is None
+    assert inbox.ticket is None

@@ -137,7 +137,7 @@ def test_a_worker_holds_no_more_work_than_the_horizon(bench: Bench) -> None:
 
 
 def test_a_wider_horizon_lets_more_be_sent_ahead(bench: Bench) -> None:
-    bench.scheduler.observe_reaction(1.0)
+    bench.scheduler.horizon.observe(1.0)
     bench.submit(300, key="short")
     worker = bench.join("w1")
 
@@ -146,7 +146,7 @@ def test_a_wider_horizon_lets_more_be_sent_ahead(bench: Bench) -> None:
 
 
 def test_a_worker_holds_at_most_so_many_tasks_however_short(bench: Bench) -> None:
-    bench.scheduler.observe_reaction(1.0)
+    bench.scheduler.horizon.observe(1.0)
     bench.submit(2 * AHEAD_TASKS, key="tiny")
     worker = bench.join("w1")
 
@@ -233,24 +233,24 @@ def test_a_worker_that_answers_first_takes_an_equal_share(bench: Bench) -> None:
 
 def test_the_horizon_rises_at_once_and_comes_down_slowly(bench: Bench) -> None:
     scheduler = bench.scheduler
-    scheduler.observe_reaction(0.010)
-    risen = scheduler.horizon
-    scheduler.observe_reaction(0.0)
-    soon = scheduler.horizon
+    scheduler.horizon.observe(0.010)
+    risen = scheduler.horizon.seconds
+    scheduler.horizon.observe(0.0)
+    soon = scheduler.horizon.seconds
     for _ in range(200):
-        scheduler.observe_reaction(0.0)
+        scheduler.horizon.observe(0.0)
 
     assert REACTIONS * 0.010 == risen
     assert HORIZON_MIN < soon < risen
     assert soon > 0.9 * risen
-    assert pytest.approx(HORIZON_MIN, rel=1e-3) == scheduler.horizon
+    assert pytest.approx(HORIZON_MIN, rel=1e-3) == scheduler.horizon.seconds
 
 
 @pytest.mark.parametrize("seconds", [-1e300, -1.0, 0.0, 1e300, math.inf, -math.inf, math.nan])
 def test_the_horizon_keeps_its_bounds_whatever_clock_a_worker_claims(bench: Bench, seconds: float) -> None:
-    bench.scheduler.observe_reaction(seconds)
+    bench.scheduler.horizon.observe(seconds)
 
-    assert HORIZON_MIN <= bench.scheduler.horizon <= HORIZON_MAX
+    assert HORIZON_MIN <= bench.scheduler.horizon.seconds <= HORIZON_MAX
 
 
 # ---------------------------------------------------------------------- cancel

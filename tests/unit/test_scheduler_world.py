@@ -52,7 +52,7 @@ class NastyWorld(RuleBasedStateMachine):
     )
     def begin(self, reaction: float, workers: int, tasks_max: int | None, slots: int) -> None:
         self.world = World(slots)
-        self.world.scheduler.observe_reaction(reaction)
+        self.world.scheduler.horizon.observe(reaction)
         for key, seconds in DURATIONS.items():
             for _ in range(20):
                 self.world.scheduler.estimates.observe(key, seconds)
@@ -71,6 +71,11 @@ class NastyWorld(RuleBasedStateMachine):
                 self.world.take_submitted()
         if size % 3 == 1:
             self.world.take_submitted()  # all at once; else some time later
+
+    @rule(key=KEYS, count=st.integers(1, 5), number=NUMBER)
+    def submit_with_tickets(self, key: str, count: int, number: int) -> None:
+        for place in range(number, number + count):
+            self.world.submit_with_ticket(key, PAYLOADS[0], BUDGETS[place % len(BUDGETS)], place)
 
     # ------------------------------------------------------------------ workers and links
 
@@ -179,7 +184,7 @@ class NastyWorld(RuleBasedStateMachine):
             if len(world.fakes) < 5:
                 world.join({"join_1": 1, "join_7": 7}.get(kind), GPUS[number % len(GPUS)])
         elif kind == "reaction":
-            world.scheduler.observe_reaction((0.0, 0.003, 0.5)[number % 3])
+            world.scheduler.horizon.observe((0.0, 0.003, 0.5)[number % 3])
         elif kind.startswith("cancel"):
             self.cancel(kind, number)
         elif kind == "stop":

@@ -56,6 +56,7 @@ class FakeWorker:
         link: frames on their way to the client, oldest first.
         started: in its cell: the ordinal of the last task that it started, or skipped.
         withdrawn: in its cell: what it must not start any more.
+        seen: the ordinal of the last task that has reached it.
         taken: the ordinal of the last task that it looked at.
         ordered: the ordinal of the task whose run is to be ended, if it still runs.
     """
@@ -69,7 +70,7 @@ class FakeWorker:
         self.running: Job | None = None
         self.outbox: list[Outcome] = []
         self.link: deque[tuple[str, Any]] = deque()
-        self.started = self.withdrawn = self.kept = self.taken = self.ordered = 0
+        self.started = self.withdrawn = self.kept = self.seen = self.taken = self.ordered = 0
         self.runs = 0
         self.is_alive = True
         self.is_retiring = False
@@ -82,7 +83,10 @@ class FakeWorker:
             return
         kind, content = self.inbox.popleft()
         if kind == "tasks":
-            self.waiting.extend(content)
+            new = [job for job in content if job[0] > self.seen]
+            assert new == [] or new[0][0] == self.seen + 1, "nothing is missing"
+            self.waiting.extend(new)
+            self.seen += len(new)
         else:
             self.is_told_to_go = True
 
@@ -278,6 +282,34 @@ class World:
         self.purses[task.task_id] = Purse(budget)
         self.attempts[task.task_id] = 1
         self.inbox.append(task)
+
+    def submit_with_ticket(self, key: str, payload: bytes, budget: Budget | None, number: int) -> None:
+        """Have a user's thread send a task itself, if a worker is promised to it, before the scheduler has heard of it.
+
+        Bits of the number: it is interrupted before it sends; the worker begins at once, and ends; a user stops it.
+        """
+        self.take_submitted()
+        worker = self.scheduler.next_idle()
+        if worker is None:
+            return
+        assert not self.is_holding(worker)
+        assert worker not in self.dismissed
+        self.submit(key, 0, payload, budget)
+        task, fake = self.inbox.pop(), self.fakes[worker]
+        if not number & 1:
+            fake.inbox.append(("tasks", [(worker.ordinal + 1, task.task_id, task.attempt)]))
+        if number & 2:
+            fake.receive()
+            fake.start()
+        if number & 4:
+            fake.finish(0.001)
+        is_stopped = bool(number & 8) and self.scheduler.stop(task, is_sent=True)
+        self.lanes.setdefault((None, task.rank), []).append(task)
+        self.call(self.scheduler.submit_to, worker, task, worker.ordinal + 1, self.now)
+        if is_stopped:
+            self.ghosts[task] = worker
+            self.orders.append((worker, task))
+            self._end(task, STOPPED, worker)
 
     def take_submitted(self) -> None:
         """Let the scheduler have what was submitted, also what was cancelled meanwhile."""

@@ -1,0 +1,79 @@
+"""The next place of an idle worker, promised to whoever submits first: that thread sends its task there itself.
+
+So the worker gets it one change of threads sooner, and at once where the submitting thread goes on to compute. The
+thread is a user's, and decides nothing (docs/adr/0010, 0033): worker and ordinal are settled when the dispatcher hands
+the ticket out, and a task has the place by being the first in a list. Between any two steps a signal handler may raise,
+or take as long as it likes:
+
+1. submitter: puts the task into the inbox    2. submitter: claims the ticket, the first one has it
+3. submitter: sends the frame                 4. submitter: notes that it is sent
+5. submitter, in any case: rings              6. dispatcher: closes the ticket, finds who has it, takes the inbox
+
+If 2 is missing, the task waits in the inbox like any other. If 4 is missing at 6, the dispatcher sends the same frame
+over the link, and the worker drops the second one by its ordinal. A ticket is closed before the dispatcher decides
+anything else, so nothing else is ever sent to the worker while one is out.
+"""
+
+from __future__ import annotations
+
+from .core.messages import Kind, encode_first_ordinal, encode_header, encode_task
+from .core.task import Task
+from .core.worker import Worker
+from .hatch import FRAME_BYTES_MAX, Hatch
+
+_PAYLOAD_BYTES_MAX = FRAME_BYTES_MAX - 1024  # so many are enough for the rest of a frame of one task
+
+
+class Ticket:
+    """Promise a worker's next place.
+
+    Args:
+        worker: idle, as long as the ticket is out.
+        hatch: the worker's.
+        run: the executor's run.
+
+    Attributes:
+        ordinal: what its task will have.
+        is_sent: its task was sent by who submitted it.
+    """
+
+    __slots__ = ("_claims", "_hatch", "_run", "is_sent", "ordinal", "worker")
+
+    def __init__(self, worker: Worker, hatch: Hatch, run: int) -> None:
+        self.worker = worker
+        self.ordinal = worker.ordinal + 1
+        self.is_sent = False
+        self._hatch = hatch
+        self._run = run
+        self._claims: list[Task | None] = []
+
+    @property
+    def holder(self) -> Task | None:
+        """The task that has the place, or None: nobody yet, or nobody any more."""
+        return self._claims[0] if self._claims else None
+
+    def use(self, task: Task) -> None:
+        """Send a new task, which is in the inbox already, if nobody else has the place; never waits.
+
+        Not items of a map(), subtasks, nor what needs more than any worker has, or than a frame of its own.
+        """
+        if not task.parts or task.payload_bytes > _PAYLOAD_BYTES_MAX:
+            return
+        if task.parent is not None or task.needs is not None or task.beside is not None:
+            return
+        claims = self._claims
+        claims.append(task)
+        if claims[0] is not task:
+            return
+        timeout = 0.0 if task.budget is None else task.budget.timeout
+        pieces = (
+            encode_first_ordinal(self.ordinal),
+            *encode_task(task.task_id, task.attempt, task.flags, task.parts, timeout),
+        )
+        header = encode_header(Kind.TASKS, self._run, 0, 0, 1, sum(map(len, pieces)))
+        self.is_sent = self._hatch.send(b"".join((header, *pieces)))
+
+    def close(self) -> bool:
+        """Promise the place no more; return whether a task has it."""
+        self._claims.append(None)
+        return self._claims[0] is not None

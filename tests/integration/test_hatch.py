@@ -1,0 +1,122 @@
+"""The second way to a worker: whole frames beside its link, in the right order, never in the middle of another."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from crew_executor.framing import LinkClosed, LinkTimeout
+from crew_executor.hatch import Hatch, hatch_pair
+from crew_executor.transport import Link
+
+
+def framed(content: bytes) -> bytes:
+    return len(content).to_bytes(8, "little") + content
+
+
+class Ends:
+    """A worker's link, and the client's ends of its two sockets."""
+
+    def __init__(self) -> None:
+        self.stream, theirs = socket.socketpair()
+        self.hatch: Hatch | None
+        self.hatch, their_hatch = hatch_pair()
+        self.link = Link(theirs, their_hatch)
+
+    def recv(self, timeout: float = 5.0) -> bytes:
+        return bytes(self.link.recv(timeout=timeout))
+
+    def send(self, content: bytes) -> bool:
+        assert self.hatch is not None
+        return self.hatch.send(framed(content))
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.hatch = None
+    ends.link.free()
+    ends.stream.close()
+
+
+def test_frames_arrive_by_either_way(ends: Ends) -> None:
+    assert ends.send(b"one")
+    first = ends.recv()
+    ends.stream.send(framed(b"two"))
+    second = ends.recv()
+    assert ends.send(b"three")
+
+    assert [b"one", b"two", b"three"] == [first, second, ends.recv()]
+
+
+def test_what_came_through_the_hatch_is_read_first(ends: Ends) -> None:
+    # The client sends over the link only when it knows that what went through the hatch has gone.
+    assert ends.send(b"earlier")
+    ends.stream.send(framed(b"later") + framed(b"last"))
+
+    assert [b"earlier", b"later", b"last"] == [ends.recv(), ends.recv(), ends.recv()]
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_frame_is_never_in_the_middle_of_another(size: int, ends: Ends) -> None:
+    frame = framed(bytes(size))
+    ends.stream.send(frame[:50])
+    with pytest.raises(LinkTimeout):
+        ends.recv(0.01)  # it has the first half now
+    assert ends.send(b"beside")
+    with pytest.raises(LinkTimeout):
+        ends.recv(0.01)
+    ends.stream.send(frame[50:])
+
+    assert [bytes(size), b"beside"] == [ends.recv(), ends.recv()]
+
+
+def test_a_hatch_never_waits(ends: Ends) -> None:
+    sent = 0
+    while ends.send(b"x"):
+        sent += 1
+        assert sent < 100_000
+
+    assert sent
+    assert b"x" == ends.recv()
+    assert ends.send(b"y")
+
+
+def test_a_worker_that_is_gone_takes_nothing() -> None:
+    ends = Ends()
+    ends.link.free()
+
+    assert not ends.send(b"x")
+    ends.stream.close()
+    ends.hatch = None
+
+
+def test_the_end_of_the_hatch_is_not_that_of_the_link(ends: Ends) -> None:
+    ends.hatch = None
+    ends.stream.send(framed(b"still here"))
+
+    assert b"still here" == ends.recv()
+    with pytest.raises(LinkTimeout):
+        ends.recv(0.01)
+    ends.stream.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(LinkClosed):
+        ends.recv()
+
+
+def test_a_hatch_is_closed_with_its_last_reference(ends: Ends) -> None:
+    gc.disable()
+    try:
+        assert ends.hatch is not None
+        fd, sender = ends.hatch._fd, ends.hatch.send
+        ends.hatch = None
+        os.fstat(fd)  # a thread is about to write
+        del sender
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    finally:
+        gc.enable()

@@ -1,0 +1,168 @@
+"""Tasks that their submitters send themselves: they start at once, run once, and can be cancelled like any other."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crew_executor import CrewExecutor, CrewFuture
+from crew_executor.hatch import Hatch
+
+from .helpers import touch_and_wait, wait_until
+
+
+@pytest.fixture
+def executor() -> Iterator[CrewExecutor]:
+    with CrewExecutor(1) as executor:
+        executor.submit(int).result()
+        yield executor
+
+
+@pytest.fixture
+def _no_switch() -> Iterator[None]:
+    """No other thread of this process runs before this one waits for something."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    yield
+    sys.setswitchinterval(before)
+
+
+def connection_of(executor: CrewExecutor) -> Any:
+    (connection,) = executor._dispatcher._connections.values()
+    return connection
+
+
+def write_line(path: str, line: int) -> int:
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+    return line
+
+
+@pytest.mark.usefixtures("_no_switch")
+def test_a_worker_has_its_task_before_any_thread_of_ours_has_run(executor: CrewExecutor) -> None:
+    connection, until = connection_of(executor), time.monotonic() + 10
+    before = connection.cell.started
+    future = executor.submit(int, 7)
+    while connection.cell.started == before and time.monotonic() < until:
+        pass  # this thread computes
+
+    assert connection.cell.started == before + 1
+    assert not connection.worker.held, "nobody has heard of it yet"
+    assert 7 == future.result()
+
+
+def _send_and_deny(hatch: Hatch, frame: bytes) -> bool:
+    SEND(hatch, frame)
+    return False  # as if a Ctrl-C had come between the writing and the note of it
+
+
+def _lose(_hatch: Hatch, _frame: bytes) -> bool:
+    return False
+
+
+_late: list[tuple[Hatch, bytes]] = []
+
+
+def _send_late(hatch: Hatch, frame: bytes) -> bool:
+    """Send what was to be sent the last time."""
+    _late.append((hatch, frame))
+    if len(_late) > 1:
+        SEND(*_late.pop(0))
+    return False
+
+
+SEND = Hatch.send
+
+
+@pytest.mark.parametrize("send", [_send_and_deny, _lose, _send_late])
+def test_a_task_runs_once_whatever_becomes_of_its_frame(
+    send: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "lines"
+    monkeypatch.setattr(Hatch, "send", send)
+    with CrewExecutor(2) as executor:
+        one_by_one = [executor.submit(write_line, str(path), line).result() for line in range(50)]
+        together = [executor.submit(write_line, str(path), line) for line in range(50, 100)]
+        assert list(range(50, 100)) == [future.result() for future in together]
+        one_by_one += [executor.submit(write_line, str(path), line).result() for line in range(100, 150)]
+    _late.clear()
+
+    assert [*range(50), *range(100, 150)] == one_by_one
+    assert list(range(150)) == sorted(map(int, path.read_text().split()))
+
+
+@pytest.mark.usefixtures("_no_switch")
+def test_a_task_that_was_sent_is_not_cancelled_before_it_is_noted(executor: CrewExecutor) -> None:
+    future = executor.submit(int, 7)
+
+    assert not future.cancel()
+    assert 7 == future.result()
+
+
+@pytest.mark.usefixtures("_no_switch")
+@pytest.mark.parametrize("by", ["kill", "cancel_running"])
+def test_a_task_that_was_sent_is_ended_before_it_is_noted(by: str, executor: CrewExecutor, tmp_path: Path) -> None:
+    view = executor.options(cancel_running=True) if by == "cancel_running" else executor
+    future = view.submit(touch_and_wait, str(tmp_path / "started"), str(tmp_path / "never"))
+    is_cancelled = future.kill() if by == "kill" else future.cancel()
+
+    assert is_cancelled
+    assert future.cancelled()
+    assert 1 == executor.submit(int, 1).result(), "the worker is free again"
+    wait_until(lambda: executor.stats().done == 3, "the run has ended")
+    assert executor.stats().workers[0].pid == executor.submit(os.getpid).result()
+
+
+def test_threads_that_submit_at_once_get_one_place_each(executor: CrewExecutor, tmp_path: Path) -> None:
+    path, barrier = tmp_path / "lines", threading.Barrier(8)
+    futures: list[CrewFuture[int]] = []
+
+    def submit(number: int) -> None:
+        for line in range(number * 100, number * 100 + 50):
+            barrier.wait()
+            future = executor.submit(write_line, str(path), line)
+            futures.append(future)
+            future.result()
+
+    threads = [threading.Thread(target=submit, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    lines = [number * 100 + line for number in range(8) for line in range(50)]
+    assert lines == sorted(future.result() for future in futures)
+    assert lines == sorted(map(int, path.read_text().split()))
+
+
+def test_a_worker_that_dies_with_a_task_that_nobody_had_noted_gives_it_back(executor: CrewExecutor) -> None:
+    pid = executor.submit(os.getpid).result()
+    os.kill(pid, 19)  # SIGSTOP: it takes nothing any more
+    future = executor.submit(int, 7)
+    os.kill(pid, 9)
+
+    assert 7 == future.result()
+
+
+def test_a_pool_that_ends_has_no_ticket_left() -> None:
+    executor = CrewExecutor(1)
+    executor.submit(int).result()
+    inbox = executor._dispatcher._inbox
+    assert inbox.ticket is not None
+    executor.shutdown()
+
+    assert inbox.ticket is None
+
+
+@pytest.mark.parametrize("arguments", [{"max_tasks_per_child": 5}, {"max_pending": 9}], ids=str)
+def test_some_pools_promise_nothing(arguments: dict[str, int]) -> None:
+    with CrewExecutor(1, **arguments) as executor:  # type: ignore[arg-type]
+        assert [0, 1, 2] == [executor.submit(int, number).result() for number in range(3)]
+        assert executor._dispatcher._inbox.ticket is None

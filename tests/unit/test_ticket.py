@@ -1,0 +1,124 @@
+"""Promises of an idle worker's next place: one task has it, everybody can see which, wherever its submitter stopped."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any, cast
+
+import pytest
+
+from crew_executor.core.budget import Budget
+from crew_executor.core.messages import Kind, TaskFlag, decode_frame, decode_tasks
+from crew_executor.core.task import Task
+from crew_executor.core.worker import Worker
+from crew_executor.hatch import Hatch
+from crew_executor.ticket import Ticket
+
+
+class FakeHatch:
+    """Keep what is sent."""
+
+    def __init__(self, *, is_open: bool = True) -> None:
+        self.frames: list[bytes] = []
+        self.is_open = is_open
+
+    def send(self, frame: bytes) -> bool:
+        if self.is_open:
+            self.frames.append(frame)
+        return self.is_open
+
+
+@pytest.fixture
+def hatch() -> FakeHatch:
+    return FakeHatch()
+
+
+def promise(hatch: FakeHatch) -> Ticket:
+    worker = Worker("w1")
+    worker.ordinal = 6
+    return Ticket(worker, cast(Hatch, hatch), 77)
+
+
+def make(task_id: int, **options: Any) -> Task:
+    return Task(task_id, "f", (b"payload",), **options)
+
+
+def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
+    ticket, first = promise(hatch), make(1)
+    ticket.use(first)
+    ticket.use(make(2))
+
+    assert (first, True, 1) == (ticket.holder, ticket.is_sent, len(hatch.frames))
+    assert ticket.close()
+
+
+def test_its_frame_is_what_the_dispatcher_would_send_but_without_a_number(hatch: FakeHatch) -> None:
+    ticket = promise(hatch)
+    task = Task(3, "f", (b"payload", b"errors"), flags=TaskFlag.RETRY_ON, budget=Budget(timeout=1.5, retries=1))
+    ticket.use(task)
+
+    frame = decode_frame(memoryview(hatch.frames[0])[8:])
+    (item,) = decode_tasks(frame)
+    assert (Kind.TASKS, 77, 0, 0) == (frame.kind, frame.run, frame.sequence, frame.ack)
+    assert (7, 3, 1, TaskFlag.RETRY_ON, 1.5) == (item.ordinal, item.task_id, item.attempt, item.flags, item.timeout)
+    assert (b"payload", b"errors") == tuple(map(bytes, item.parts))
+
+
+def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:
+    ticket = promise(hatch)
+
+    assert not ticket.close()
+    ticket.use(make(1))
+    assert (None, False, []) == (ticket.holder, ticket.is_sent, hatch.frames)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        make(1, needs=frozenset({("gpus", 1)})),
+        make(1, beside=object()),
+        make(1, parent=make(9)),
+        Task(1, "f", (bytes(16 * 1024),)),
+        Task(1, "f", (), items=3, payload_bytes=30),
+    ],
+    ids=["needs", "large buffers", "a subtask", "a long payload", "items of a map()"],
+)
+def test_some_tasks_wait_for_the_dispatcher(task: Task, hatch: FakeHatch) -> None:
+    ticket, plain = promise(hatch), make(2)
+    ticket.use(task)
+    ticket.use(plain)
+
+    assert plain is ticket.holder
+
+
+def test_what_the_hatch_does_not_take_is_left_to_the_dispatcher() -> None:
+    ticket, task = promise(FakeHatch(is_open=False)), make(1)
+    ticket.use(task)
+
+    assert (task, False) == (ticket.holder, ticket.is_sent)
+
+
+@pytest.mark.parametrize("moment", range(24))
+def test_wherever_the_submitter_is_interrupted_nothing_is_sent_without_a_claim(moment: int, hatch: FakeHatch) -> None:
+    ticket, task, left = promise(hatch), make(1), moment
+
+    def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return"):  # where CPython looks for signals
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(interrupt)
+        ticket.use(task)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+
+    assert ticket.close() is (ticket.holder is task)
+    assert ticket.holder is task or not hatch.frames
+    assert hatch.frames or not ticket.is_sent
