@@ -51,15 +51,16 @@ class Announcer:
         """Tasks of a worker are done, with these outcomes."""
         if self._events.listeners:
             self._events.done(finished, connection.facts.name)
+        facts, callbacks = connection.facts, self.callbacks
         for task, outcome in finished:
             connection.busy_seconds += outcome.seconds
-            if outcome.is_error:
+            if outcome.flags and outcome.is_error:
                 self._note_failure(task.handle.name(), _words(outcome))
             if outcome.items:
                 task.handle.finish(outcome)
                 continue
             future, task.handle = task.handle, None
-            future._finish(outcome, connection.facts, self.callbacks)
+            future._finish(outcome, facts, callbacks)
 
     def _note_failure(self, name: str, words: str) -> None:
         self.failures += 1

@@ -119,10 +119,14 @@ class Dispatcher:
             RuntimeError: the executor is shut down.
             BrokenCrewError: the pool cannot go on.
         """
-        task = Task(
-            next(self._task_ids), key, parts, future, priority=options.priority or 0, budget=options.make_budget(),
-            flags=options.task_flags, beside=beside, needs=options.resources or None,
-        )  # fmt: skip
+        number = next(self._task_ids)
+        if options.are_plain:
+            task = Task(number, key, parts, future, beside=beside)
+        else:
+            task = Task(
+                number, key, parts, future, priority=options.priority or 0, budget=options.make_budget(),
+                flags=options.task_flags, beside=beside, needs=options.resources or None,
+            )  # fmt: skip
         future._task = task
         self._put(task)
 

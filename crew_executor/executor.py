@@ -106,7 +106,7 @@ class CrewExecutor(TaskSubmitter):
         self._launcher = _with_start_method(self._launcher, start_method)
         self._name = f"crew-{next(_numbers)}" if name is None else _checked_name(name)
         self._options = TaskOptions()
-        self._pid = os.getpid()
+        self._pid, self._forks = os.getpid(), _forks
         _check_not_forked()
         _fill_standard_descriptors()
         with late.imports():
@@ -320,7 +320,7 @@ class CrewExecutor(TaskSubmitter):
         self._dispatcher.kill_workers(signal.Signals[signal_name])
 
     def _submit_call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> CrewFuture[T]:
-        if _is_interpreter_ending or self._pid != os.getpid():
+        if _is_interpreter_ending or self._forks != _forks:
             self._check_submit()
         return self._intake.submit(self._options, fn, args, kwargs)
 
@@ -467,6 +467,8 @@ LAST_WAIT_SECONDS = 2.0
 """How long a client that was interrupted at its end waits for its threads: a callback may take for ever."""
 
 _is_interpreter_ending = False
+_forks = 0
+"""How many forks lie between this process and the first that imported this; asking for the pid is a system call."""
 
 
 def _check_not_forked() -> None:
@@ -568,6 +570,8 @@ def _end_at_once(dispatchers: list[Dispatcher]) -> None:
 
 def _forget_in_child() -> None:
     """A forked child ends without waiting for its parent's workers."""
+    global _forks
+    _forks += 1
     for dispatcher in pools.dispatchers():
         # Another thread of the parent may have held it; a cancel() takes it.
         dispatcher._lock = dispatcher.canceller._lock = threading.RLock()

@@ -91,7 +91,7 @@ class FramedStream(ABC):
                 if have >= whole:
                     start = self._start + _LENGTH.size
                     self._start += whole
-                    return memoryview(bytes(self._buffer[start : self._start]))
+                    return memoryview(bytes(self._view[start : self._start]))
                 if whole > RECEIVE_BYTES:
                     self._begin_large(length)
                     break

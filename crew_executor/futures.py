@@ -327,7 +327,8 @@ class CrewFuture(Future[T]):
             callbacks: runs the callbacks of this future, here or later; None: here. So in the methods below.
         """
         self._worker = worker
-        self._forget_task()
+        if (task := self._task) is not None:  # a program may keep a million futures
+            self._attempt, self._task = task.attempt, None
         if self._failed_attempts:
             self._show_attempts_warnings()
         if outcome.flags:
@@ -341,7 +342,9 @@ class CrewFuture(Future[T]):
         with _making:
             is_awaited = self._made_condition is not None
             if not is_awaited:
-                self._set_finished(callbacks)
+                if self._has_callbacks:
+                    self._note_caller(callbacks)
+                self._state = FINISHED
         if self._bells and not is_awaited:
             self._ring()
         if is_awaited:
@@ -349,15 +352,10 @@ class CrewFuture(Future[T]):
         elif self._has_callbacks:
             self._call_back() if callbacks is None else callbacks.run(self)
 
-    def _set_finished(self, callbacks: CallbackThread | None) -> None:
-        if callbacks is not None and self._has_callbacks and callbacks.is_needed(self):
-            self._caller = callbacks  # first: who sees the state sees this as well
-        self._state = FINISHED
-
-    def _forget_task(self) -> None:
-        """Let go of the task: a program may keep a million futures."""
-        if self._task is not None:
-            self._attempt, self._task = self._task.attempt, None
+    def _note_caller(self, callbacks: CallbackThread | None) -> None:
+        """Say who will run the callbacks, before the last state is set: who sees that sees this as well."""
+        if callbacks is not None and callbacks.is_needed(self):
+            self._caller = callbacks
 
     def _take_extras(self, outcome: Outcome) -> Outcome:
         """Keep what travels between the result and the report; return the outcome without it."""
@@ -373,7 +371,9 @@ class CrewFuture(Future[T]):
         condition = self._condition
         condition.take()
         try:
-            self._set_finished(callbacks)
+            if self._has_callbacks:
+                self._note_caller(callbacks)
+            self._state = FINISHED
             for waiter in self._waiters:
                 getattr(waiter, how)(self)
             condition.notify_all()
@@ -422,7 +422,8 @@ class CrewFuture(Future[T]):
     ) -> None:
         """Fail the future with an error of ours; `times` as those of an outcome."""
         self._worker = worker
-        self._forget_task()
+        if self._task is not None:
+            self._attempt, self._task = self._task.attempt, None
         self._times = times
         self._show_attempts_warnings()
         self._note_attempts(error)
@@ -505,9 +506,9 @@ class CrewFuture(Future[T]):
                 elif not self._wait_opened():
                     return
         finally:
-            if outcome is not None and not self._is_open:  # a Ctrl-C: whoever asks next tries again
+            if not self._is_open and outcome is not None:  # a Ctrl-C: whoever asks next tries again
                 self._unopened = outcome
-            if outcome is not None and self._made_condition is not None:
+            if self._made_condition is not None and outcome is not None:
                 with self._condition:
                     self._condition.notify_all()
 
@@ -515,7 +516,7 @@ class CrewFuture(Future[T]):
         result: T | None = None
         error: BaseException | None = None
         frames = None
-        if outcome.is_error:
+        if outcome.flags and outcome.is_error:
             error = tracebacks.loads_error(outcome.parts[0], json.loads(outcome.parts[-1]))
             frames = error.__traceback__
             self._note_attempts(error)
@@ -532,7 +533,9 @@ class CrewFuture(Future[T]):
                 error, frames = failure, failure.__traceback__
                 add_note(error, f"raised while unpickling the result of {command_of(self._fn)} in the client")
         # No call in between: a handler that raises finds the future open or not.
-        self._result, self._exception, self._frames, self._times = result, error, frames, outcome[4:8]
+        if error is not None:
+            self._exception, self._frames = error, frames
+        self._result, self._times = result, outcome[4:8]
         self._is_open = True
 
     def _note_attempts(self, error: BaseException) -> None:

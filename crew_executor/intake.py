@@ -37,8 +37,10 @@ class Intake:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
+        self._cancel = dispatcher.canceller.cancel
         self._packer = Packer(dispatcher.shares, dispatcher.segments)
         self._surroundings = Surroundings()
+        self._named: tuple[Any, str] = (None, "")  # what was called last, and its name
 
     def submit(
         self,
@@ -56,21 +58,13 @@ class Intake:
         """
         call = called(fn, args) if call is None else call
         dispatcher = self._dispatcher
-        if options.resources:
-            dispatcher.recruiter.check_needs(options.resources)
-        future: CrewFuture[T] = CrewFuture(call, time.time(), dispatcher.canceller.cancel)
-        if options.name is not None:
-            future._name = options.name
-        if options.cancel_running:
-            future._cancels_running = True
-        sent: Callable[..., Any] = fn
-        if options.seed_stream is not None:
-            future._seed = options.seed_stream.next()
-            sent = Seeded(future._seed, fn)
+        future: CrewFuture[T] = CrewFuture(call, time.time(), self._cancel)
+        is_plain = options.are_plain
+        sent = fn if is_plain else self._apply(options, future, fn)
         try:
-            data, beside = self._packer.pack((sent, args, kwargs), reduce)
+            data, beside = self._packer.pack_call(sent, args, kwargs, reduce)
             parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
-            if options.retry_part is not None:
+            if not is_plain and options.retry_part is not None:
                 parts = (*parts, options.retry_part)
             if beside is None and len(data) <= REPLAY_BYTES_MAX:
                 future._call = data
@@ -80,8 +74,24 @@ class Intake:
             dispatcher.check_open()
             future._finish_lost(pickling_error(error, fn, args, kwargs))
             return future
-        dispatcher.submit(future, command_of(call), parts, options, beside)
+        named = self._named
+        if named[0] is not call:
+            named = self._named = (call, command_of(call))
+        dispatcher.submit(future, named[1], parts, options, beside)
         return future
+
+    def _apply(self, options: TaskOptions, future: CrewFuture[T], fn: Callable[..., T]) -> Callable[..., T]:
+        """Let a future have what is said of its task; return what is to be called."""
+        if options.resources:
+            self._dispatcher.recruiter.check_needs(options.resources)
+        if options.name is not None:
+            future._name = options.name
+        if options.cancel_running:
+            future._cancels_running = True
+        if options.seed_stream is None:
+            return fn
+        future._seed = options.seed_stream.next()
+        return Seeded(future._seed, fn)
 
     def make_map(
         self, options: TaskOptions, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], deadline: float | None,

@@ -67,6 +67,7 @@ class TaskOptions:
         self.progress = progress
         self._said = dict(vars(self))
         self._check()
+        self.are_plain = all(said is None for said in self._said.values())
         self.seed_stream = None if self.seed is None else SeedStream(self.seed)
 
     def _check(self) -> None:

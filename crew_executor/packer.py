@@ -7,7 +7,6 @@ executor is forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from . import namespace
@@ -33,12 +32,23 @@ class Packer:
         self._segments = segments
         self._plain_calls = PlainCalls()
 
+    def pack_call(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any],
+        reduce: Callable[[Any], Any] | None,
+    ) -> tuple[bytes, Beside | None]:  # fmt: skip
+        """Return what pack() does, sooner: most calls are plain, with nothing that could go beside them."""
+        if not keywords and reduce is None and self.shares.is_empty and _PLAIN.issuperset(map(type, arguments)):
+            data = self._plain_calls.dumps(function, arguments)
+            if data is not None:
+                return data, None
+        return self.pack((function, arguments, keywords), reduce)
+
     def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
-        """Return a pickled call and what must go beside it, if there is anything. `reduce` as pickle's."""
+        """Return a pickled call, or an item of a map(), and what must go beside it, if there is anything.
+
+        `reduce` as pickle's.
+        """
         if self.shares.is_empty:
-            if reduce is None and _is_plain(call):
-                data = self._plain_calls.dumps(call[0], call[1])
-                return namespace.dumps_call(call) if data is None else data, None
             data, segment = self._pack_parted(call, reduce)
             return data, None if segment is None else Beside(segment)
         with self.shares.collecting() as shares:
@@ -53,18 +63,3 @@ class Packer:
             return data, None
         segment = self._segments.fill(buffers.views)
         return (namespace.dumps_call(call, reduce), None) if segment is None else (data, segment)
-
-
-def _is_plain(call: Any) -> bool:
-    """Answer whether this is a call with nothing that could go beside it: most are, and those are pickled sooner.
-
-    It may also be the arguments of an item of map(). And a partial or a method may hold as much as an argument.
-    """
-    if type(call) is not tuple or len(call) != 3 or type(call[2]) is not dict or call[2]:
-        return False
-    function, arguments, _keywords = call
-    if type(function) is FunctionType:
-        is_bare = not (function.__closure__ or function.__defaults__ or function.__kwdefaults__)
-    else:
-        is_bare = type(function) is BuiltinFunctionType and type(function.__self__) is ModuleType
-    return is_bare and type(arguments) is tuple and _PLAIN.issuperset(map(type, arguments))

@@ -7,19 +7,20 @@ the arguments are pickled anew. In the client. Must not guess: in doubt it retur
 from __future__ import annotations
 
 import copyreg
-import pickle
-import sys
 from collections.abc import Callable
+from pickle import dumps
+from sys import modules
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from . import namespace, serialize
+from .serialize import PROTOCOL
 
 ARGUMENTS_BYTES_MAX = 60_000
 """Pickles of arguments above this may be in several frames."""
 
-_PROTOCOL = b"\x80\x05"
-_FRAME, _FRAME_BYTES = b"\x95", 9
+_PROTOCOL, _AT = b"\x80\x05", 2
+_FRAME, _IN_FRAME = 0x95, _AT + 9  # its size is behind it
 _TAIL = b"}\x87."  # no keywords; a tuple of the last three; the end
 
 
@@ -46,11 +47,10 @@ class PlainCalls:
             return known.call_without_arguments
         # A pickle is a protocol, a frame if it is not tiny, the object, the end. The object refers to earlier parts of
         # itself by their numbers, which begin at 0 here as well: the head gives none away.
-        data = pickle.dumps(arguments, serialize.PROTOCOL)
+        data = dumps(arguments, PROTOCOL)
         if len(data) > ARGUMENTS_BYTES_MAX:
             return None
-        start = len(_PROTOCOL) + (_FRAME_BYTES if data.startswith(_FRAME, len(_PROTOCOL)) else 0)
-        return b"".join((head, data[start:-1], _TAIL))
+        return head + data[_IN_FRAME if data[_AT] == _FRAME else _AT : -1] + _TAIL
 
 
 class _Known:
@@ -78,17 +78,18 @@ class _Named(_Known):
     def __init__(self, function: Any, module: str, name: str) -> None:
         super().__init__(function)
         self._module, self._name = module, name
-        self._home = sys.modules[module]
+        self._is_c = type(function) is BuiltinFunctionType  # those make their __qualname__ anew, the same each time
+        self._home = modules[module]
         self.head = b"".join((_PROTOCOL, _text(module), _text(name), b"\x93"))
         self._whole = self.head + b")" + _TAIL
 
     def is_current(self) -> bool:
-        function = self.function
+        function: Any = self.function
         return (
-            function.__module__ == self._module
-            and function.__qualname__ == self._name
-            and sys.modules.get(self._module) is self._home
+            modules.get(self._module) is self._home
             and getattr(self._home, self._name, None) is function
+            and function.__module__ == self._module
+            and (self._is_c or self.function.__qualname__ == self._name)
             and not serialize.is_module_by_value(self._module)
         )
 
@@ -106,23 +107,32 @@ class _Brought(_Known):
         self.head = constant.function_head
 
     def is_current(self) -> bool:
-        return serialize.is_module_by_value(self.function.__module__) and self._constant.is_current()
+        return (
+            serialize.is_module_by_value(self.function.__module__)
+            and is_bare(self.function)
+            and self._constant.is_current()
+        )
 
 
 def _look(function: Any) -> _Known:
     if type(function) is FunctionType:
-        constant = namespace.constant_of(function)
+        constant = namespace.constant_of(function) if is_bare(function) else None
         if constant is not None:
             return _Brought(function, constant)
     elif type(function) is not BuiltinFunctionType or BuiltinFunctionType in copyreg.dispatch_table:
         return _Known(function)
     module, name = function.__module__, function.__qualname__
-    if not (type(module) is str and type(name) is str and module in sys.modules and name.isidentifier()):
+    if not (type(module) is str and type(name) is str and module in modules and name.isidentifier()):
         return _Known(function)
     if max(len(module.encode()), len(name.encode())) > 255:
         return _Known(function)
     named = _Named(function, module, name)
     return named if named.is_current() else _Known(function)
+
+
+def is_bare(function: FunctionType) -> bool:
+    """Answer whether a function that travels by value brings no objects along, which may be as large as an argument."""
+    return not (function.__closure__ or function.__defaults__ or function.__kwdefaults__)
 
 
 def _text(word: str) -> bytes:

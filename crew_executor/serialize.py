@@ -161,9 +161,8 @@ def load() -> None:
         import cloudpickle  # noqa: F401
 
 
-def loads(data: Any) -> Any:
-    """Unpickle; cloudpickle's bytes are ordinary pickles."""
-    return pickle.loads(data)
+loads: Callable[[Any], Any] = pickle.loads
+"""Unpickle; cloudpickle's bytes are ordinary pickles."""
 
 
 def is_by_value(data: bytes) -> bool:
@@ -178,6 +177,8 @@ def is_module_by_value(name: str) -> bool:
     """Answer whether what is defined in a module travels by value."""
     if name in MAIN_MODULES:
         return True
+    if "cloudpickle" not in sys.modules:
+        return False  # nobody can have registered a module with what is not imported
     registered = _registered()
     while registered and name:
         if name in registered:

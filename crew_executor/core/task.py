@@ -93,10 +93,13 @@ class Task:
         self.handle = handle
         self.priority = priority
         self.parent = parent
-        self.parent_attempt = 0 if parent is None else parent.attempt
-        self.depth: int = 0 if parent is None else min(parent.depth + 1, DEPTH_MAX)
-        self.subtasks_open = 0
-        self.rank = priority * (DEPTH_MAX + 1) + self.depth
+        self.depth: int
+        self.parent_attempt: int
+        if parent is None:
+            self.parent_attempt = self.depth = 0
+        else:
+            self.parent_attempt, self.depth = parent.attempt, min(parent.depth + 1, DEPTH_MAX)
+        self.rank = priority * (DEPTH_MAX + 1) + self.depth if priority or parent else 0
         self.budget = budget
         self.flags = flags
         self.needs = needs
@@ -106,7 +109,7 @@ class Task:
         self.state = NEW
         self.is_dropped = False
         self.worker: Worker | None = None
-        self.ordinal = 0
+        self.subtasks_open = self.ordinal = 0
         self.estimate = UNKNOWN_SECONDS
 
     @property
