@@ -593,7 +593,7 @@ class Scheduler:
 
     def _recall_for_idle(self, now: float) -> None:
         """Nothing waits and a worker is idle: take work from one that may be stuck, or has most of it ahead."""
-        if self.queue.living or not self._idle or not self._has_free_slot:
+        if not self.has_work_ahead or self.queue.living or not self._idle or not self._has_free_slot:
             return
         worker = self._first_overrun(now) or self._roster.richest()
         if worker is not None:
