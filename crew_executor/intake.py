@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from . import namespace, seeding
 from .buffers import Buffers
-from .calls import command_of, pickling_error
+from .calls import pickling_error
 from .chunks import MapRun
 from .dispatcher import Dispatcher
 from .futures import CrewFuture
@@ -40,7 +40,6 @@ class Intake:
         self._cancel = dispatcher.canceller.cancel
         self._packer = Packer(dispatcher.shares, dispatcher.segments)
         self._surroundings = Surroundings()
-        self._named: tuple[Any, str] = (None, "")  # what was called last, and its name
 
     def submit(
         self,
@@ -74,10 +73,7 @@ class Intake:
             dispatcher.check_open()
             future._finish_lost(pickling_error(error, fn, args, kwargs))
             return future
-        named = self._named
-        if named[0] is not call:
-            named = self._named = (call, command_of(call))
-        dispatcher.submit(future, named[1], parts, options, beside)
+        dispatcher.submit(future, self._packer.command_of(call), parts, options, beside)
         return future
 
     def _apply(self, options: TaskOptions, future: CrewFuture[T], fn: Callable[..., T]) -> Callable[..., T]:

@@ -30,7 +30,8 @@ class Packer:
     def __init__(self, shares: Shares, segments: SegmentPool) -> None:
         self.shares = shares
         self._segments = segments
-        self._plain_calls = PlainCalls()
+        self._plain_calls = plain_calls = PlainCalls()
+        self.command_of = plain_calls.command_of
 
     def pack_call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any],

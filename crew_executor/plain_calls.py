@@ -10,10 +10,11 @@ import copyreg
 from collections.abc import Callable
 from pickle import dumps
 from sys import modules
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from . import namespace, serialize
+from .calls import command_of
 from .serialize import PROTOCOL
 
 ARGUMENTS_BYTES_MAX = 60_000
@@ -30,6 +31,11 @@ class PlainCalls:
     def __init__(self) -> None:
         self._last: _Known | None = None
 
+    def command_of(self, function: Callable[..., Any]) -> str:
+        """Return what calls.command_of() does, sooner for the function that was called last."""
+        known = self._last
+        return known.command if known is not None and known.function is function else command_of(function)
+
     def dumps(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes | None:
         """Return the pickle of (function, arguments, {}), or None if it must be pickled in the ordinary way.
 
@@ -39,6 +45,8 @@ class PlainCalls:
         """
         known = self._last
         if known is None or known.function is not function or not known.is_current():
+            if not _is_bare(function):
+                return None  # and not remembered: that would keep what it holds
             known = self._last = _look(function)
         head = known.head
         if head is None:
@@ -60,6 +68,7 @@ class _Known:
 
     def __init__(self, function: Any) -> None:
         self.function = function
+        self.command = command_of(function)
 
     def is_current(self) -> bool:
         """Answer whether all is as it was."""
@@ -109,17 +118,17 @@ class _Brought(_Known):
     def is_current(self) -> bool:
         return (
             serialize.is_module_by_value(self.function.__module__)
-            and is_bare(self.function)
+            and _is_bare(self.function)
             and self._constant.is_current()
         )
 
 
 def _look(function: Any) -> _Known:
     if type(function) is FunctionType:
-        constant = namespace.constant_of(function) if is_bare(function) else None
+        constant = namespace.constant_of(function)
         if constant is not None:
             return _Brought(function, constant)
-    elif type(function) is not BuiltinFunctionType or BuiltinFunctionType in copyreg.dispatch_table:
+    elif BuiltinFunctionType in copyreg.dispatch_table:
         return _Known(function)
     module, name = function.__module__, function.__qualname__
     if not (type(module) is str and type(name) is str and module in modules and name.isidentifier()):
@@ -130,9 +139,14 @@ def _look(function: Any) -> _Known:
     return named if named.is_current() else _Known(function)
 
 
-def is_bare(function: FunctionType) -> bool:
-    """Answer whether a function that travels by value brings no objects along, which may be as large as an argument."""
-    return not (function.__closure__ or function.__defaults__ or function.__kwdefaults__)
+def _is_bare(function: Any) -> bool:
+    """Answer whether this is a function that holds no objects, which may be as large as an argument.
+
+    A partial and a method do, and even a function may.
+    """
+    if type(function) is FunctionType:
+        return not (function.__closure__ or function.__defaults__ or function.__kwdefaults__)
+    return type(function) is BuiltinFunctionType and type(function.__self__) is ModuleType
 
 
 def _text(word: str) -> bytes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import operator
 import pickle
 import sys
 import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,3 +131,36 @@ def test_a_function_that_travels_by_value_sees_what_its_globals_are_now(
         assert there(*arguments) == 10
     finally:
         cloudpickle.unregister_pickle_by_value(module)
+
+
+class Holder:
+    def method(self, number: int) -> int:
+        return number
+
+
+class WeakWords(list[str]):
+    pass
+
+
+def closing_over(holder: Holder) -> Any:
+    return lambda number: holder.method(number + 0)
+
+
+@pytest.mark.parametrize("way", ["a method", "a closure", "a default", "a partial", "a built-in method"])
+def test_what_a_function_holds_is_not_kept_alive(way: str) -> None:
+    held, calls = Holder(), PlainCalls()
+    words = WeakWords(["one"])
+    functions: dict[str, Any] = {
+        "a method": held.method,
+        "a closure": closing_over(held),
+        "a default": lambda number, holder=held: holder.method(number),
+        "a partial": functools.partial(Holder.method, held),
+        "a built-in method": words.append,
+    }
+    seen = weakref.ref(words if way == "a built-in method" else held)
+    calls.dumps(functions[way], (1,))
+    calls.command_of(functions[way])
+    del held, words, functions
+    gc.collect()
+
+    assert seen() is None
