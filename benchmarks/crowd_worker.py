@@ -34,7 +34,7 @@ class LightLink(Link):
     @property
     def has_more(self) -> bool:
         """Whether recv() has read more than the frame it returned: select() would not tell."""
-        return self._end > self._start
+        return self._kept is not None or self._end > self._start
 
 
 class LightWorker(NamedTuple):

@@ -106,22 +106,25 @@ class Broadcasts:
     def _begin(
         self, fn: Callable[..., Any], data: bytes, futures: list[CrewFuture[Any]], is_known: threading.Event
     ) -> None:
-        now = time.time()
-        with self._lock:
-            self._welcome.append(data)
-            chosen = [connection for connection in self._connections.values() if _stays(connection)]
-            for connection in chosen:
-                future: CrewFuture[Any] = CrewFuture(fn, now)
-                future._attempt = 1
-                future._sent()  # at once: it cannot be cancelled
-                task = Task(next(self._numbers), "", (), future)
-                task.ordinal = CALL_ORDINAL
-                connection.put_call(task, data)
-                self._scheduler.call_begun(connection.worker)
-                futures.append(future)
+        chosen: list[Connection] = self._home.decide(self._send_to_all, fn, data, futures)
         is_known.set()
         for connection in chosen:
             connection.pump()
+
+    def _send_to_all(self, fn: Callable[..., Any], data: bytes, futures: list[CrewFuture[Any]]) -> list[Connection]:
+        now = time.time()
+        self._welcome.append(data)
+        chosen = [connection for connection in self._connections.values() if _stays(connection)]
+        for connection in chosen:
+            future: CrewFuture[Any] = CrewFuture(fn, now)
+            future._attempt = 1
+            future._sent()  # at once: it cannot be cancelled
+            task = Task(next(self._numbers), "", (), future)
+            task.ordinal = CALL_ORDINAL
+            connection.put_call(task, data)
+            self._scheduler.call_begun(connection.worker)
+            futures.append(future)
+        return chosen
 
     def worker_gone(self, connection: Connection) -> None:
         """Fail the calls that a worker has not answered, which is dead."""

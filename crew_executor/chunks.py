@@ -37,10 +37,10 @@ from .core.messages import (
     first_place,
     pack_table,
 )
-from .futures import show_warnings
 from .notes import add_note
 from .packer import Packer
 from .shares import Beside, Share
+from .task_warnings import show_warnings
 
 if TYPE_CHECKING:
     from .gauge import Gauge

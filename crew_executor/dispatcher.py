@@ -337,6 +337,10 @@ class Dispatcher:
             effects = self._settle()
         self._act(effects)
 
+    def catch_up(self) -> None:
+        """Note what was sent by its submitters."""
+        self.decide(self._nothing)
+
     def take_subtask(self, task: Task) -> None:
         """Schedule a task of a task; for the reader of its worker."""
         self._inbox.put(task)

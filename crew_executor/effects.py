@@ -59,7 +59,7 @@ class Effects:
         connection = self._connections[worker.name]
         connection.put_tasks(tasks[0].ordinal, tasks)
         for task in tasks:
-            if task.handle is not None:  # else it was cancelled between its sending and now: see Canceller
+            if not task.is_dropped:  # between its sending and now: see Canceller
                 task.handle._sent()
         self._notes.append((connection.pump, ()))
 

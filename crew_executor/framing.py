@@ -15,6 +15,7 @@ from .errors import CrewError, ProtocolError
 Buffer = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct("<Q")
+LENGTH_BYTES = _LENGTH.size
 RECEIVE_BYTES = 64 * 1024
 """The receive buffer. Frames above it are received straight into a buffer of their own."""
 JOIN_BYTES = 256 * 1024

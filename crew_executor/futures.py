@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import threading
-import warnings
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as _FuturesTimeoutError  # another class than the built-in before 3.11
@@ -25,8 +24,8 @@ from .calls import command_of
 from .condition import FutureCondition, may_hold, waits_with_none
 from .core.messages import Outcome, OutcomeFlag
 from .errors import TaskTimeoutError
-from .log import logger
 from .notes import add_note
+from .task_warnings import show_warnings
 
 if TYPE_CHECKING:
     from .callbacks import CallbackThread
@@ -51,8 +50,8 @@ ATTEMPT_TEXT_MAX = 200
 _ENDS = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
 _making = threading.RLock()
-"""Held while a future's condition is made, and while a future without one is finished: see _LazyCondition. Re-entrant,
-because a signal handler or finaliser may use a future while its thread is here."""
+"""Held while a future's condition is made, and while a future without one is finished: see _LazyCondition. Users'
+threads call nothing while they hold it, so that no signal handler comes in: one that waits would wait for ever."""
 
 _generation = 0
 """How many forks lie between this process and the first that imported this: futures of an earlier one end there."""
@@ -73,10 +72,11 @@ class _LazyCondition:
             return self
         condition = future._made_condition
         if condition is None:
+            made = FutureCondition()
             with _making:
                 condition = future._made_condition
                 if condition is None:
-                    condition = future._made_condition = FutureCondition()
+                    condition = future._made_condition = made
         return condition
 
     def __set__(self, future: CrewFuture[Any], condition: FutureCondition) -> None:
@@ -101,7 +101,7 @@ class CrewFuture(Future[T]):
     # Plain class attributes stand for what most instances never set: asking an instance for its __dict__ would make
     # one, and a tracked object more for the garbage collector.
     _made_condition: FutureCondition | None = None
-    _bells: tuple[Any, ...] = ()  # of those who wait in result() or exception(); see _wait_done()
+    _bells: dict[Any, None] | None = None  # of those who wait in result() or exception(); see _wait_done()
     _condition = _LazyCondition()
     _waiters = _LazyList()
     _done_callbacks = _LazyList()
@@ -163,7 +163,8 @@ class CrewFuture(Future[T]):
     def _cancel(self, is_running_included: bool) -> bool:
         if self._cancel_task is None:
             is_cancelled = super().cancel()
-            self._ring()
+            if is_cancelled:
+                self._ring()
             return is_cancelled
         self._cancel_task(self, is_running_included)
         return self.cancelled()
@@ -226,10 +227,11 @@ class CrewFuture(Future[T]):
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call fn(future) when the future is done, at once if it is: see callbacks.py for the thread."""
+        callbacks = self._done_callbacks
         with _making:
             self._has_callbacks = True
             if self._made_condition is None and self._state not in _ENDS:
-                self._done_callbacks.append(fn)
+                callbacks += (fn,)  # no call
                 return
         super().add_done_callback(fn)
 
@@ -461,17 +463,22 @@ class CrewFuture(Future[T]):
                 f"task {self.name()} belongs to the process that this one, {os.getpid()}, was forked from: its result "
                 "will not arrive here; start this process with the spawn or forkserver method"
             )
+        bells = self._bells
+        if bells is None:
+            with _making:
+                if (bells := self._bells) is None:
+                    bells = self._bells = {}
         bell = threading.Lock()
         bell.acquire()
+        until = None if timeout is None else time.monotonic() + timeout
         try:
-            with _making:
-                self._bells = (*self._bells, bell)
-            if self._state not in _ENDS:  # after the bell is there: whoever finishes sets the state first, then rings
-                bell.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+            bells[bell] = None
+            while self._state not in _ENDS:  # the bell is there: whoever finishes sets the state first, then rings
+                left = -1.0 if until is None else min(max(until - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
+                if not bell.acquire(timeout=left):
+                    break
         finally:
-            if self._state not in _ENDS:
-                with _making:
-                    self._bells = tuple([other for other in self._bells if other is not bell])
+            bells.pop(bell, None)
         if self._state not in _ENDS:
             raise _FuturesTimeoutError
         if self._state != FINISHED:
@@ -479,12 +486,12 @@ class CrewFuture(Future[T]):
 
     def _ring(self) -> None:
         """Wake those who wait in result() or exception(): the last state is set. May be done again."""
-        for bell in self._bells:
-            try:  # noqa: SIM105  as in Inbox.put(): contextlib.suppress() has calls within
-                bell.release()
-            except RuntimeError:  # rung already
-                pass
-        self._bells = ()
+        if self._bells:
+            for bell in list(self._bells):
+                try:  # noqa: SIM105  as in Inbox.put(): contextlib.suppress() has calls within
+                    bell.release()
+                except RuntimeError:  # rung already
+                    pass
 
     def _opened_exception(self) -> BaseException | None:
         if not self._is_open:
@@ -565,24 +572,6 @@ def _status(error: BaseException | None) -> str:
     if isinstance(error, WorkerCrashError):
         return "crash"
     return "timeout" if isinstance(error, TaskTimeoutError) else "error"
-
-
-def show_warnings(part: bytes) -> tuple[TaskWarning, ...]:
-    """Show a task's warnings through this process's filters and return them. Never raises."""
-    from .records import TaskWarning  # late: see record()
-
-    shown = []
-    for entry in json.loads(part):
-        shown.append(TaskWarning(entry["message"], entry["category"], entry["filename"], entry["lineno"]))
-        # Only a class that is here already: a worker's word must not import anything.
-        category = getattr(sys.modules.get(entry["module"]), entry["category"], UserWarning)
-        if not (isinstance(category, type) and issubclass(category, Warning)):
-            category = UserWarning
-        try:
-            warnings.warn_explicit(entry["message"], category, entry["filename"], entry["lineno"])
-        except Exception as error:  # a filter that makes errors of warnings: there is nobody here to raise it to
-            logger.warning("a task's warning was turned into an error by a filter of the client: %s", error)
-    return tuple(shown)
 
 
 may_hold(__file__)

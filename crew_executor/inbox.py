@@ -54,10 +54,12 @@ class Inbox:
         CPython looks for signals after calls of C functions and at the start of Python functions. Wherever a handler
         raises, the task is in and the bell rung, or neither; so no step here may become a function of its own.
         """
+        # Before the task is in: a ticket that is handed out later may belong to a time when the task has run.
+        ticket = self.ticket
         try:
             self.tasks.append(task)
-            if (ticket := self.ticket) is not None:
-                ticket.use(task)
+            if ticket is not None:
+                ticket.use(task, self.tasks)
         finally:
             if self.is_awaited:
                 self.is_awaited = False

@@ -32,6 +32,9 @@ class Listener(Protocol):
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Tasks are done; `sent_at` is the worker's monotonic clock."""
 
+    def catch_up(self) -> None:
+        """The worker is about to speak of its running task, which may have been sent and not noted: see ticket.py."""
+
     def subtask_asked(self, connection: Connection, frame: Frame) -> None:
         """A task submits a task, or cancels one that it has submitted."""
 
@@ -133,8 +136,10 @@ class Reading:
             else:
                 listener.leave_requested(connection)
         elif frame.kind == Kind.LOG:
+            listener.catch_up()
             connection.show_log(frame)
         elif frame.kind in (Kind.SUBMIT, Kind.CANCEL):
+            listener.catch_up()
             listener.subtask_asked(connection, frame)
         elif frame.kind == Kind.CALLED:
             listener.call_answered(connection, frame)

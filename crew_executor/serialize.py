@@ -177,8 +177,6 @@ def is_module_by_value(name: str) -> bool:
     """Answer whether what is defined in a module travels by value."""
     if name in MAIN_MODULES:
         return True
-    if "cloudpickle" not in sys.modules:
-        return False  # nobody can have registered a module with what is not imported
     registered = _registered()
     while registered and name:
         if name in registered:
@@ -196,9 +194,9 @@ def ship(module: ModuleType) -> None:
 
 
 def _registered() -> set[str]:
-    cloudpickle = sys.modules.get("cloudpickle")
-    # Nobody can have registered a module with what is not imported.
-    return cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else set()
+    # Nobody can have registered a module with what is not imported, or not yet whole.
+    registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", None)
+    return set() if registry is None else registry()
 
 
 def dumps_by_value(

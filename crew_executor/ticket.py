@@ -5,9 +5,10 @@ thread is a user's, and decides nothing (docs/adr/0010, 0033): worker and ordina
 the ticket out, and a task has the place by being the first in a list. Between any two steps a signal handler may raise,
 or take as long as it likes:
 
-1. submitter: puts the task into the inbox    2. submitter: claims the ticket, the first one has it
-3. submitter: sends the frame                 4. submitter: notes that it is sent
-5. submitter, in any case: rings              6. dispatcher: closes the ticket, finds who has it, takes the inbox
+1. submitter: sees the ticket, puts the task into the inbox
+2. submitter: claims the ticket, the first one has it    3. submitter: sends the frame
+4. submitter: notes that it is sent                      5. submitter, in any case: rings
+6. dispatcher: closes the ticket, finds who has it, takes the inbox
 
 If 2 is missing, the task waits in the inbox like any other. If 4 is missing at 6, the dispatcher sends the same frame
 over the link, and the worker drops the second one by its ordinal. A ticket is closed before the dispatcher decides
@@ -15,6 +16,8 @@ anything else, so nothing else is ever sent to the worker while one is out.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from .core.messages import Kind, encode_first_ordinal, encode_header, encode_task
 from .core.task import Task
@@ -52,14 +55,21 @@ class Ticket:
         """The task that has the place, or None: nobody yet, or nobody any more."""
         return self._claims[0] if self._claims else None
 
-    def use(self, task: Task) -> None:
+    def use(self, task: Task, inbox: Sequence[Task]) -> None:
         """Send a new task, which is in the inbox already, if nobody else has the place; never waits.
 
-        Not items of a map(), subtasks, nor what needs more than any worker has, or than a frame of its own.
+        Only the first in the inbox, so that nothing overtakes what came before it. Not items of a map(), subtasks, nor
+        what needs more than any worker has, or than a frame of its own.
         """
-        if not task.parts or task.payload_bytes > _PAYLOAD_BYTES_MAX:
+        parts = task.parts  # now: once it is claimed it may have been run, and its parts dropped
+        if not parts or task.payload_bytes > _PAYLOAD_BYTES_MAX:
             return
         if task.parent is not None or task.needs is not None or task.beside is not None:
+            return
+        try:
+            if inbox[0] is not task:
+                return
+        except IndexError:  # somebody has taken it already
             return
         claims = self._claims
         claims.append(task)
@@ -68,7 +78,7 @@ class Ticket:
         timeout = 0.0 if task.budget is None else task.budget.timeout
         pieces = (
             encode_first_ordinal(self.ordinal),
-            *encode_task(task.task_id, task.attempt, task.flags, task.parts, timeout),
+            *encode_task(task.task_id, 1, task.flags, parts, timeout),
         )
         header = encode_header(Kind.TASKS, self._run, 0, 0, 1, sum(map(len, pieces)))
         self.is_sent = self._hatch.send(b"".join((header, *pieces)))

@@ -31,7 +31,8 @@ from typing import Any
 
 from . import late
 from .errors import CrewError
-from .framing import Buffer, FramedStream, LinkClosed, LinkTimeout
+from .framing import FRAME_BYTES_MAX, LENGTH_BYTES, Buffer, FramedStream, LinkClosed, LinkTimeout
+from .hatch import FRAME_BYTES_MAX as HATCH_BYTES_MAX
 
 POLL_MS_MAX = (1 << 31) - 1
 """The longest wait that poll() takes: 24 days."""
@@ -220,6 +221,8 @@ class Link(FramedStream):
         super().__init__()
         self._socket = sock
         self._hatch = hatch
+        self._is_from_hatch = False  # what was read last
+        self._kept: memoryview | None = None  # a frame of the stream, behind those in the hatch
         self._stream: _Stream | None = None
         self._is_inert = False
         self._is_closed = False
@@ -233,6 +236,28 @@ class Link(FramedStream):
         track(self)
 
     # ------------------------------------------------------------------ receiving
+
+    def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
+        """Return the next frame; see FramedStream.
+
+        The client sends over the stream only when it knows what has gone through the hatch. So whoever has a frame of
+        the stream finds in the hatch all that is to come before it, and must look there now:
+        1. worker: finds the hatch empty   2. client: sends through the hatch, then over the stream
+        3. worker: reads the stream
+        """
+        if self._hatch is None:
+            return super().recv(timeout=timeout, limit=limit)
+        if self._kept is None:
+            self._is_from_hatch = False
+            frame = super().recv(timeout=timeout, limit=limit)
+            if self._is_from_hatch:
+                return frame
+            self._kept = frame
+        try:
+            return memoryview(self._hatch.recv(HATCH_BYTES_MAX, socket.MSG_DONTWAIT))[LENGTH_BYTES:]
+        except OSError:  # it is empty
+            frame, self._kept = self._kept, None
+            return frame
 
     def _read(self, into: memoryview, timeout: float | None) -> int:
         """Wait for bytes and take what is there.
@@ -250,11 +275,14 @@ class Link(FramedStream):
             while True:
                 if not poll(wait_ms):
                     raise LinkTimeout("receiving: nothing came in time")
-                if hatch is not None:  # first: what the stream has may have been written later
+                if hatch is not None:
                     try:
-                        return hatch.recv_into(into, 0, socket.MSG_DONTWAIT)
+                        got = hatch.recv_into(into, 0, socket.MSG_DONTWAIT)
                     except BlockingIOError:
                         pass
+                    else:
+                        self._is_from_hatch = True
+                        return got
                 try:
                     got = self._socket.recv_into(into, 0, socket.MSG_DONTWAIT)
                 except BlockingIOError:

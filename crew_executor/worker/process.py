@@ -118,13 +118,23 @@ class WorkerLoop:
         self._outbox.flushed_at = time.perf_counter()
         for item in decode_tasks(frame):
             if item.ordinal <= self._last_ordinal:
-                continue  # it came through the hatch, and over the link as well
+                self._skip(item)
+                continue
             self._last_ordinal = item.ordinal + item.items - 1
             if not self._is_retiring:
                 last = self._work_on(item)
                 if self._limits.is_exceeded():
                     self._retire(last)
         self._outbox.flush()
+
+    def _skip(self, item: TaskItem) -> None:
+        """Pass over what came through the hatch and over the link as well, or over the link after it was withdrawn.
+
+        In the latter case this worker seemed idle to the client, and a later task was faster through the hatch.
+        """
+        if item.flags & TaskFlag.BESIDE:
+            self._carrier.receive(item)
+            self._carrier.forget()
 
     def _call(self, frame: Frame) -> None:
         """Run what every worker is to run."""

@@ -62,6 +62,16 @@ def test_what_came_through_the_hatch_is_read_first(ends: Ends) -> None:
     assert [b"earlier", b"later", b"last"] == [ends.recv(), ends.recv(), ends.recv()]
 
 
+def test_what_goes_through_the_hatch_after_the_reader_has_looked_there_is_read_first(ends: Ends) -> None:
+    # 1. reader: wakes by the first frame, finds the hatch empty, and reads all that the stream has by then
+    ends.stream.send(framed(b"first") + framed(b"third"))
+    first = ends.recv()
+    # 2. The client had sent this before the third; to the reader it is as if it came only now.
+    assert ends.send(b"second")
+
+    assert [b"first", b"second", b"third"] == [first, ends.recv(), ends.recv()]
+
+
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_a_frame_is_never_in_the_middle_of_another(size: int, ends: Ends) -> None:
     frame = framed(bytes(size))
@@ -73,7 +83,7 @@ def test_a_frame_is_never_in_the_middle_of_another(size: int, ends: Ends) -> Non
         ends.recv(0.01)
     ends.stream.send(frame[50:])
 
-    assert [bytes(size), b"beside"] == [ends.recv(), ends.recv()]
+    assert [b"beside", bytes(size)] == [ends.recv(), ends.recv()]
 
 
 def test_a_hatch_never_waits(ends: Ends) -> None:

@@ -166,3 +166,58 @@ def test_some_pools_promise_nothing(arguments: dict[str, int]) -> None:
     with CrewExecutor(1, **arguments) as executor:  # type: ignore[arg-type]
         assert [0, 1, 2] == [executor.submit(int, number).result() for number in range(3)]
         assert executor._dispatcher._inbox.ticket is None
+
+
+def test_calls_for_all_workers_and_tickets_do_not_meet() -> None:
+    with CrewExecutor(2) as executor:
+        executor.submit(int).result()
+        is_over = threading.Event()
+        sums: list[int] = []
+
+        def submit() -> None:
+            count = 0
+            while not is_over.is_set():
+                count += executor.submit(int, 1).result()
+            sums.append(count)
+
+        threads = [threading.Thread(target=submit) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(200):
+            assert all(future.result() == 0 for future in executor.run_on_all(int))
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+        assert all(sums)
+        assert executor.stats().done == sum(sums) + 1
+
+
+def _ask(executor: CrewExecutor) -> int:
+    return executor.submit(int, 7).result()
+
+
+def test_a_task_that_nobody_has_noted_may_submit_another(executor: CrewExecutor) -> None:
+    for _ in range(20):
+        future = executor.submit(_ask, executor)
+        until = time.monotonic() + 0.012
+        while time.monotonic() < until:
+            pass  # this thread keeps the others from noting it
+        assert 7 == future.result()
+
+
+@pytest.mark.parametrize("first", ["a long call", "a map"])
+def test_nothing_overtakes_what_was_submitted_before(first: str, executor: CrewExecutor, tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for number in range(50):
+        if first == "a map":
+            executor.map(write_line, [str(path)], [2 * number])
+        else:
+            executor.submit(_write_line_of, str(path), 2 * number, bytes(20_000))
+        executor.submit(write_line, str(path), 2 * number + 1).result()
+
+    assert list(range(100)) == list(map(int, path.read_text().split()))
+
+
+def _write_line_of(path: str, line: int, _ballast: bytes) -> None:
+    write_line(path, line)

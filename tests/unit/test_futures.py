@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -9,11 +10,12 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FuturesTimeoutError
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from crew_executor import serialize, tracebacks
+from crew_executor import futures, serialize, tracebacks
 from crew_executor.core.messages import OutcomeFlag
 from crew_executor.errors import BrokenCrewError
 from crew_executor.futures import CrewFuture, WorkerFacts
@@ -193,14 +195,14 @@ def test_all_who_wait_for_a_result_are_woken(end: Callable[[CrewFuture[Any]], No
     threads = [threading.Thread(target=wait) for _ in range(3)]
     for thread in threads:
         thread.start()
-    while len(future._bells) < len(threads):
+    while len(future._bells or ()) < len(threads):
         threading.Event().wait(0.001)
     end(future)
     for thread in threads:
         thread.join()
 
     assert [True, True, True] == woken
-    assert () == future._bells
+    assert not future._bells
 
 
 def test_a_future_that_ends_just_before_the_wait_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,4 +232,46 @@ def test_a_wait_in_vain_leaves_nothing_behind() -> None:
         with pytest.raises(FuturesTimeoutError):
             future.result(timeout=seconds)
 
-    assert () == future._bells
+    assert not future._bells
+
+
+def test_a_ring_that_is_not_the_end_ends_no_wait() -> None:
+    future: CrewFuture[Any] = CrewFuture()
+    future.set_running_or_notify_cancel()
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(future.result()))
+    thread.start()
+    while not future._bells:
+        threading.Event().wait(0.001)
+    future._ring()
+    is_cancelled = future.cancel()
+    future.set_result(7)
+    thread.join()
+
+    assert (False, [7]) == (is_cancelled, answers)
+
+
+@pytest.mark.parametrize("what", ["result", "add_done_callback", "exception", "_condition"])
+def test_no_signal_handler_comes_in_while_the_lock_of_all_futures_is_held(what: str) -> None:
+    # A handler that waits for another future would wait for ever: who finishes that needs the lock.
+    held: list[str] = []
+
+    def look(frame: FrameType, event: str, _argument: object) -> None:
+        is_owner = bool(futures._making._is_owned())  # type: ignore[attr-defined]
+        if event in ("call", "c_return") and is_owner and frame.f_code.co_filename == futures.__file__:
+            held.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+
+    future: CrewFuture[Any] = CrewFuture()
+    try:
+        sys.setprofile(look)
+        if what == "_condition":
+            assert future._condition
+        elif what == "add_done_callback":
+            future.add_done_callback(print)
+        else:
+            with contextlib.suppress(FuturesTimeoutError):
+                getattr(future, what)(timeout=0)
+    finally:
+        sys.setprofile(None)
+
+    assert [] == held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from types import FrameType
 
 import pytest
@@ -179,7 +180,7 @@ class OneTicket:
     def __init__(self) -> None:
         self.holder: Task | None = None
 
-    def use(self, task: Task) -> None:
+    def use(self, task: Task, _inbox: object) -> None:
         self.holder = self.holder or task
 
     def close(self) -> bool:
@@ -206,3 +207,19 @@ def test_a_ticket_that_nobody_has_used_is_withdrawn_without_a_word(mailbox: Mail
 
     assert inbox.withdraw_ticket() is None
     assert inbox.ticket is None
+
+
+def test_a_ticket_that_is_handed_out_once_the_task_is_in_is_not_for_it(mailbox: Mailbox) -> None:
+    # A reader may have taken it, and a worker have run it, before its submitter goes on.
+    inbox, ticket = Inbox(mailbox), OneTicket()
+
+    class Tasks(deque[Task]):
+        def append(self, task: Task) -> None:
+            super().append(task)
+            inbox.take()
+            inbox.ticket = ticket  # type: ignore[assignment]
+
+    inbox.tasks = Tasks()
+    inbox.put(make(1))
+
+    assert ticket.holder is None

@@ -46,8 +46,9 @@ def make(task_id: int, **options: Any) -> Task:
 
 def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
     ticket, first = promise(hatch), make(1)
-    ticket.use(first)
-    ticket.use(make(2))
+    ticket.use(first, [first])
+    second = make(2)
+    ticket.use(second, [second])
 
     assert (first, True, 1) == (ticket.holder, ticket.is_sent, len(hatch.frames))
     assert ticket.close()
@@ -56,7 +57,7 @@ def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
 def test_its_frame_is_what_the_dispatcher_would_send_but_without_a_number(hatch: FakeHatch) -> None:
     ticket = promise(hatch)
     task = Task(3, "f", (b"payload", b"errors"), flags=TaskFlag.RETRY_ON, budget=Budget(timeout=1.5, retries=1))
-    ticket.use(task)
+    ticket.use(task, [task])
 
     frame = decode_frame(memoryview(hatch.frames[0])[8:])
     (item,) = decode_tasks(frame)
@@ -69,7 +70,8 @@ def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:
     ticket = promise(hatch)
 
     assert not ticket.close()
-    ticket.use(make(1))
+    late = make(1)
+    ticket.use(late, [late])
     assert (None, False, []) == (ticket.holder, ticket.is_sent, hatch.frames)
 
 
@@ -86,15 +88,37 @@ def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:
 )
 def test_some_tasks_wait_for_the_dispatcher(task: Task, hatch: FakeHatch) -> None:
     ticket, plain = promise(hatch), make(2)
-    ticket.use(task)
-    ticket.use(plain)
+    ticket.use(task, [task, plain])
+    ticket.use(plain, [task, plain])
+    overtaken = ticket.holder
+    ticket.use(plain, [plain])
 
-    assert plain is ticket.holder
+    assert (None, plain) == (overtaken, ticket.holder), "nothing overtakes what came before it"
+
+
+def test_what_somebody_has_taken_from_the_inbox_is_not_sent_again(hatch: FakeHatch) -> None:
+    ticket = promise(hatch)
+    ticket.use(make(1), [])
+
+    assert (None, []) == (ticket.holder, hatch.frames)
+
+
+def test_a_task_that_is_over_before_its_submitter_has_sent_it_does_no_harm(hatch: FakeHatch) -> None:
+    class Inbox(list[Task]):
+        def __getitem__(self, place: Any) -> Any:
+            task = super().__getitem__(place)
+            task.parts = ()  # as when the dispatcher was faster
+            return task
+
+    ticket, task = promise(hatch), make(1)
+    ticket.use(task, Inbox([task]))
+
+    assert ticket.is_sent
 
 
 def test_what_the_hatch_does_not_take_is_left_to_the_dispatcher() -> None:
     ticket, task = promise(FakeHatch(is_open=False)), make(1)
-    ticket.use(task)
+    ticket.use(task, [task])
 
     assert (task, False) == (ticket.holder, ticket.is_sent)
 
@@ -113,7 +137,7 @@ def test_wherever_the_submitter_is_interrupted_nothing_is_sent_without_a_claim(m
 
     try:
         sys.setprofile(interrupt)
-        ticket.use(task)
+        ticket.use(task, [task])
     except KeyboardInterrupt:
         pass
     finally:
