@@ -260,9 +260,13 @@ class Dispatcher:
             self._effects.note(self._refuse, tasks)
             return
         now = time.monotonic()
-        if ticket is not None and ticket.holder is not None:
-            self._scheduler.submit_to(ticket.worker, ticket.holder, ticket.ordinal, now)
-        self._scheduler.submit(tasks, now)
+        try:
+            if ticket is not None and ticket.holder is not None:
+                self._scheduler.submit_to(ticket.worker, ticket.holder, ticket.ordinal, now)
+            self._scheduler.submit(tasks, now)
+        except BaseException:
+            self._inbox.tasks.extendleft(reversed(tasks))  # the pool breaks, and refuses what is new there
+            raise
         self.recruiter.note_demand(now)
         if self._must_tick_earlier() or self.recruiter.is_short():
             self._poke()
@@ -550,9 +554,11 @@ class Dispatcher:
         error.__cause__ = cause
         with self._lock:
             self.broken = self.broken or error
-            self._catch_up()  # refuses
             self.is_closing = self._is_killing = True
+            self._inbox.withdraw_ticket()
             tasks = self._scheduler.abandon()
+            # Not left to others: this thread may be about to end.
+            tasks += [task for task in self._inbox.take() if self._scheduler.cancel(task)]
             self._effects.forget_losses()
         self._announcer.dropped(tasks, self.broken)
         self.broadcasts.abandon()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crew_executor import CrewExecutor, CrewFuture
+from crew_executor import BrokenCrewError, CrewExecutor, CrewFuture
 from crew_executor.hatch import Hatch
 
 from .helpers import touch_and_wait, wait_until
@@ -221,3 +221,28 @@ def test_nothing_overtakes_what_was_submitted_before(first: str, executor: CrewE
 
 def _write_line_of(path: str, line: int, _ballast: bytes) -> None:
     write_line(path, line)
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_what_comes_in_the_turn_in_which_the_dispatcher_fails_ends_with_the_pool(
+    is_busy: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    executor = CrewExecutor(1)
+    executor.submit(int).result()
+    futures: list[CrewFuture[Any]] = []
+    if is_busy:
+        futures.append(executor.submit(touch_and_wait, str(tmp_path / "started"), str(tmp_path / "never")))
+        wait_until((tmp_path / "started").exists, "the task runs")
+    dispatcher = executor._dispatcher
+
+    def fail(_wake_at: float | None) -> float | None:
+        futures.extend(executor.submit(int) for _ in range(3))
+        raise OSError("the dispatcher's last turn")
+
+    monkeypatch.setattr(dispatcher, "_turn", fail)
+    dispatcher.mailbox.put(lambda: None)
+    wait_until(lambda: len(futures) == 3 + is_busy, "the turn has come")
+
+    for future in futures:
+        assert isinstance(future.exception(20), BrokenCrewError)
+    executor.shutdown()
