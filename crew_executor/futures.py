@@ -457,7 +457,7 @@ class CrewFuture(Future[T]):
     # ------------------------------------------------------------------ inside
 
     def _wait_done(self, timeout: float | None) -> None:
-        """Wait for the last state, behind a lock of this wait alone: a third of what the condition costs."""
+        """Wait for the last state behind a lock of this wait alone: the condition takes a dozen Python calls."""
         if self._generation != _generation and not self.done():
             raise RuntimeError(
                 f"task {self.name()} belongs to the process that this one, {os.getpid()}, was forked from: its result "

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
+from collections.abc import Callable
 from copy import copy
+from types import FrameType
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -33,6 +36,27 @@ def hypothesis_settings(*, examples: int, steps: int = 50) -> settings:
         phases=(Phase.explicit, Phase.generate, Phase.shrink) if IS_THOROUGH else (Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),
     )
+
+
+def interrupt_at(moment: int, call: Callable[[], object]) -> None:
+    """Make a call with a Ctrl-C at its moment-th place, from 0, where CPython looks for signals, if it has so many."""
+    left = moment
+
+    def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return"):
+            left -= 1
+            if left < -1:  # the first is the start of what was passed
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(interrupt)
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
 
 
 class FakePort:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
-from types import FrameType
 
 import pytest
 
 from crew_executor.core.task import DONE, Task
 from crew_executor.inbox import Inbox
 from crew_executor.mailbox import Mailbox
+
+from .fakes import interrupt_at
 
 
 @pytest.fixture
@@ -127,48 +127,17 @@ def test_a_refusal_ends_the_wait(mailbox: Mailbox) -> None:
 @pytest.mark.parametrize("has_ticket", [False, True])
 @pytest.mark.parametrize("moment", range(12))
 def test_an_interrupt_leaves_no_task_without_a_bell(mailbox: Mailbox, moment: int, has_ticket: bool) -> None:
-    inbox, left = Inbox(mailbox), moment
+    inbox = Inbox(mailbox)
     if has_ticket:
         inbox.ticket = OneTicket()  # type: ignore[assignment]
-
-    def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal left
-        if event in ("call", "c_return"):  # where CPython looks for signals
-            left -= 1
-            if left < 0:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
-
-    try:
-        sys.setprofile(interrupt)
-        inbox.put(make(1))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.setprofile(None)
+    interrupt_at(moment, lambda: inbox.put(make(1)))
 
     assert is_rung(mailbox) or not inbox.take()
 
 
 @pytest.mark.parametrize("moment", range(12))
 def test_an_interrupt_leaves_no_event_without_a_bell(mailbox: Mailbox, moment: int) -> None:
-    left = moment
-
-    def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal left
-        if event in ("call", "c_return"):
-            left -= 1
-            if left < 0:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
-
-    try:
-        sys.setprofile(interrupt)
-        mailbox.put(print)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.setprofile(None)
+    interrupt_at(moment, lambda: mailbox.put(print))
 
     rung = is_rung(mailbox)
     assert rung == bool(mailbox.take(0))

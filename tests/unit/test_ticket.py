@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
 from typing import Any, cast
 
 import pytest
@@ -14,6 +12,8 @@ from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 from crew_executor.hatch import Hatch
 from crew_executor.ticket import Ticket
+
+from .fakes import interrupt_at
 
 
 class FakeHatch:
@@ -125,23 +125,8 @@ def test_what_the_hatch_does_not_take_is_left_to_the_dispatcher() -> None:
 
 @pytest.mark.parametrize("moment", range(24))
 def test_wherever_the_submitter_is_interrupted_nothing_is_sent_without_a_claim(moment: int, hatch: FakeHatch) -> None:
-    ticket, task, left = promise(hatch), make(1), moment
-
-    def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal left
-        if event in ("call", "c_return"):  # where CPython looks for signals
-            left -= 1
-            if left < 0:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
-
-    try:
-        sys.setprofile(interrupt)
-        ticket.use(task, [task])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.setprofile(None)
+    ticket, task = promise(hatch), make(1)
+    interrupt_at(moment, lambda: ticket.use(task, [task]))
 
     assert ticket.close() is (ticket.holder is task)
     assert ticket.holder is task or not hatch.frames
