@@ -18,7 +18,7 @@ import sys
 import weakref
 from typing import Any
 
-from . import namespace
+from . import namespace, on_import
 
 received: list[int] = []
 """In a worker: the descriptors that came with it, in the order of the Courier's."""
@@ -68,17 +68,18 @@ def tracker_fd() -> int:
 
 
 def load() -> None:
-    """Import what take_tracker() needs; every worker is forked with it."""
+    """Import what take_tracker() waits for, so that workers that are forked from now on share it."""
     with contextlib.suppress(ImportError):  # where nothing is tracked
         import multiprocessing.resource_tracker  # noqa: F401
 
 
 def take_tracker(fd: int) -> None:
     """In a worker: use the tracker behind this descriptor. It may be /dev/null: then nothing is tracked."""
-    load()
-    module: Any = sys.modules.get("multiprocessing.resource_tracker")
-    if module is not None:
+
+    def take(module: Any) -> None:
         module._resource_tracker._fd = fd
+
+    on_import.when_imported("multiprocessing.resource_tracker", take)
 
 
 def _close_all(descriptors: list[int]) -> None:

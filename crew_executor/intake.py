@@ -6,6 +6,7 @@ and all that it needs, beside the supervisor's own imports. Must not refer to th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -39,7 +40,7 @@ class Intake:
         self._dispatcher = dispatcher
         self._cancel = dispatcher.canceller.cancel
         self._packer = Packer(dispatcher.shares, dispatcher.segments)
-        self._surroundings = Surroundings()
+        self._surroundings = Surroundings(logging.root)
 
     def submit(
         self,

@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 
 from . import process_local, serialize
 from .buffers import Buffers
-from .log import logger
 from .notes import add_note
 
 LARGE_BYTES = 1_000_000
@@ -334,6 +333,8 @@ _mentioned: set[_Key] = set()
 def _mention_large(module: str, name: str, size: int, what: str = "global") -> None:
     if (module, name) not in _mentioned:
         _mentioned.add((module, name))
+        from .log import logger  # late: a worker need not import logging
+
         logger.warning(
             "the %s %s of %s takes %.1f MB and travels with every call of a function that uses it: pass what is "
             "needed as an argument, load it in an initializer, or put it into a module that workers can import",

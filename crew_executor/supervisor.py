@@ -285,7 +285,7 @@ def _load() -> None:
 
     What was imported is shared for good: keep the collector from touching (copying) it.
     """
-    for load in (namespace.load, tracebacks.load, worker_process.load_front):
+    for load in (namespace.load, tracebacks.load, worker_process.load_rest, inheritance.load):
         with contextlib.suppress(Exception):  # a task that needs it says why; a supervisor that dies here would return
             load()
     gc.collect()
@@ -319,6 +319,5 @@ def main(control_fd: int, client_pid: int, patience: float | None = None) -> Non
     _leave_terminal()
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
-    inheritance.load()
     with control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Supervisor(control, client_pid, patience).run()

@@ -6,20 +6,29 @@ A worker has both from when it was launched.
 from __future__ import annotations
 
 import importlib
-import logging
 import pickle
 import sys
-from typing import Any
+from typing import Any, Protocol
 
-from . import log_records, serialize
+from . import serialize
+
+
+class _RootLogger(Protocol):
+    @property
+    def level(self) -> int: ...
 
 
 class Surroundings:
-    """Notice changes in this process."""
+    """Notice changes in this process.
 
-    def __init__(self) -> None:
+    Args:
+        root: the root logger, or what knows its level where logging is not imported yet.
+    """
+
+    def __init__(self, root: _RootLogger) -> None:
         self._path = current_path()
-        self._level = logging.root.level
+        self._root = root
+        self._level = root.level
         self._is_changed = False  # and stays so, though it may become again what it was
 
     def attach(self, data: bytes) -> bytes:
@@ -27,8 +36,10 @@ class Surroundings:
 
         Of levels that were set only that of the root logger is looked at: this is done for each call.
         """
-        if self._is_changed or sys.path != self._path or logging.root.level != self._level:
+        if self._is_changed or sys.path != self._path or self._root.level != self._level:
             self._is_changed = True
+            from . import log_records  # late: it imports logging
+
             return pickle.dumps(_Attached(current_path(), log_records.current_levels(), data), serialize.PROTOCOL)
         return data
 
@@ -57,5 +68,7 @@ def _adopt(path: list[str], levels: dict[str, Any], data: bytes) -> Any:
         _adopted = path
         sys.path[:] = path
         importlib.invalidate_caches()  # a module may have been written a moment ago
+    from . import log_records  # late: as above
+
     log_records.adopt_levels(levels)
     return serialize.loads(data)

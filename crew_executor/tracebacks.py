@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import traceback
 from collections.abc import Callable
 from types import FunctionType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import late, namespace, serialize
 from .errors import CrewError, RemoteTaskError
+
+if TYPE_CHECKING:
+    import traceback
 
 TEXT_MAX = 100_000
 """Characters of a formatted traceback that travel; a RecursionError has a thousand frames."""
@@ -62,6 +64,9 @@ def describe(
     except failures as broken:  # a user's __str__ may fail; its failure is the text then
         text = f"<no text: str() raised {type(broken).__name__}>"
     try:
+        with late.imports():
+            import traceback  # late: the first worker is up sooner
+
         formatted = traceback.TracebackException(kind, error, frames or error.__traceback__, compact=True)
         if not isinstance(error, CrewError):
             _leave_out_ours(formatted)

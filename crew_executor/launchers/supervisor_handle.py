@@ -1,9 +1,11 @@
-"""The client's end of the supervisor: one per client process, started at first use, replaced when it dies."""
+"""The client's end of the supervisor: one per client process, started at first use, replaced when it dies.
+
+Imports no more than it needs to start one: the rest is imported while that comes up, which takes longer.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -13,21 +15,20 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .. import questions, registry
+from .. import late
 from ..errors import LaunchError
 from ..log import logger
-from ..supervisor_wire import recv_message, send_message
 from .base import WorkerExit
 
 BYE_SECONDS = 5.0
 """How long the supervisor may take to go when told so, before it is killed."""
 
 _BOOT = (
-    "import gc, sys, json; gc.disable(); a = json.loads(sys.argv[1]); "
+    "import gc, sys; gc.disable(); root, *paths = eval(sys.argv[1]); "
     "sys.path[:] = [p for p in sys.path if p]; "
-    "sys.path.insert(0, a['root']); import crew_executor; del sys.path[0]; "
-    "sys.path += [p for p in a['sys_path'] if p not in sys.path]; "
-    "from crew_executor.{module} import {function}; {function}(*a['arguments'])"
+    "sys.path.insert(0, root); import crew_executor; del sys.path[0]; "
+    "sys.path += [p for p in paths if p not in sys.path]; "
+    "from crew_executor.{module} import {function}; {function}(*eval(sys.argv[2]))"
 )
 
 
@@ -37,11 +38,12 @@ def boot_arguments(module: str, function: str, arguments: list[Any]) -> list[str
     The interpreter's own path stays in front, the client's is appended: a `queue.py` beside the user's script must not
     break our imports. The package itself is that of the client, even where the path leads to another copy of it, which
     might speak another version of our messages. The garbage collector is off, which makes the imports an eighth faster:
-    the function has to switch it on.
+    the function has to switch it on. What is told is told as Python literals: JSON would have to be imported first. The
+    last is the function's arguments.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    boot = {"root": root, "sys_path": [*filter(None, sys.path), root], "arguments": arguments}
-    return ["-c", _BOOT.format(module=module, function=function), json.dumps(boot)]
+    paths = [root, *map(str, filter(None, sys.path)), root]
+    return ["-c", _BOOT.format(module=module, function=function), ascii(paths), ascii(arguments)]
 
 
 def _apart() -> dict[str, Any]:
@@ -90,6 +92,8 @@ class SupervisorHandle:
             ours.close()
             raise LaunchError(f"the supervisor cannot be started with {sys.executable}: {error}") from error
         self._socket = ours
+        with late.imports():  # for all methods, and beside the supervisor's own imports
+            from .. import questions, registry, supervisor_wire  # noqa: F401
         self._reader = threading.Thread(target=self._read, name="crew-supervisor", daemon=True)
         try:
             self._reader.start()
@@ -122,7 +126,7 @@ class SupervisorHandle:
         with self._lock:
             self._exits[launch_id] = (name, on_exit)
             try:
-                send_message(self._socket, {"op": "launch", "id": launch_id, **message}, descriptors)
+                self._send(descriptors, op="launch", id=launch_id, **message)
             except OSError:
                 # It is gone; its reader will say so of every launch that is still in the table.
                 if not self._is_lost:
@@ -133,22 +137,28 @@ class SupervisorHandle:
     def kill(self, launch_id: str, signal_number: int) -> None:
         """Send a signal to a worker's process group."""
         with self._lock, contextlib.suppress(OSError):
-            send_message(self._socket, {"op": "kill", "id": launch_id, "signal": int(signal_number)})
+            self._send(op="kill", id=launch_id, signal=int(signal_number))
 
     def stop(self, launch_id: str, ordinal: int) -> None:
         """Order the end of a running task: interrupt it, then kill its worker."""
         with self._lock, contextlib.suppress(OSError):
-            send_message(self._socket, {"op": "stop", "id": launch_id, "ordinal": ordinal})
+            self._send(op="stop", id=launch_id, ordinal=ordinal)
 
     def say_alive(self) -> None:
         """Tell the supervisor that this process does not stand still."""
         with self._lock, contextlib.suppress(OSError):
-            send_message(self._socket, {"op": "alive"})
+            self._send(op="alive")
+
+    def _send(self, descriptors: tuple[int, ...] = (), /, **message: Any) -> None:
+        """Send a message; under the lock."""
+        from ..supervisor_wire import send_message
+
+        send_message(self._socket, message, descriptors)
 
     def close(self) -> None:
         """Tell the supervisor to end everything and wait until it has."""
         with self._lock, contextlib.suppress(OSError):
-            send_message(self._socket, {"op": "bye"})
+            self._send(op="bye")
         try:
             self._process.wait(BYE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -157,6 +167,8 @@ class SupervisorHandle:
         self._reader.join()
 
     def _read(self) -> None:
+        from ..supervisor_wire import recv_message
+
         while True:
             try:
                 received = recv_message(self._socket)
@@ -193,12 +205,16 @@ class SupervisorHandle:
 
     def _answer(self, question: dict[str, Any], may_wait: bool = True) -> None:
         """Answer `ps` and `kill`; in a thread of its own if it may wait, for an executor may take its time to end."""
+        from .. import questions
+
         answer = questions.answer(question, may_wait=may_wait)
         with self._lock, contextlib.suppress(OSError):
-            send_message(self._socket, {"op": "answer", "caller": question["caller"], "answer": answer})
+            self._send(op="answer", caller=question["caller"], answer=answer)
 
     def _lose(self) -> None:
         """The supervisor is gone, and its workers with it: the kernel kills them (PDEATHSIG)."""
+        from .. import registry
+
         with self._lock:
             self._is_lost = True
             exits, self._exits = self._exits, {}

@@ -27,6 +27,7 @@ from .call import CallRunner
 if TYPE_CHECKING:
     from ..callbacks import CallbackThread
     from ..futures import CrewFuture
+    from .log_setup import LogSetup
 
 
 class _Sent:
@@ -44,15 +45,16 @@ class Exchange:
         channel: to the client.
         runner: runs the tasks that submit.
         worker: the worker's name.
+        logs: knows the level of the root logger.
     """
 
-    def __init__(self, channel: Channel, runner: CallRunner, worker: str) -> None:
+    def __init__(self, channel: Channel, runner: CallRunner, worker: str, logs: LogSetup) -> None:
         self.run = channel.run
         self._channel = channel
         self._runner = runner
         self._pid = os.getpid()
         self._worker = worker
-        self._surroundings = Surroundings()
+        self._surroundings = Surroundings(logs)
         self._numbers = itertools.count(1)
         self._open: dict[int, CrewFuture[Any]] = {}
         self._asked: dict[int, threading.Event] = {}

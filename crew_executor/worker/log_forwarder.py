@@ -18,7 +18,7 @@ from ..log_records import encode_record
 from .output import Output
 
 if TYPE_CHECKING:
-    from .call import CallRunner
+    from .log_setup import LogSetup
 
 _ORIGINAL = logging.lastResort
 _original_basic_config = logging.basicConfig
@@ -40,18 +40,15 @@ class LogForwarder(logging.Handler):
     Args:
         channel: to the client.
         output: keeps a line of each record for a post-mortem.
-
-    Attributes:
-        runner: what runs tasks, once there are any.
+        setup: knows what runs tasks, and in which process.
     """
 
-    def __init__(self, channel: Channel, output: Output) -> None:
+    def __init__(self, channel: Channel, output: Output, setup: LogSetup) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
         self._channel = channel
         self._output = output
-        self._pid = os.getpid()
-        self.runner: CallRunner | None = None
+        self._setup = setup
 
     def install(self) -> None:
         """Be the handler of last resort."""
@@ -61,14 +58,14 @@ class LogForwarder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send the record; in a process that a task has forked, and without a client, show it on stderr."""
         try:
-            if os.getpid() != self._pid or not self._send(record):
+            if os.getpid() != self._setup.pid or not self._send(record):
                 self._show(record)
         except Exception:
             self.handleError(record)
 
     def _send(self, record: logging.LogRecord) -> bool:
         fields = encode_record(record)
-        runner = self.runner
+        runner = self._setup.runner
         try:
             if runner is None:
                 self._channel.send_control(Kind.LOG, {"task_id": 0, "record": fields})

@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import gc
 import json
-import logging
 import multiprocessing
 import os
 import signal
@@ -41,7 +40,6 @@ from ..core.messages import (
 )
 from ..errors import ProtocolError
 from ..framing import LinkClosed, LinkTimeout
-from ..log_records import adopt_levels
 from ..process_settings import adopt_settings
 from ..segment_port import SegmentPort
 from ..supervisor_wire import LOG_PLACE
@@ -49,7 +47,7 @@ from .call import CallRunner, dump_initializer_error
 from .carrier import Carrier
 from .chunk import ChunkRunner
 from .exchange import Exchange
-from .log_forwarder import LogForwarder
+from .log_setup import LogSetup
 from .memory import MemoryLimits
 from .outbox import Outbox
 from .output import Output
@@ -63,7 +61,7 @@ class WorkerLoop:
 
     def __init__(
         self, channel: Channel, cell: Cell, port: SegmentPort, name: str, idle_timeout: float | None,
-        limits: MemoryLimits, output: Output,
+        limits: MemoryLimits, output: Output, logs: LogSetup,
     ) -> None:  # fmt: skip
         self._channel = channel
         self._cell = cell
@@ -73,7 +71,7 @@ class WorkerLoop:
         self._supervisor_pid = os.getppid()
         self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
         self._carrier = self.runner.carrier = Carrier(port, self.runner.undisturbed)
-        self._exchange = Exchange(channel, self.runner, name)
+        self._exchange = Exchange(channel, self.runner, name, logs)
         pools.join(channel.run, partial(_make_front, self._exchange))
         self._outbox = Outbox(channel, cell)
         self._chunks = ChunkRunner(cell, self.runner, self._outbox, limits)
@@ -212,15 +210,14 @@ def serve(
         raise ProtocolError(f"expected to be welcomed, got a frame of kind {frame.kind}")
     fields, parts = decode_control(frame.body)
     on_joined()
-    adopt_levels(fields)
-    forwarder = LogForwarder(channel, output)
-    forwarder.install()
+    logs = LogSetup(channel, output, fields)
+    logs.install()
     if not _initialize(channel, parts, name):
         return 0
     channel.send_control(Kind.READY, {"is_ready": True})
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
-    loop = WorkerLoop(channel, cell, port, name, settings["idle_timeout"], limits, output)
-    forwarder.runner = loop.runner
+    loop = WorkerLoop(channel, cell, port, name, settings["idle_timeout"], limits, output, logs)
+    logs.runner = loop.runner
     loop.run()
     return 0
 
@@ -237,6 +234,8 @@ def _initialize(channel: Channel, parts: Sequence[Any], name: str) -> bool:
             fn, args, kwargs = serialize.loads(part)
             fn(*args, **kwargs)
     except BaseException as error:
+        import logging  # late: see LogSetup
+
         # As ProcessPoolExecutor's workers do: a user who redirects this logger in the initializer expects it.
         logging.getLogger("concurrent.futures").critical("Exception in %s:", doing, exc_info=True)
         fields = {"is_ready": False, "doing": doing}
@@ -288,6 +287,7 @@ def run_worker(
     on_joined: Callable[[], None],
 ) -> int:  # fmt: skip
     """Set this process up, serve, and end as an ordinary Python process would."""
+    gc.freeze()  # or the first collection would write to, and so copy, every page that this process was forked with
     gc.enable()  # see boot_arguments()
     sys.path[:] = message["sys_path"]
     with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble
@@ -318,9 +318,11 @@ def run_worker(
     return code
 
 
-def load_front() -> None:
-    """Import what tasks need that submit tasks."""
-    from . import front  # noqa: F401
+def load_rest() -> None:
+    """Import what only some tasks need: those that submit tasks, log or fail."""
+    import traceback  # noqa: F401
+
+    from . import front, log_forwarder  # noqa: F401
 
 
 def _make_front(exchange: Exchange, name: str, max_workers: int) -> WorkerFront:
@@ -357,10 +359,8 @@ def _exec(message: dict[str, Any], descriptors: list[int]) -> None:
     numbers = [settings_fd, *descriptors]
     for fd in numbers:
         os.set_inheritable(fd, True)
-    *head, boot_json = message["boot"]
-    boot = json.loads(boot_json)
-    boot["arguments"] = numbers
-    argv = [message["python"], *message["python_args"], *head, json.dumps(boot)]
+    *boot, _arguments = message["boot"]
+    argv = [message["python"], *message["python_args"], *boot, ascii(numbers)]
     try:
         os.execve(argv[0], argv, message["env"])
     except OSError as error:

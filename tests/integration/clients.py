@@ -65,6 +65,20 @@ def kill_family(mark: tuple[str, str]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def run_to_end(text: str) -> subprocess.CompletedProcess[str]:
+    """Run a script, and leave no process of it; multiprocessing's resource tracker is the last."""
+    mark = new_mark()
+    command = [sys.executable, "-W", "error", "-X", "dev", "-c", text]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=50, check=False, env={**os.environ, **dict([mark])}
+        )
+        wait_until(lambda: not family_of(mark), "no process of the script is left", 10)
+    finally:
+        kill_family(mark)
+    return done
+
+
 def wait_asleep(pid: int) -> None:
     """Wait until the main thread of a process waits, and has done so for some time.
 

@@ -6,9 +6,6 @@ Scripts of their own: multiprocessing keeps some descriptors as long as its proc
 from __future__ import annotations
 
 import multiprocessing
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,21 +14,7 @@ import pytest
 from crew_executor import CrewExecutor
 
 from . import clients
-from .helpers import add, identity, wait_until
-
-
-def _run(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script, and leave no process of it; multiprocessing's resource tracker is the last."""
-    mark = clients.new_mark()
-    command = [sys.executable, "-W", "error", "-X", "dev", "-c", script]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=50, check=False, env={**os.environ, **dict([mark])}
-        )
-        wait_until(lambda: not clients.family_of(mark), "no process of the script is left", 10)
-    finally:
-        clients.kill_family(mark)
-    return done
+from .helpers import add, identity
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -78,7 +61,7 @@ with multiprocessing.Manager() as manager:
 @pytest.mark.parametrize("mp_context", [None, "spawn"])
 @pytest.mark.parametrize("way", ["arguments", "initargs"])
 def test_proxies_of_a_manager(way: str, mp_context: str | None) -> None:
-    done = _run(PROXIES.format(way=way, mp_context=mp_context))
+    done = clients.run_to_end(PROXIES.format(way=way, mp_context=mp_context))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -125,7 +108,7 @@ assert len({{pid for _letter, pid in answers}}) == 2
     [("spawn", "None"), ("spawn", "context"), ("forkserver", "None"), ("forkserver", "'spawn'")],
 )
 def test_locks_values_and_queues_in_initargs(method: str, mp_context: str) -> None:
-    done = _run(LOCKS.format(method=method, mp_context=mp_context))
+    done = clients.run_to_end(LOCKS.format(method=method, mp_context=mp_context))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -149,7 +132,7 @@ with receiver, sender, CrewExecutor(1, initializer=keep, initargs=(value, array,
 
 
 def test_raw_values_and_pipes_have_no_lock_and_may_be_of_any_context() -> None:
-    done = _run(RAW)
+    done = clients.run_to_end(RAW)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -175,7 +158,7 @@ for kind, arguments in kinds.items():
 
 @pytest.mark.parametrize("mp_context", [None, "fork", "spawn"])
 def test_those_of_the_fork_context_are_refused_with_the_cure(mp_context: str | None) -> None:
-    done = _run(FORKED.format(mp_context=mp_context))
+    done = clients.run_to_end(FORKED.format(mp_context=mp_context))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -239,7 +222,7 @@ for each in memory, made, numbers.shm:
 @pytest.mark.parametrize("mp_context", [None, "spawn"])
 @pytest.mark.parametrize("at_the_top", ["", "from multiprocessing import shared_memory"], ids=["late", "early"])
 def test_shared_memory_outlives_the_workers_that_opened_or_made_it(at_the_top: str, mp_context: str | None) -> None:
-    done = _run(SHARED.format(at_the_top=at_the_top, mp_context=mp_context))
+    done = clients.run_to_end(SHARED.format(at_the_top=at_the_top, mp_context=mp_context))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -258,7 +241,7 @@ with CrewExecutor(1) as executor:
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="what is left is looked for in /dev/shm")
 def test_shared_memory_that_tasks_forget_is_unlinked_at_the_end_of_the_client() -> None:
-    done = _run(FORGOTTEN)
+    done = clients.run_to_end(FORGOTTEN)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.lstrip("/").startswith("psm_")

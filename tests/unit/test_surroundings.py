@@ -22,7 +22,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_travels_while_nothing_has_changed() -> None:
-    here = Surroundings()
+    here = Surroundings(logging.root)
     assert here.attach(CALL) is CALL
     sys.path.append("c")
     assert here.attach(CALL) is not CALL
@@ -31,7 +31,7 @@ def test_nothing_travels_while_nothing_has_changed() -> None:
 
 
 def test_the_call_is_unharmed_and_the_path_is_taken_over() -> None:
-    here, there = Surroundings(), sys.path
+    here, there = Surroundings(logging.root), sys.path
     sys.path.insert(0, "c")
     data = here.attach(CALL)
     sys.path[:] = []
@@ -42,7 +42,7 @@ def test_the_call_is_unharmed_and_the_path_is_taken_over() -> None:
 
 
 def test_what_a_task_did_to_the_path_stays_until_the_client_changes_it() -> None:
-    here = Surroundings()
+    here = Surroundings(logging.root)
     sys.path.append("c")
     first = here.attach(CALL)
     sys.path.append("d")
@@ -57,7 +57,7 @@ def test_what_a_task_did_to_the_path_stays_until_the_client_changes_it() -> None
 
 
 def test_a_level_of_the_root_logger_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Surroundings()
+    here = Surroundings(logging.root)
     monkeypatch.setattr(logging.root, "level", logging.DEBUG)
     data = here.attach(CALL)
     monkeypatch.setattr(logging.root, "level", logging.ERROR)
