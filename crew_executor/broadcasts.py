@@ -18,16 +18,18 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .announcer import Announcer
 from .connection import Connection
 from .core.messages import CALL_ORDINAL, Frame, Outcome, decode_control, decode_outcome_items
 from .core.scheduler import Scheduler
 from .core.task import Task
-from .errors import BrokenCrewError
 from .futures import CrewFuture
 from .mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from .errors import BrokenCrewError
 
 WAIT_SECONDS = 1.0
 """Seconds between looks whether the dispatcher's thread has ended before it came to a broadcast."""
