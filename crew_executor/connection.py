@@ -133,6 +133,12 @@ class Connection:
         The parts are taken here: by the time the frame is written, a task may have been withdrawn, sent elsewhere,
         finished there and emptied.
         """
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            if ticket.holder is not tasks[0]:
+                ticket = None
+            elif ticket.is_sent:
+                return
         entries = [
             (
                 task.task_id,
@@ -146,9 +152,6 @@ class Connection:
         ]
         size = sum([task.payload_bytes for task in tasks])
         may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None and ticket.holder is not tasks[0]:
-            ticket = None
         self._put(_Entry(Kind.TASKS, first, entries, may_block=may_block, ticket=ticket))
 
     def make_ticket(self) -> Ticket | None:
@@ -342,7 +345,7 @@ class Connection:
     def with_buffers(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Give outcomes the large buffers that the worker has handed over for them."""
         for place, outcome in enumerate(outcomes):
-            if outcome.flags & OutcomeFlag.BESIDE and is_number(outcome.parts[-1]):
+            if outcome.flags and outcome.flags & OutcomeFlag.BESIDE and is_number(outcome.parts[-1]):
                 arrival = self._port.find(unpack_number(outcome.parts[-1]))
                 outcomes[place] = outcome._replace(parts=outcome.parts[:-1], beside=arrival)
         return outcomes

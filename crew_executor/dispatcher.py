@@ -63,6 +63,8 @@ STALL_SECONDS = 2.0
 """A pause of this thread above this is the client's own (SIGSTOP, debugger): every deadline moves by it (RULES 6)."""
 LOOK_SECONDS = 1.0
 """While tasks are out, seconds between looks at the workers' clocks: has each started what it was given?"""
+GLANCE_SECONDS = 0.002
+"""While tickets are in use, seconds between looks at what their users have sent; see Inbox.is_glanced_at."""
 THREADLESS_LOOK = 0.02
 """Seconds between looks for a worker to read from, while the interpreter ends."""
 
@@ -100,6 +102,7 @@ class Dispatcher:
         self._thread = self._new_thread()
         self._is_started = self._is_running = self._is_ended = self.is_lent_a_thread = False  # the thread
         self._reader_idents: set[int] = set()
+        self._tickets_glanced = 0
         self.recaller = Recaller(self, self._scheduler, self._connections)
         self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer, events)
         self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer, self._scheduler)
@@ -263,7 +266,8 @@ class Dispatcher:
         try:
             if ticket is not None and ticket.holder is not None:
                 self._scheduler.submit_to(ticket.worker, ticket.holder, ticket.ordinal, now)
-            self._scheduler.submit(tasks, now)
+            if ticket is None or len(tasks) > 1:
+                self._scheduler.submit(tasks, now)
         except BaseException:
             self._inbox.tasks.extendleft(reversed(tasks))  # the pool breaks, and refuses what is new there
             raise
@@ -434,14 +438,20 @@ class Dispatcher:
 
     def _turn(self, wake_at: float | None) -> float | None:
         """Wait for an event or the time, handle both; return when to wake next."""
-        before = time.monotonic()
-        events = self.mailbox.take(None if wake_at is None else wake_at - before)
+        before, inbox = time.monotonic(), self._inbox
+        timeout = None if wake_at is None else wake_at - before
+        if inbox.is_glanced_at:
+            timeout = GLANCE_SECONDS if timeout is None else min(timeout, GLANCE_SECONDS)
+        events = self.mailbox.take(timeout)
         self._act(events)
         now = time.monotonic()
         if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
             logger.info("the client stood still for %.1f s; deadlines are moved", now - max(before, wake_at))
             self._workforce.extend_deadlines(now - max(before, wake_at))
+        inbox.is_glanced_at, tickets_used = False, self._tickets_glanced
         self.decide(self._nothing)  # but take what was submitted
+        self._tickets_glanced = inbox.tickets_used
+        inbox.is_glanced_at = tickets_used != self._tickets_glanced
         if not events and not self._is_poked and (wake_at is None or now < wake_at):
             return wake_at
         with self._lock:

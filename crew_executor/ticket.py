@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .core.messages import Kind, encode_first_ordinal, encode_header, encode_task
+from .core.messages import encode_frame_of_one
 from .core.task import Task
 from .core.worker import Worker
 from .hatch import FRAME_BYTES_MAX, Hatch
@@ -55,33 +55,32 @@ class Ticket:
         """The task that has the place, or None: nobody yet, or nobody any more."""
         return self._claims[0] if self._claims else None
 
-    def use(self, task: Task, inbox: Sequence[Task]) -> None:
+    def use(self, task: Task, inbox: Sequence[Task]) -> bool:
         """Send a new task, which is in the inbox already, if nobody else has the place; never waits.
 
+        Returns whether it was sent.
+
         Only the first in the inbox, so that nothing overtakes what came before it. Not items of a map(), subtasks, nor
-        what needs more than any worker has, or than a frame of its own.
+        what needs more than any worker has, more than one part, or more than a frame of its own.
         """
         parts = task.parts  # now: once it is claimed it may have been run, and its parts dropped
-        if not parts or task.payload_bytes > _PAYLOAD_BYTES_MAX:
-            return
+        if len(parts) != 1 or task.payload_bytes > _PAYLOAD_BYTES_MAX:
+            return False
         if task.parent is not None or task.needs is not None or task.beside is not None:
-            return
+            return False
         try:
             if inbox[0] is not task:
-                return
+                return False
         except IndexError:  # somebody has taken it already
-            return
+            return False
         claims = self._claims
         claims.append(task)
         if claims[0] is not task:
-            return
+            return False
         timeout = 0.0 if task.budget is None else task.budget.timeout
-        pieces = (
-            encode_first_ordinal(self.ordinal),
-            *encode_task(task.task_id, 1, task.flags, parts, timeout),
-        )
-        header = encode_header(Kind.TASKS, self._run, 0, 0, 1, sum(map(len, pieces)))
-        self.is_sent = self._hatch.send(b"".join((header, *pieces)))
+        frame = encode_frame_of_one(self._run, self.ordinal, task.task_id, task.flags, parts[0], timeout)
+        self.is_sent = is_sent = self._hatch.send(frame)
+        return is_sent
 
     def close(self) -> bool:
         """Promise the place no more; return whether a task has it."""

@@ -49,6 +49,7 @@ _NEEDED = (
 )  # fmt: skip
 
 
+_RECEIVING_CLOSED = "receiving: the link is closed, by the peer or here"
 _SENDING_CLOSED = "sending: the link is closed"
 _NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # the latter is not on macOS
 
@@ -219,6 +220,7 @@ class Link(FramedStream):
 
     def __init__(self, sock: socket.socket, hatch: socket.socket | None = None) -> None:
         super().__init__()
+        sock.setblocking(True)  # whatever the program's socket.setdefaulttimeout() says
         self._socket = sock
         self._hatch = hatch
         self._is_from_hatch = False  # what was read last
@@ -268,6 +270,8 @@ class Link(FramedStream):
         """
         if self._is_inert:
             raise LinkClosed("receiving: the link is closed")
+        if timeout is None and self._hatch is None and (got := self._read_blocking(into)):
+            return got
         hatch = None if self._end or self._large else self._hatch  # between two frames only
         poll = (self._poll if hatch is None else self._poll_hatch).poll
         wait_ms = None if timeout is None else max(1, int(min(timeout * 1000, POLL_MS_MAX)))
@@ -291,7 +295,19 @@ class Link(FramedStream):
         except OSError as error:
             raise LinkClosed(f"receiving: {error}") from None
         if not got:
-            raise LinkClosed("receiving: the link is closed, by the peer or here")
+            raise LinkClosed(_RECEIVING_CLOSED)
+        return got
+
+    def _read_blocking(self, into: memoryview) -> int:
+        """Do the same by one call of the kernel, where there is nothing else to wait for; 0 if that cannot be done."""
+        try:
+            got = self._socket.recv_into(into)
+        except BlockingIOError:  # NNG writes to it as well by now, and has taken its waiting away
+            return 0
+        except OSError as error:
+            raise LinkClosed(f"receiving: {error}") from None
+        if not got:
+            raise LinkClosed(_RECEIVING_CLOSED)
         return got
 
     def drain(self) -> None:

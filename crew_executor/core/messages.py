@@ -204,6 +204,19 @@ def encode_task(task_id: int, attempt: int, flags: int, parts: Sequence[Buffer],
     return [TASK_ITEM.pack(task_id, attempt, flags, len(parts) - 1, len(first), timeout), lengths, *parts]
 
 
+def encode_frame_of_one(run: int, ordinal: int, task_id: int, flags: int, part: bytes, timeout: float) -> bytes:
+    """Return a whole TASKS frame, without a sequence, of one task of one part that runs for the first time."""
+    size = len(part)
+    head = _FRAME_OF_ONE.pack(
+        _FRAME_OF_ONE.size - PREFIX_BYTES + size, VERSION, Kind.TASKS, 0, run, 0, 0, 1, ordinal, task_id, 1, flags, 0,
+        size, timeout,
+    )  # fmt: skip
+    return head + part
+
+
+_FRAME_OF_ONE = struct.Struct(HEADER.format + _U64.format[1:] + TASK_ITEM.format[1:])  # without padding, each is "<..."
+
+
 def encode_first_ordinal(ordinal: int) -> bytes:
     """Return the bytes that open the body of TASKS."""
     return _U64.pack(ordinal)
@@ -216,20 +229,29 @@ def encode_clock(seconds: float) -> bytes:
 
 def decode_tasks(frame: Frame) -> list[TaskItem]:
     """Decode a TASKS frame."""
-    body, offset = frame.body, _U64.size
+    body, offset, end = frame.body, _U64.size, len(frame.body)
     try:
         (ordinal,) = _U64.unpack_from(body)
         tasks = []
         for _ in range(frame.items):
             task_id, attempt, flags, extras, length, timeout = TASK_ITEM.unpack_from(body, offset)
-            parts, offset = _take_parts(body, offset + TASK_ITEM.size, length, extras)
-            count = len(parts[1]) // _U64.size - 2 if flags & TaskFlag.ITEMS else 1
+            offset += TASK_ITEM.size
+            count = 1
+            if extras:
+                parts, offset = _take_parts(body, offset, length, extras)
+                if flags & TaskFlag.ITEMS:
+                    count = len(parts[1]) // _U64.size - 2
+            else:  # as most have none, without a call
+                begin, offset = offset, offset + length
+                if offset > end:
+                    raise ProtocolError(f"a part of {length} bytes does not fit into its frame")
+                parts = (body[begin:offset],)
             tasks.append(_new(TaskItem, (ordinal, task_id, attempt, flags, parts, timeout, count)))
             ordinal += count
     except (struct.error, IndexError) as error:
         raise ProtocolError(f"a TASKS frame ends too early: {error}") from None
-    if offset != len(body):
-        raise ProtocolError(f"a TASKS frame has {len(body) - offset} bytes too many")
+    if offset != end:
+        raise ProtocolError(f"a TASKS frame has {end - offset} bytes too many")
     return tasks
 
 

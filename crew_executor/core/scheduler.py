@@ -145,13 +145,16 @@ class Scheduler:
 
     def submit_to(self, worker: Worker, task: Task, ordinal: int, now: float) -> None:
         """Accept a new task that may have been sent, and even be STOPPING since, to whom next_idle() has named."""
-        state, task.state = task.state, QUEUED
-        self.queue.append(task)
-        self._fill(worker, now)
-        if task.worker is not worker or task.ordinal != ordinal:
-            raise RuntimeError(f"{task} was sent to {worker} as number {ordinal}, but went elsewhere")
-        if state is STOPPING:
-            task.state = STOPPING
+        if worker.held or worker.ordinal + 1 != ordinal or not worker.is_open:
+            raise RuntimeError(f"{task} was sent to {worker} as number {ordinal}, which it cannot be")
+        if task.state is not STOPPING:
+            task.state = SENT
+        seconds = self.estimates.seconds(task.key)
+        worker.hold(task, UNKNOWN_SECONDS if seconds is None else seconds)
+        self.tasks_held += 1
+        worker.since = now
+        self._place(worker)
+        self._port.send(worker, [task])
 
     def cancel(self, task: Task) -> bool:
         """Drop a task that is queued, or has not even been submitted; False when it has been sent or is done.
@@ -421,7 +424,7 @@ class Scheduler:
 
     def _take(self, worker: Worker, room: int, queue: TaskQueue) -> list[Task]:
         """Move tasks whose turn it is from a queue to the worker, as many as it should hold, at most `room`."""
-        held = worker.held
+        held, hold = worker.held, worker.hold
         batch: list[Task] = []
         key, estimate, seconds = _NO_KEY, None, UNKNOWN_SECONDS
         taken, lane = 0, queue.front()
@@ -445,15 +448,8 @@ class Scheduler:
                 break
             else:
                 lane.popleft()
-            task.ordinal = worker.ordinal + 1
             task.state = SENT
-            task.worker = worker
-            task.estimate = task_seconds
-            held[task.task_id] = task
-            worker.ordinal += task.items
-            worker.held_items += task.items
-            worker.held_seconds += task_seconds
-            worker.held_bytes += task.payload_bytes
+            hold(task, task_seconds)
             taken += task.items
             batch.append(task)
             if taken >= room or len(held) >= AHEAD_TASKS:

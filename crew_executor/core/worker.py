@@ -66,6 +66,17 @@ class Worker:
         self.rung: dict[Worker, None] | None = None
         self.alarm: float | None = None
 
+    def hold(self, task: Task, seconds: float) -> None:
+        """Have a task behind all others; it is thought to take so long."""
+        task.ordinal = self.ordinal + 1
+        task.worker = self
+        task.estimate = seconds
+        self.held[task.task_id] = task
+        self.ordinal += task.items
+        self.held_items += task.items
+        self.held_seconds += seconds
+        self.held_bytes += task.payload_bytes
+
     @property
     def is_open(self) -> bool:
         """Whether it may be given tasks."""

@@ -31,13 +31,15 @@ from ..notes import add_note
 from ..seeding import Seeded
 from ..segment_port import SegmentPort
 from .carrier import Carrier
-from .children import Children
+from .children import START_SECONDS, Children
 from .memory import MemoryLimits, max_rss
 from .output import Output
 
 WARNINGS_MAX = 100
 """Warnings of one task that are kept (RULES 27)."""
 WARNING_TEXT_MAX = 2000
+_new = tuple.__new__
+"""See core/messages.py."""
 UNPICKLE_SECONDS = 30.0
 """What a task with a timeout has on top of it until its call is unpickled: a new worker imports what it needs then,
 which must not make a short timeout impossible to meet."""
@@ -74,6 +76,7 @@ class CallRunner:
         self._must_stop = must_stop
         self._set_deadline = set_deadline
         self._limits = limits or MemoryLimits()
+        self._is_limited = self._limits.task_max is not None
         self._output = output
         self._armed = 0
         self.task_id = 0
@@ -94,9 +97,10 @@ class CallRunner:
         if self._caught:
             self._caught.clear()  # a thread that a former task left behind
         self._started, self._seconds, self._fn, self._is_interrupted = time.time(), 0.0, None, False
-        output = self._output if task.flags & TaskFlag.CATCH_OUTPUT else None
-        if output is not None:
-            output.catch()
+        output = self._output
+        catching = output if task.flags and task.flags & TaskFlag.CATCH_OUTPUT else None
+        if catching is not None:
+            catching.catch()
         self.task_id = task.task_id
         cpu0 = cpu_clock()
         flags, parts = self._attempt(task)
@@ -105,19 +109,24 @@ class CallRunner:
         if self._is_interrupted:
             # What the task has started it could not tidy up if it was interrupted in the midst of starting it.
             self._children.kill_new()
-        self._children.task_ended(self._seconds)
-        started, seconds, cpu = self._started, self._seconds, cpu_clock() - cpu0
-        if output is not None:
+        seconds = self._seconds
+        if seconds > START_SECONDS:
+            self._children.task_ended()
+            if seconds > 0.001:
+                self._max_rss = max_rss()  # what is shorter cannot have touched much
+        cpu = cpu_clock() - cpu0
+        if catching is not None:
             flags |= OutcomeFlag.OUTPUT
-            parts = (parts[0], output.caught(), *parts[1:])
-        elif self._output is not None:
-            self._output.flush()
-        if seconds > 0.001:
-            self._max_rss = max_rss()  # what is shorter cannot have touched much
+            parts = (parts[0], catching.caught(), *parts[1:])
+        elif output is not None:
+            output.flush()
         if self._caught:
             flags |= OutcomeFlag.WARNINGS
             parts = (parts[0], self.take_warnings(), *parts[1:])
-        return Outcome(task.task_id, task.attempt, flags, parts, started, seconds, cpu, self._max_rss)
+        return _new(
+            Outcome,
+            (task.task_id, task.attempt, flags, parts, self._started, seconds, cpu, self._max_rss, 0, 0, None),
+        )
 
     def begin_chunk(self, task_id: int) -> None:
         """Get ready for items that somebody else calls: these are never interrupted."""
@@ -128,7 +137,8 @@ class CallRunner:
 
     def end_chunk(self, seconds: float) -> None:
         """Tidy up behind such items, which took so long."""
-        self._children.task_ended(seconds)
+        if seconds > START_SECONDS:
+            self._children.task_ended()
         if self._output is not None:
             self._output.flush()
         if _signal.getsignal(signal.SIGINT) is not self._handler:
@@ -180,31 +190,34 @@ class CallRunner:
 
     def _attempt(self, task: TaskItem) -> tuple[int, tuple[bytes, ...]]:
         doing = "unpickling the call"
+        ordinal, timeout, clock, carrier = task.ordinal, task.timeout, time.perf_counter, self.carrier
         try:
             try:
-                self._armed = task.ordinal
-                if self._must_stop(task.ordinal):  # the signal came before `_armed` was set, and did nothing
+                self._armed = ordinal
+                if self._must_stop(ordinal):  # the signal came before `_armed` was set, and did nothing
                     self.interrupt(0, None)
-                if task.timeout:
-                    self._set_deadline(task.ordinal, task.timeout + UNPICKLE_SECONDS)
-                self._limits.impose()
-                fn, args, kwargs = self.carrier.loads(task.parts[0])
+                if timeout:
+                    self._set_deadline(ordinal, timeout + UNPICKLE_SECONDS)
+                if self._is_limited:
+                    self._limits.impose()
+                fn, args, kwargs = carrier.loads(task.parts[0])
                 self._fn = fn
                 doing = ""
-                if task.timeout:
-                    self._set_deadline(task.ordinal, task.timeout)
-                t0 = time.perf_counter()
+                if timeout:
+                    self._set_deadline(ordinal, timeout)
+                t0 = clock()
                 try:
                     value = fn(*args, **kwargs)
                 finally:
-                    self._seconds = time.perf_counter() - t0
-                if self._is_stopped(task):
+                    self._seconds = clock() - t0
+                if self._is_interrupted or self._must_stop(ordinal):  # see _is_stopped()
                     raise TaskInterrupted("the task went on after it was told to stop")
                 doing = "pickling the result"
-                return self.carrier.pickle(value)
+                return carrier.pickle(value)
             finally:
                 self._armed = 0
-                self._limits.lift()
+                if self._is_limited:
+                    self._limits.lift()
                 if _signal.getsignal(signal.SIGINT) is not self._handler:
                     self.install_handler()
         except BaseException as error:

@@ -20,10 +20,9 @@ class Children:
     def __init__(self) -> None:
         self.earlier: frozenset[int] = child_pids()
 
-    def task_ended(self, seconds: float) -> None:
-        """Count what is there now as left behind by earlier tasks, if the one that ended ran long enough."""
-        if seconds > START_SECONDS:
-            self.earlier = child_pids()
+    def task_ended(self) -> None:
+        """Count what is there now as left behind by earlier tasks; of no use after one shorter than START_SECONDS."""
+        self.earlier = child_pids()
 
     def kill_new(self) -> None:
         """Kill what was started since, unless it was detached."""

@@ -149,32 +149,33 @@ class WorkerLoop:
 
     def _work_on(self, item: TaskItem) -> int:
         """Run a task; return the ordinal of what was looked at last."""
-        outbox = self._outbox
-        if not outbox.is_empty and item.flags & TaskFlag.FLUSH_BEFORE:
-            outbox.flush()
-        is_parted = item.flags & TaskFlag.BESIDE
-        if is_parted:
-            item = self._carrier.receive(item)
-        if item.flags & TaskFlag.ITEMS:
-            return self._chunks.run(item)
-        cell = self._cell
-        if not cell.claim(item.ordinal):
+        outbox, cell, ordinal, flags = self._outbox, self._cell, item.ordinal, item.flags
+        is_parted = 0
+        if flags:
+            if flags & TaskFlag.FLUSH_BEFORE and not outbox.is_empty:
+                outbox.flush()
+            is_parted = flags & TaskFlag.BESIDE
+            if is_parted:
+                item = self._carrier.receive(item)
+            if flags & TaskFlag.ITEMS:
+                return self._chunks.run(item)
+        if not cell.claim(ordinal):
             if is_parted:
                 self._carrier.forget()
-            return item.ordinal
+            return ordinal
         outcome = self.runner.run(item)
         if is_parted:
             outcome = outcome._replace(flags=outcome.flags | self._carrier.forget())
-        cell.end(item.ordinal)
+        cell.end(ordinal)
         encoded = encode_outcome(outcome)
         if not outbox.put(encoded):
             outbox.flush()
             if not outbox.put(encoded):
                 outbox.send(encoded)
-        cell.finish(item.ordinal)
+        cell.finish(ordinal)
         if time.perf_counter() - outbox.flushed_at > FLUSH_SECONDS:
             outbox.flush()
-        return item.ordinal
+        return ordinal
 
     def _set_deadline(self, ordinal: int, seconds: float) -> None:
         """Give the running task so many seconds from now on; wake the supervisor if it would look too late."""

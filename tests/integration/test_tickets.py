@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crew_executor import BrokenCrewError, CrewExecutor, CrewFuture
+from crew_executor import BrokenCrewError, CrewExecutor, CrewFuture, dispatcher
 from crew_executor.hatch import Hatch
 
 from .helpers import touch_and_wait, wait_until
@@ -244,3 +244,48 @@ def test_what_comes_in_the_turn_in_which_the_dispatcher_fails_ends_with_the_pool
 
     assert [BrokenCrewError] * 4 == [type(future.exception(20)) for future in futures]
     executor.shutdown()
+
+
+def use_tickets(executor: CrewExecutor) -> None:
+    """Have the dispatcher glance at the inbox by itself."""
+    inbox, until = executor._dispatcher._inbox, time.monotonic() + 10
+    while not inbox.is_glanced_at and time.monotonic() < until:
+        executor.submit(int).result()
+    assert inbox.is_glanced_at
+
+
+def test_who_glances_at_the_inbox_soon_sleeps_again(executor: CrewExecutor) -> None:
+    use_tickets(executor)
+    wait_until(lambda: not executor._dispatcher._inbox.is_glanced_at, "the dispatcher waits for somebody to wake it")
+    assert executor.submit(int, 7).result() == 7
+
+
+def test_a_task_that_woke_nobody_is_noticed_all_the_same(
+    executor: CrewExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, release = tmp_path / "started", tmp_path / "release"
+    monkeypatch.setattr(dispatcher, "GLANCE_SECONDS", 0.5)
+    use_tickets(executor)
+    mailbox, rung = executor._dispatcher.mailbox, []
+    monkeypatch.setattr(executor._dispatcher._inbox, "_bell", Bell(mailbox.bell, rung))
+    future = executor.submit(touch_and_wait, str(started), str(release))
+    assert rung == []
+
+    wait_until(future.running, "it is noticed that it runs")
+    assert executor.stats().running == 1
+    second = executor.submit(int, 7)
+    assert rung == [None], "there is no ticket now"
+    release.touch()
+    assert second.result() == 7
+
+
+class Bell:
+    """Note who rings."""
+
+    def __init__(self, bell: threading.Lock, rung: list[None]) -> None:
+        self._bell = bell
+        self._rung = rung
+
+    def release(self) -> None:
+        self._rung.append(None)
+        self._bell.release()

@@ -123,3 +123,39 @@ def test_a_link_that_cannot_finish_a_frame_is_closed(
         link.send([b"next"])
     while peer.recv(1_000_000):
         pass
+
+
+def test_a_program_with_a_default_timeout_for_its_sockets_waits_all_the_same() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.01)
+    try:
+        ours, theirs = socket.socketpair()
+    finally:
+        socket.setdefaulttimeout(before)
+    theirs.setblocking(True)
+    link = Link(ours)
+    late = threading.Timer(0.1, theirs.sendall, (struct.pack("<Q", 2) + b"ok",))
+    late.start()
+
+    assert bytes(link.recv()) == b"ok"
+    late.join()
+    theirs.close()
+    link.free()
+
+
+def test_a_link_that_nng_writes_to_as_well_waits_for_what_comes(ends: tuple[Link, socket.socket]) -> None:
+    """NNG takes the waiting away from a socket that it adopts."""
+    link, peer = ends
+    size = 4_000_000
+    sender = threading.Thread(target=link.send, args=([struct.pack("<Q", size), bytes(size)],))
+    sender.start()
+    left = 8 + size
+    while left:
+        left -= len(peer.recv(1 << 20))
+    sender.join()
+    assert link._stream is not None, "it did not fit into the socket"
+    late = threading.Timer(0.1, peer.sendall, (struct.pack("<Q", 2) + b"ok",))
+    late.start()
+
+    assert bytes(link.recv()) == b"ok"
+    late.join()

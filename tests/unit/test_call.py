@@ -18,6 +18,7 @@ from crew_executor import serialize
 from crew_executor.core.messages import Outcome, OutcomeFlag, TaskFlag, TaskItem
 from crew_executor.errors import RemoteTaskError, TaskTimeoutError
 from crew_executor.tracebacks import loads_error
+from crew_executor.worker import call
 from crew_executor.worker.call import (
     UNPICKLE_SECONDS,
     WARNINGS_MAX,
@@ -25,6 +26,7 @@ from crew_executor.worker.call import (
     TaskInterrupted,
     dump_initializer_error,
 )
+from crew_executor.worker.children import START_SECONDS, Children
 from crew_executor.worker.memory import MemoryLimits
 
 
@@ -452,3 +454,16 @@ def test_an_error_that_refuses_notes_does_not_end_the_worker(cls: type[Exception
 
     assert not is_retryable(outcome)
     assert 5 == value_of(run(add, 2, 3, ordinal=2))
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(START_SECONDS / 2, 0), (2 * START_SECONDS, 1)])
+def test_nobody_looks_for_children_of_a_task_too_short_to_start_one(
+    seconds: float, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[None] = []
+    monkeypatch.setattr(Children, "task_ended", lambda _self: seen.append(None))
+    clock = iter((0.0, seconds))
+    monkeypatch.setattr(call.time, "perf_counter", lambda: next(clock))  # type: ignore[attr-defined]
+    run(len, "abc")
+
+    assert len(seen) == looks

@@ -8,7 +8,7 @@ import pytest
 
 from crew_executor import processes
 from crew_executor.worker import children
-from crew_executor.worker.children import START_SECONDS, Children
+from crew_executor.worker.children import Children
 
 
 @pytest.fixture
@@ -38,21 +38,12 @@ def test_those_of_the_initializer_are_earlier(living: set[int], killed: set[int]
 def test_those_of_a_task_that_ended_are_earlier(living: set[int], killed: set[int]) -> None:
     known = Children()
     living.add(1)
-    known.task_ended(2 * START_SECONDS)
+    known.task_ended()
     living.add(2)
 
     known.kill_new()
 
     assert killed == {2}
-
-
-def test_nobody_looks_after_a_task_too_short_to_start_one(living: set[int]) -> None:
-    known = Children()
-    living.add(1)
-
-    known.task_ended(START_SECONDS / 2)
-
-    assert known.earlier == set()
 
 
 def test_none_cost_one_call_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,22 @@ def test_a_task_that_can_wait_rings_no_bell(mailbox: Mailbox) -> None:
     assert 1 == len(inbox.take())
 
 
+@pytest.mark.parametrize(("is_sent", "is_glanced_at"), [(True, True), (True, False), (False, True), (False, False)])
+def test_no_bell_is_rung_for_what_a_worker_has_while_the_taker_comes_by_itself(
+    mailbox: Mailbox, is_sent: bool, is_glanced_at: bool
+) -> None:
+    class FakeTicket:
+        def use(self, task: Task, tasks: deque[Task]) -> bool:
+            assert tasks[-1] is task
+            return is_sent
+
+    inbox = Inbox(mailbox)
+    inbox.ticket, inbox.is_glanced_at = FakeTicket(), is_glanced_at  # type: ignore[assignment]
+    inbox.put(make(1))
+
+    assert is_rung(mailbox) is not (is_sent and is_glanced_at)
+
+
 def test_a_task_may_be_put_while_the_bell_is_rung_already(mailbox: Mailbox) -> None:
     inbox = Inbox(mailbox)
     mailbox.put(print)

@@ -28,6 +28,17 @@ OUTCOMES = st.builds(Outcome, U64, U16, OUTCOME_FLAGS, PARTS, SECONDS, SECONDS, 
 JSON = st.none() | st.booleans() | st.integers() | st.sampled_from(["", "w1", "\u00e9\u4e2d\0", [1, [None]], {"a": {}}])
 
 
+@given(U64, U64, U64, U16, st.binary(max_size=20), SECONDS)
+def test_a_frame_of_one_task_is_the_same_as_one_put_together(
+    run: int, ordinal: int, task_id: int, flags: int, part: bytes, timeout: float
+) -> None:
+    pieces = [messages.encode_first_ordinal(ordinal), *messages.encode_task(task_id, 1, flags, (part,), timeout)]
+    body = b"".join(map(bytes, pieces))
+    header = messages.encode_header(Kind.TASKS, run, 0, 0, 1, len(body))
+
+    assert header + body == messages.encode_frame_of_one(run, ordinal, task_id, flags, part, timeout)
+
+
 def make_frame(kind: int, body: bytes, count: int = 0) -> bytes:
     """Return a whole frame with its length field."""
     return messages.encode_header(kind, 7, 3, 2, count, len(body)) + body

@@ -56,14 +56,14 @@ def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
 
 def test_its_frame_is_what_the_dispatcher_would_send_but_without_a_number(hatch: FakeHatch) -> None:
     ticket = promise(hatch)
-    task = Task(3, "f", (b"payload", b"errors"), flags=TaskFlag.RETRY_ON, budget=Budget(timeout=1.5, retries=1))
-    ticket.use(task, [task])
+    task = Task(3, "f", (b"payload",), flags=TaskFlag.CATCH_OUTPUT, budget=Budget(timeout=1.5))
+    assert ticket.use(task, [task])
 
     frame = decode_frame(memoryview(hatch.frames[0])[8:])
     (item,) = decode_tasks(frame)
     assert (Kind.TASKS, 77, 0, 0) == (frame.kind, frame.run, frame.sequence, frame.ack)
-    assert (7, 3, 1, TaskFlag.RETRY_ON, 1.5) == (item.ordinal, item.task_id, item.attempt, item.flags, item.timeout)
-    assert (b"payload", b"errors") == tuple(map(bytes, item.parts))
+    assert (7, 3, 1, TaskFlag.CATCH_OUTPUT, 1.5) == (item.ordinal, item.task_id, item.attempt, item.flags, item.timeout)
+    assert (b"payload",) == tuple(map(bytes, item.parts))
 
 
 def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:
@@ -83,8 +83,9 @@ def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:
         make(1, parent=make(9)),
         Task(1, "f", (bytes(16 * 1024),)),
         Task(1, "f", (), items=3, payload_bytes=30),
+        Task(1, "f", (b"payload", b"errors"), flags=TaskFlag.RETRY_ON),
     ],
-    ids=["needs", "large buffers", "a subtask", "a long payload", "items of a map()"],
+    ids=["needs", "large buffers", "a subtask", "a long payload", "items of a map()", "two parts"],
 )
 def test_some_tasks_wait_for_the_dispatcher(task: Task, hatch: FakeHatch) -> None:
     ticket, plain = promise(hatch), make(2)
