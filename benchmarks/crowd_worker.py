@@ -19,16 +19,15 @@ from crew_executor.channel import Channel
 from crew_executor.core.messages import Kind, Outcome, decode_tasks, encode_clock, encode_outcome
 from crew_executor.framing import LinkClosed
 from crew_executor.supervisor_wire import recv_message, send_message
-from crew_executor.transport import Link
+from crew_executor.transport import HatchedLink
 
 
-class LightLink(Link):
+class LightLink(HatchedLink):
     """A link whose reader may not wait: it serves others too."""
 
     @property
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         """The sockets, to wait for."""
-        assert self._hatch is not None
         return self._socket, self._hatch
 
     @property

@@ -79,9 +79,9 @@ class Recruiter:
             decision = self.decisions[-1] if self.decisions else ""
             events.pool(scheduler.tasks_queued, scheduler.tasks_held, len(scheduler.workers), starting, decision)
 
-    def note_demand(self, now: float) -> None:
-        """Remember how many tasks there are, now that some have come."""
-        self.scaler.note_demand(self._scheduler.tasks_open, now)
+    def note_demand(self, now: float, tasks_over: int = 0) -> None:
+        """Remember how many tasks there are, now that some have come, of which so many are over."""
+        self.scaler.note_demand(self._scheduler.tasks_open + tasks_over, now)
 
     def may_leave(self, now: float) -> bool:
         """Answer whether a worker may leave for being idle."""

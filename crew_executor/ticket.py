@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .core.messages import encode_frame_of_one
-from .core.task import Task
+from .core.messages import Outcome, encode_frame_of_one
+from .core.task import NEW, Task
 from .core.worker import Worker
 from .hatch import FRAME_BYTES_MAX, Hatch
 
@@ -81,6 +81,20 @@ class Ticket:
         frame = encode_frame_of_one(self._run, self.ordinal, task.task_id, task.flags, parts[0], timeout)
         self.is_sent = is_sent = self._hatch.send(frame)
         return is_sent
+
+    def served(self, worker: Worker, outcomes: Sequence[Outcome], inbox: Sequence[Task]) -> Task | None:
+        """Return the task that has the place, if it was sent and is over, and nothing else has come since.
+
+        Args:
+            worker: who reports these outcomes.
+            outcomes: what is reported.
+            inbox: what was submitted.
+        """
+        task = self._claims[0] if self.is_sent else None
+        if task is None or self.worker is not worker or len(outcomes) != 1 or len(inbox) != 1:
+            return None
+        (outcome,) = outcomes
+        return task if task.state is NEW and outcome.task_id == task.task_id and outcome.attempt == 1 else None
 
     def close(self) -> bool:
         """Promise the place no more; return whether a task has it."""

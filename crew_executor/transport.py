@@ -50,6 +50,7 @@ _NEEDED = (
 
 
 _RECEIVING_CLOSED = "receiving: the link is closed, by the peer or here"
+_NOTHING_CAME = "receiving: nothing came in time"
 _SENDING_CLOSED = "sending: the link is closed"
 _NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # the latter is not on macOS
 
@@ -211,55 +212,21 @@ class _Stream:
 
 
 class Link(FramedStream):
-    """A framed stream on a connected stream socket of this machine, which is taken over.
+    """A framed stream on a connected stream socket of this machine, which is taken over."""
 
-    Args:
-        sock: of the stream.
-        hatch: where whole frames come besides, as datagrams (see hatch.py), or None.
-    """
-
-    def __init__(self, sock: socket.socket, hatch: socket.socket | None = None) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         super().__init__()
         sock.setblocking(True)  # whatever the program's socket.setdefaulttimeout() says
         self._socket = sock
-        self._hatch = hatch
-        self._is_from_hatch = False  # what was read last
-        self._kept: memoryview | None = None  # a frame of the stream, behind those in the hatch
         self._stream: _Stream | None = None
         self._is_inert = False
         self._is_closed = False
         self._gate = threading.Lock()  # between "is it closed?" and the call; rule 4 of this file
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
-        self._poll_hatch = select.poll()
-        if hatch is not None:
-            self._poll_hatch.register(hatch.fileno(), select.POLLIN)
-            self._poll_hatch.register(sock.fileno(), select.POLLIN)
         track(self)
 
     # ------------------------------------------------------------------ receiving
-
-    def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
-        """Return the next frame; see FramedStream.
-
-        The client sends over the stream only when it knows what has gone through the hatch. So whoever has a frame of
-        the stream finds in the hatch all that is to come before it, and must look there now:
-        1. worker: finds the hatch empty   2. client: sends through the hatch, then over the stream
-        3. worker: reads the stream
-        """
-        if self._hatch is None:
-            return super().recv(timeout=timeout, limit=limit)
-        if self._kept is None:
-            self._is_from_hatch = False
-            frame = super().recv(timeout=timeout, limit=limit)
-            if self._is_from_hatch:
-                return frame
-            self._kept = frame
-        try:
-            return memoryview(self._hatch.recv(HATCH_BYTES_MAX, socket.MSG_DONTWAIT))[LENGTH_BYTES:]
-        except OSError:  # it is empty
-            frame, self._kept = self._kept, None
-            return frame
 
     def _read(self, into: memoryview, timeout: float | None) -> int:
         """Wait for bytes and take what is there.
@@ -269,24 +236,13 @@ class Link(FramedStream):
         unread, which the kernel calls a reset. The kernel tells of that when all that was sent has been read.
         """
         if self._is_inert:
-            raise LinkClosed("receiving: the link is closed")
-        if timeout is None and self._hatch is None and (got := self._read_blocking(into)):
+            raise LinkClosed(_RECEIVING_CLOSED)
+        if timeout is None and (got := self._read_blocking(into)):
             return got
-        hatch = None if self._end or self._large else self._hatch  # between two frames only
-        poll = (self._poll if hatch is None else self._poll_hatch).poll
-        wait_ms = None if timeout is None else max(1, int(min(timeout * 1000, POLL_MS_MAX)))
         try:
             while True:
-                if not poll(wait_ms):
-                    raise LinkTimeout("receiving: nothing came in time")
-                if hatch is not None:
-                    try:
-                        got = hatch.recv_into(into, 0, socket.MSG_DONTWAIT)
-                    except BlockingIOError:
-                        pass
-                    else:
-                        self._is_from_hatch = True
-                        return got
+                if not self._poll.poll(_wait_ms(timeout)):
+                    raise LinkTimeout(_NOTHING_CAME)
                 try:
                     got = self._socket.recv_into(into, 0, socket.MSG_DONTWAIT)
                 except BlockingIOError:
@@ -382,8 +338,67 @@ class Link(FramedStream):
                 self._stream.free()
                 self._stream = None
             self._socket.close()
-            if self._hatch is not None:
-                self._hatch.close()
+
+
+class HatchedLink(Link):
+    """A worker's link, with whole frames that come besides, as datagrams: see hatch.py.
+
+    Args:
+        sock: of the stream.
+        hatch: of the datagrams; both are taken over.
+    """
+
+    def __init__(self, sock: socket.socket, hatch: socket.socket) -> None:
+        super().__init__(sock)
+        self._hatch = hatch
+        self._kept: memoryview | None = None  # a frame of the stream, behind those in the hatch
+        self._poll_both = select.poll()
+        self._poll_both.register(hatch.fileno(), select.POLLIN)
+        self._poll_both.register(sock.fileno(), select.POLLIN)
+
+    def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
+        """Return the next frame; see FramedStream.
+
+        The client sends over the stream only when it knows what has gone through the hatch. So whoever has a frame of
+        the stream finds in the hatch all that is to come before it, and must look there now:
+        1. worker: finds the hatch empty   2. client: sends through the hatch, then over the stream
+        3. worker: reads the stream
+        """
+        if self._kept is None:
+            if self._start == self._end and self._large is None:  # between two frames only
+                self._wait(timeout)
+                frame = self._look()
+                if frame is not None:
+                    return frame
+            self._kept = super().recv(timeout=timeout, limit=limit)
+        frame = self._look()
+        if frame is None:
+            frame, self._kept = self._kept, None
+        return frame
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until there is something in the stream or in the hatch; raise LinkTimeout."""
+        if self._is_inert:
+            raise LinkClosed(_RECEIVING_CLOSED)
+        if not self._poll_both.poll(_wait_ms(timeout)):
+            raise LinkTimeout(_NOTHING_CAME)
+
+    def _look(self) -> memoryview | None:
+        """Return the next frame of the hatch, or None if it is empty."""
+        try:
+            return memoryview(self._hatch.recv(HATCH_BYTES_MAX, socket.MSG_DONTWAIT))[LENGTH_BYTES:]
+        except OSError:
+            return None
+
+    def free(self) -> None:
+        """Give the memory back; see Link."""
+        if not self._is_inert:
+            super().free()
+            self._hatch.close()
+
+
+def _wait_ms(timeout: float | None) -> int | None:
+    return None if timeout is None else max(1, int(min(timeout * 1000, POLL_MS_MAX)))
 
 
 def _adopt(nng: Nng, sock: socket.socket) -> Any:

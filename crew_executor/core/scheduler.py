@@ -36,8 +36,7 @@ from .taskqueue import TaskQueue
 from .worker import Worker
 
 THIN_TRIES = 16
-"""When all are busy, so many workers are asked whether a new task fits behind their only one; else it waits for the
-first outcome. Asking 10,000 would take milliseconds."""
+"""So many busy workers are asked whether a new task fits behind their only one: 10,000 would take milliseconds."""
 _NO_KEY: Hashable = object()
 _RETRYABLE = int(OutcomeFlag.RETRYABLE)
 
@@ -128,8 +127,7 @@ class Scheduler:
 
     def submit(self, tasks: Iterable[Task], now: float) -> None:
         """Accept new tasks and send them at once if workers have room; those cancelled meanwhile are left out."""
-        queue = self.queue
-        was_empty = not queue.living
+        queue, was_empty = self.queue, not self.queue.living
         for task in tasks:
             if task.state is NEW:
                 task.state = QUEUED
@@ -143,16 +141,25 @@ class Scheduler:
                 if queue.living:
                     self._fill(worker, now)
 
-    def submit_to(self, worker: Worker, task: Task, ordinal: int, now: float) -> None:
-        """Accept a new task that may have been sent, and even be STOPPING since, to whom next_idle() has named."""
+    def submit_to(self, worker: Worker, task: Task, ordinal: int, now: float, outcome: Outcome | None = None) -> None:
+        """Accept a new task that may have been sent, and even be STOPPING since, to whom next_idle() has named.
+
+        `outcome`: of one that is over, before anybody has heard of it: as if it was submitted and then reported.
+        """
         if worker.held or worker.ordinal + 1 != ordinal or not worker.is_open:
             raise RuntimeError(f"{task} was sent to {worker} as number {ordinal}, which it cannot be")
+        worker.since = now
+        if outcome is not None:
+            worker.ordinal, worker.tasks_done = ordinal, worker.tasks_done + 1
+            self.estimates.observe(task.key, outcome.seconds)
+            self._mark_done(task)
+            self._port.finish(worker, [(task, outcome)])
+            return
         if task.state is not STOPPING:
             task.state = SENT
         seconds = self.estimates.seconds(task.key)
         worker.hold(task, UNKNOWN_SECONDS if seconds is None else seconds)
         self.tasks_held += 1
-        worker.since = now
         self._place(worker)
         self._port.send(worker, [task])
 
@@ -236,7 +243,8 @@ class Scheduler:
             else:
                 self._mark_done(task)
                 finished.append((task, outcome))
-        self._strike(worker, items, seconds, payload_bytes)
+        worker.strike(items, seconds, payload_bytes)
+        self.tasks_held -= items
         worker.tasks_done += items
         if finished:
             self._port.finish(worker, finished)
@@ -471,13 +479,8 @@ class Scheduler:
     def _let_go(self, task: Task, worker: Worker) -> None:
         """Strike a task from what its worker holds."""
         del worker.held[task.task_id]
-        self._strike(worker, task.items, task.estimate, task.payload_bytes)
-
-    def _strike(self, worker: Worker, items: int, seconds: float, payload_bytes: int) -> None:
-        self.tasks_held -= items
-        worker.held_items -= items
-        worker.held_seconds -= seconds
-        worker.held_bytes -= payload_bytes
+        worker.strike(task.items, task.estimate, task.payload_bytes)
+        self.tasks_held -= task.items
 
     def _advance(self, task: Task, worker: Worker, outcome: Outcome, finished: list[tuple[Task, Outcome]]) -> None:
         """Note that some items of a held task are done, not all."""
@@ -485,7 +488,8 @@ class Scheduler:
             return  # they had been read from the outbox before this came
         held_bytes = task.payload_bytes
         seconds = task.advance(outcome.items)
-        self._strike(worker, outcome.items, seconds, held_bytes - task.payload_bytes)
+        worker.strike(outcome.items, seconds, held_bytes - task.payload_bytes)
+        self.tasks_held -= outcome.items
         worker.tasks_done += outcome.items
         self.tasks_done += outcome.items
         finished.append((task, outcome))
@@ -513,7 +517,6 @@ class Scheduler:
         self._queue_of(task).put_back(task)
 
     def _queue_of(self, task: Task) -> TaskQueue:
-        """Return where a task waits."""
         return self.queue if task.needs is None else self.queues_by_needs.setdefault(task.needs, TaskQueue())
 
     def _retry(self, task: Task, worker: Worker, outcome: Outcome | None) -> None:

@@ -77,6 +77,12 @@ class Worker:
         self.held_seconds += seconds
         self.held_bytes += task.payload_bytes
 
+    def strike(self, items: int, seconds: float, payload_bytes: int) -> None:
+        """Hold so much less."""
+        self.held_items -= items
+        self.held_seconds -= seconds
+        self.held_bytes -= payload_bytes
+
     @property
     def is_open(self) -> bool:
         """Whether it may be given tasks."""

@@ -305,7 +305,7 @@ def run_worker(
     if not sys.warnoptions:
         warnings.simplefilter("always")  # the client's filters decide what is shown
     cell = Cell(cell_fd)
-    link = transport.Link(socket.socket(fileno=link_fd), socket.socket(fileno=hatch_fd))
+    link = transport.HatchedLink(socket.socket(fileno=link_fd), socket.socket(fileno=hatch_fd))
     channel = Channel(link, message["run"])
     try:
         code = serve(channel, cell, SegmentPort(port_fd), message, output, on_joined)

@@ -11,7 +11,7 @@ import pytest
 
 from crew_executor.framing import LinkClosed, LinkTimeout
 from crew_executor.hatch import Hatch, hatch_pair
-from crew_executor.transport import Link
+from crew_executor.transport import HatchedLink
 
 
 def framed(content: bytes) -> bytes:
@@ -25,7 +25,7 @@ class Ends:
         self.stream, theirs = socket.socketpair()
         self.hatch: Hatch | None
         self.hatch, their_hatch = hatch_pair()
-        self.link = Link(theirs, their_hatch)
+        self.link = HatchedLink(theirs, their_hatch)
 
     def recv(self, timeout: float = 5.0) -> bytes:
         return bytes(self.link.recv(timeout=timeout))

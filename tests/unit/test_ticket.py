@@ -8,12 +8,12 @@ import pytest
 
 from crew_executor.core.budget import Budget
 from crew_executor.core.messages import Kind, TaskFlag, decode_frame, decode_tasks
-from crew_executor.core.task import Task
+from crew_executor.core.task import STOPPING, Task
 from crew_executor.core.worker import Worker
 from crew_executor.hatch import Hatch
 from crew_executor.ticket import Ticket
 
-from .fakes import interrupt_at
+from .fakes import interrupt_at, make_outcome
 
 
 class FakeHatch:
@@ -132,3 +132,35 @@ def test_wherever_the_submitter_is_interrupted_nothing_is_sent_without_a_claim(m
     assert ticket.close() is (ticket.holder is task)
     assert ticket.holder is task or not hatch.frames
     assert hatch.frames or not ticket.is_sent
+
+
+def test_what_was_sent_and_is_over_is_served(hatch: FakeHatch) -> None:
+    ticket, task = promise(hatch), make(3)
+    ticket.use(task, [task])
+
+    assert task is ticket.served(ticket.worker, [make_outcome(3)], [task])
+
+
+@pytest.mark.parametrize("odd", ["of another", "of two", "of another attempt", "by another", "with others", "stopped"])
+def test_what_is_not_so_simple_goes_the_long_way(odd: str, hatch: FakeHatch) -> None:
+    ticket, task = promise(hatch), make(3)
+    ticket.use(task, [task])
+    outcomes = [make_outcome(4 if odd == "of another" else 3, 2 if odd == "of another attempt" else 1)]
+    if odd == "stopped":
+        task.state = STOPPING
+    if odd == "of two":
+        outcomes.append(make_outcome(4))
+    worker = Worker("w2") if odd == "by another" else ticket.worker
+    inbox = [task, make(5)] if odd == "with others" else [task]
+
+    assert ticket.served(worker, outcomes, inbox) is None
+
+
+def test_what_may_not_have_been_sent_is_not_served(hatch: FakeHatch) -> None:
+    """Its submitter was interrupted, or has not come so far. It is sent again, and the worker drops the second."""
+    unused, lost, task = promise(hatch), promise(FakeHatch(is_open=False)), make(3)
+    lost.use(task, [task])
+
+    assert lost.holder is task
+    assert lost.served(lost.worker, [make_outcome(3)], [task]) is None
+    assert unused.served(unused.worker, [make_outcome(3)], [task]) is None

@@ -286,7 +286,8 @@ class World:
     def submit_with_ticket(self, key: str, payload: bytes, budget: Budget | None, number: int) -> None:
         """Have a user's thread send a task itself, if a worker is promised to it, before the scheduler has heard of it.
 
-        Bits of the number: it is interrupted before it sends; the worker begins at once, and ends; a user stops it.
+        Bits of the number: it is interrupted before it sends; the worker begins at once, and ends; a user stops it; the
+        outcome, which is never one to be retried, arrives before the scheduler has heard of the task.
         """
         self.take_submitted()
         worker = self.scheduler.next_idle()
@@ -304,6 +305,13 @@ class World:
         if number & 4:
             fake.finish(0.001)
         is_stopped = bool(number & 8) and self.scheduler.stop(task, is_sent=True)
+        if number & 16 and not is_stopped and fake.outbox and fake.outbox[-1].task_id == task.task_id:
+            outcome = fake.outbox.pop()._replace(flags=0)
+            self.where[task], self.last_ordinal[worker] = worker, worker.ordinal + 1
+            self.call(self.scheduler.submit_to, worker, task, worker.ordinal + 1, self.now, outcome)
+            assert worker.ordinal == self.last_ordinal[worker]
+            assert self.scheduler.next_idle() is worker
+            return
         self.lanes.setdefault((None, task.rank), []).append(task)
         self.call(self.scheduler.submit_to, worker, task, worker.ordinal + 1, self.now)
         if is_stopped:
