@@ -38,10 +38,17 @@ class Surroundings:
         """
         if self._is_changed or sys.path != self._path or self._root.level != self._level:
             self._is_changed = True
-            from . import log_records  # late: it imports logging
-
-            return pickle.dumps(_Attached(current_path(), log_records.current_levels(), data), serialize.PROTOCOL)
+            return pickle.dumps(_Attached(current_path(), _log_records().current_levels(), data), serialize.PROTOCOL)
         return data
+
+
+def _log_records() -> Any:
+    """Return the module: late, for it imports logging, which is set up with the help of that module (LogSetup)."""
+    import logging  # noqa: F401  first: what sets it up would find half a module else
+
+    from . import log_records
+
+    return log_records
 
 
 def current_path() -> list[str]:
@@ -68,7 +75,5 @@ def _adopt(path: list[str], levels: dict[str, Any], data: bytes) -> Any:
         _adopted = path
         sys.path[:] = path
         importlib.invalidate_caches()  # a module may have been written a moment ago
-    from . import log_records  # late: as above
-
-    log_records.adopt_levels(levels)
+    _log_records().adopt_levels(levels)
     return serialize.loads(data)

@@ -66,6 +66,18 @@ with CrewExecutor(1) as executor:
 """)
 
 
+def test_a_level_that_the_client_changes_before_anything_has_imported_logging_counts() -> None:
+    out, err = run("""
+import logging, sys
+with CrewExecutor(1) as executor:
+    executor.submit(pow, 2, 5).result()
+    logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s", level=logging.INFO)
+    assert executor.submit(pow, 2, 5).result() == 32
+    executor.submit(eval, "__import__('logging').info('of a task')").result()
+""")
+    assert (out, err) == ("INFO of a task\n", "")
+
+
 def test_a_process_that_a_task_has_forked_logs_on_stderr() -> None:
     out, err = run("""
 LOG = "lambda: (__import__('logging').warning('of a child'), sys.stderr.flush(), os._exit(0))"
