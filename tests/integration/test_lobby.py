@@ -111,12 +111,13 @@ def test_so_many_that_wait_keep_nobody_out(host: Host) -> None:
         sock.close()
 
 
+@pytest.mark.timeout(180)  # a new connection takes 4 ms on some machines, whoever listens
 def test_10_000_connections_in_a_row_leave_nothing_behind(plain: Host) -> None:
     comes_in(plain)
     process = psutil.Process()
     descriptors, memory = process.num_fds(), process.memory_info().rss
     # In another process: here it would fight with the lobby for the interpreter's lock.
-    subprocess.run([sys.executable, "-c", FLOOD, *map(str, plain.address), str(KNOCKS)], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", FLOOD, *map(str, plain.address), str(KNOCKS)], check=True, timeout=150)
     comes_in(plain, "s2")
     wait_until(lambda: not plain.lobby._strangers, "all have gone")
     wait_until(lambda: process.num_fds() <= descriptors, "all descriptors are closed")
