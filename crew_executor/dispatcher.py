@@ -331,26 +331,28 @@ class Dispatcher:
 
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Finish tasks and send more."""
+        inbox, worker = self._inbox, connection.worker
         with self._lock:
-            now, inbox, ticket, served = time.monotonic(), self._inbox, self._inbox.withdraw_ticket(), None
-            if ticket is not None and self.broken is None and not self._is_killing:
-                served = ticket.served(connection.worker, outcomes, inbox.tasks)
-                if served is not None:
-                    self._scheduler.submit_to(connection.worker, served, ticket.ordinal, now, outcomes[0])
-                    inbox.tasks.popleft()
-                    self.recruiter.note_demand(now, 1)
-            if served is None and inbox.tasks:
-                self._take_submitted(ticket)  # a worker that seems to have nothing to do would take from the others
+            now = time.monotonic()
             if not connection.is_far:  # its clock is another
                 self._scheduler.horizon.observe(now - sent_at)
-            if self._scaler.failures:
-                self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
-            connection.take_back_segments(outcomes)
-            if served is None:
-                self._scheduler.outcomes(connection.worker, outcomes, now)
-            if self._must_tick_earlier() or self.is_closing:
-                self._poke()
-            effects = self._settle()
+            is_plain = not (self.is_closing or self._is_killing or self._scaler.failures or self.events.listeners)
+            if is_plain and self.broken is None and (served := inbox.served(worker, outcomes)) is not None:
+                self._scheduler.submit_to(worker, *served, now, outcomes[0])
+                inbox.forget_served()
+                self.recruiter.note_demand(now, 1)
+                if not inbox.tasks:  # all else is as it was: there is nothing to settle
+                    inbox.ticket = connection.make_ticket()
+                effects = self._effects.take()
+            else:
+                self._catch_up()  # a worker that seems to have nothing to do would take from the others
+                if self._scaler.failures:
+                    self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
+                connection.take_back_segments(outcomes)
+                self._scheduler.outcomes(worker, outcomes, now)
+                if self._must_tick_earlier() or self.is_closing:
+                    self._poke()
+                effects = self._settle()
         self._act(effects)
 
     def catch_up(self) -> None:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .core.task import NEW, Task
 from .event_loop import mention_wait
 
 if TYPE_CHECKING:
+    from .core.messages import Outcome
+    from .core.worker import Worker
     from .mailbox import Mailbox
     from .ticket import Ticket
 
@@ -106,6 +108,20 @@ class Inbox:
             return None
         self.tickets_used += 1
         return ticket
+
+    def served(self, worker: Worker, outcomes: Sequence[Outcome]) -> tuple[Task, int] | None:
+        """Return the task that has the ticket, and its ordinal, if it was sent and is over, and nothing else has come.
+
+        So says the worker in these outcomes. forget_served() then. Under the dispatcher's lock.
+        """
+        ticket = self.ticket
+        task = None if ticket is None else ticket.served(worker, outcomes, self.tasks)
+        return None if ticket is None or task is None else (task, ticket.ordinal)
+
+    def forget_served(self) -> None:
+        """Remove what served() has returned: the first of the tasks, and the ticket."""
+        self.withdraw_ticket()
+        self.tasks.popleft()
 
     def is_sent(self, task: Task) -> bool:
         """Answer whether a worker may have this task, which nobody has taken yet. Under the dispatcher's lock."""

@@ -8,10 +8,12 @@ from collections import deque
 import pytest
 
 from crew_executor.core.task import DONE, Task
+from crew_executor.core.worker import Worker
 from crew_executor.inbox import Inbox
 from crew_executor.mailbox import Mailbox
+from crew_executor.ticket import Ticket
 
-from .fakes import interrupt_at
+from .fakes import interrupt_at, make_outcome
 
 
 @pytest.fixture
@@ -208,3 +210,20 @@ def test_a_ticket_that_is_handed_out_once_the_task_is_in_is_not_for_it(mailbox: 
     inbox.put(make(1))
 
     assert ticket.holder is None
+
+
+def test_a_task_is_served_with_its_ticket_and_forgotten(mailbox: Mailbox) -> None:
+    class FakeHatch:
+        def send(self, _frame: bytes) -> bool:
+            return True
+
+    inbox, worker, task = Inbox(mailbox), Worker("w1"), make(3)
+    assert inbox.served(worker, [make_outcome(3)]) is None, "there is no ticket"
+    inbox.ticket = Ticket(worker, FakeHatch(), 77)  # type: ignore[arg-type]
+    assert inbox.served(worker, [make_outcome(3)]) is None, "nobody has it"
+    inbox.put(task)
+
+    assert inbox.served(worker, [make_outcome(4)]) is None
+    assert inbox.served(worker, [make_outcome(3)]) == (task, 1)
+    inbox.forget_served()
+    assert (None, 1, []) == (inbox.ticket, inbox.tickets_used, inbox.take())
