@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -33,29 +34,45 @@ def when_imported(name: str, action: Action) -> None:
 
 
 class _Finder:
-    """Stands in front of the real finders until it is asked for its module."""
+    """Stands in front of the real finders until its module was imported; to be asked where it is does not count."""
 
     def __init__(self, name: str, action: Action) -> None:
         self._name = name
         self._action = action
+        self._asking: set[int] = set()  # threads that ask the others on our behalf
+        self._is_done = False
 
     def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != self._name:
+        thread = threading.get_ident()
+        if name != self._name or thread in self._asking:
             return None
-        with contextlib.suppress(ValueError):  # a task has taken it away, or put another list there
-            sys.meta_path.remove(self)  # it has all that is asked of a finder
-        spec = importlib.util.find_spec(name)
+        self._asking.add(thread)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking.discard(thread)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._action)  # type: ignore[assignment]  # nor is more asked of this
+            spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]  # it has all that is asked of one
         return spec
+
+    def imported(self, module: ModuleType) -> None:
+        """Go away and act, once: a spec that somebody has kept may be loaded again."""
+        with contextlib.suppress(ValueError):  # a task has taken it away, or put another list there
+            sys.meta_path.remove(self)
+        if not self._is_done:
+            self._is_done = True
+            self._action(module)
 
 
 class _Loader:
     """Loads by the real loader, which is the only one that is seen afterwards."""
 
-    def __init__(self, loader: Any, action: Action) -> None:
+    def __init__(self, loader: Any, finder: _Finder) -> None:
         self._loader = loader
-        self._action = action
+        self._finder = finder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)  # for those who only ask
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
@@ -65,4 +82,4 @@ class _Loader:
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._action(module)
+        self._finder.imported(module)

@@ -98,3 +98,19 @@ def test_a_finder_that_somebody_took_away_does_no_harm(package: str) -> None:
     importlib.import_module(package)
     assert seen == []
     assert waiting.find_spec(package, None) is not None, "the search that goes on in a copy of the list"
+
+
+def test_who_only_asks_where_a_module_is_does_not_count(package: str) -> None:
+    seen: list[ModuleType] = []
+    when_imported(f"{package}.inner", seen.append)
+    spec = importlib.util.find_spec(f"{package}.inner")
+    assert spec is not None
+    assert spec.loader is not None
+    assert spec.loader.get_code(f"{package}.inner") is not None  # type: ignore[attr-defined]
+    assert seen == []
+
+    module = importlib.import_module(f"{package}.inner")
+    assert seen == [module]
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert (seen, again.value) == ([module], 1)
