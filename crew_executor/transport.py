@@ -355,6 +355,7 @@ class HatchedLink(Link):
         self._poll_both = select.poll()
         self._poll_both.register(hatch.fileno(), select.POLLIN)
         self._poll_both.register(sock.fileno(), select.POLLIN)
+        self._fd = sock.fileno()
 
     def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
         """Return the next frame; see FramedStream.
@@ -365,23 +366,27 @@ class HatchedLink(Link):
         3. worker: reads the stream
         """
         if self._kept is None:
-            if self._start == self._end and self._large is None:  # between two frames only
-                self._wait(timeout)
+            is_stream_ready = self._start < self._end or self._large is not None  # else it is between two frames
+            while not is_stream_ready:
+                ready = self._wait(timeout)
                 frame = self._look()
                 if frame is not None:
                     return frame
+                is_stream_ready = any(fd == self._fd for fd, _event in ready)
             self._kept = super().recv(timeout=timeout, limit=limit)
         frame = self._look()
         if frame is None:
             frame, self._kept = self._kept, None
         return frame
 
-    def _wait(self, timeout: float | None) -> None:
-        """Wait until there is something in the stream or in the hatch; raise LinkTimeout."""
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Wait until there is something in the stream or in the hatch; return who says so, or raise LinkTimeout."""
         if self._is_inert:
             raise LinkClosed(_RECEIVING_CLOSED)
-        if not self._poll_both.poll(_wait_ms(timeout)):
+        ready = self._poll_both.poll(_wait_ms(timeout))
+        if not ready:
             raise LinkTimeout(_NOTHING_CAME)
+        return ready
 
     def _look(self) -> memoryview | None:
         """Return the next frame of the hatch, or None if it is empty."""
