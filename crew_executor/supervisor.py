@@ -318,6 +318,7 @@ def main(control_fd: int, client_pid: int, patience: float | None = None) -> Non
     """
     _leave_terminal()
     control = socket.socket(fileno=control_fd)
+    control.setblocking(True)  # a sitecustomize may have said socket.setdefaulttimeout()
     os.set_inheritable(control_fd, False)
     with control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Supervisor(control, client_pid, patience).run()

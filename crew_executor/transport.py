@@ -350,6 +350,7 @@ class HatchedLink(Link):
 
     def __init__(self, sock: socket.socket, hatch: socket.socket) -> None:
         super().__init__(sock)
+        hatch.setblocking(True)  # see Link; with a timeout it would wait, whatever a call asks for
         self._hatch = hatch
         self._kept: memoryview | None = None  # a frame of the stream, behind those in the hatch
         self._poll_both = select.poll()

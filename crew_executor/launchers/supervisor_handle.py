@@ -77,6 +77,8 @@ class SupervisorHandle:
         self._pids: dict[str, int] = {}
         self._is_lost = False
         ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.setblocking(True)  # whatever the program's socket.setdefaulttimeout() says
         try:
             with theirs, open(os.devnull, "r+b") as null:
                 command = [

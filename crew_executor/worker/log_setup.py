@@ -41,6 +41,7 @@ class LogSetup:
     def install(self) -> None:
         """Set logging up, now or when it is imported."""
         on_import.when_imported("logging", self._set_up)
+        on_import.when_imported("traceback", on_import.do_nothing)  # what tells of a task's error imports it late, too
 
     @property
     def level(self) -> int:

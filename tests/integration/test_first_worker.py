@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from . import clients
 
 LATE = ["logging", "traceback", "multiprocessing.resource_tracker", "subprocess"]
@@ -140,4 +142,57 @@ import logging
 logging.root.setLevel(20)
 with CrewExecutor(2) as executor:
     assert executor.submit(parent, executor).result() == [20, 20, 5]
+""")
+
+
+def test_finders_of_a_task_are_all_asked_though_one_of_them_logs() -> None:
+    run("""
+def look():
+    import sys, importlib.machinery
+    class Logs:
+        def find_spec(self, name, path=None, target=None):
+            if name == "made_up":
+                __import__("logging").getLogger("quiet").debug("looking for %s", name)
+    class Makes:
+        def find_spec(self, name, path=None, target=None):
+            if name == "made_up":
+                return importlib.machinery.ModuleSpec(name, self)
+        def create_module(self, spec):
+            return None
+        def exec_module(self, module):
+            module.number = 42
+    sys.meta_path += [Logs(), Makes()]
+    return __import__("made_up").number
+with CrewExecutor(1) as executor:
+    assert executor.submit(look).result() == 42
+""")
+
+
+def test_a_module_of_the_users_is_not_taken_for_one_of_the_standard_library() -> None:
+    out, _err = run("""
+import os, sys, tempfile, traceback
+with tempfile.TemporaryDirectory() as folder:
+    with open(os.path.join(folder, "token.py"), "w") as file:
+        file.write("secret = 1")
+    sys.path.insert(0, folder)
+    with CrewExecutor(1) as executor:
+        print(repr(executor.submit(eval, "1 / 0").exception()))
+        print(executor.submit(eval, "__import__('logging').root.level").result())
+""")
+    assert out.splitlines() == ["ZeroDivisionError('division by zero')", "30"]
+
+
+@pytest.mark.parametrize("mp_context", ["fork", "spawn"])
+def test_a_default_timeout_of_the_clients_sockets_ends_nothing(mp_context: str) -> None:
+    run(f"""
+import socket, time
+socket.setdefaulttimeout(0.1)
+with CrewExecutor(1, {mp_context!r}) as executor:
+    first = executor.submit(time.sleep, 0.5)
+    first.result()
+    assert executor.submit(len, bytes(1_000_000)).result() == 1_000_000
+    time.sleep(0.3)
+    assert executor.submit(pow, 2, 5).result() == 32
+    (worker,) = executor.stats().workers
+    assert worker.name == first.record().worker
 """)

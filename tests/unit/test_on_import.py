@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from crew_executor.on_import import when_imported
+from crew_executor import on_import
+from crew_executor.on_import import do_nothing, when_imported
 
 
 @pytest.fixture(name="package")
@@ -24,6 +26,7 @@ def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (folder / "user.py").write_text("from .inner import value\n")
     (folder / "broken.py").write_text("raise OSError('at import')\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(on_import, "_own_path", [str(tmp_path)])
     finders = list(sys.meta_path)
     yield folder.name
     sys.meta_path[:] = finders
@@ -47,14 +50,13 @@ def test_it_acts_at_once_on_what_is_imported(package: str) -> None:
     assert seen == [module]
 
 
-def test_it_acts_once_and_leaves_no_trace(package: str) -> None:
-    finders, seen = list(sys.meta_path), list[ModuleType]()
+def test_it_acts_once_and_the_real_loader_is_seen(package: str) -> None:
+    seen: list[ModuleType] = []
     when_imported(package, seen.append)
     importlib.import_module("json")
     assert seen == []
     module = importlib.import_module(package)
     assert seen == [module]
-    assert sys.meta_path == finders
 
     importlib.reload(module)
     assert seen == [module]
@@ -62,6 +64,49 @@ def test_it_acts_once_and_leaves_no_trace(package: str) -> None:
     assert spec is not None
     assert module.__spec__ is not None
     assert type(module.__spec__.loader) is type(module.__loader__) is type(spec.loader)
+
+
+def test_the_list_of_finders_stays_as_it_is(package: str) -> None:
+    """An import of another thread that is on its way through it would miss the next finder."""
+    when_imported(f"{package}.inner", do_nothing)
+    when_imported(package, do_nothing)
+    finders = list(sys.meta_path)
+    importlib.import_module(f"{package}.inner")
+
+    assert finders == sys.meta_path
+
+
+def test_what_it_imports_of_the_standard_library_is_no_namesake(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / package / "inner.py").write_text("import this_is_of_the_standard_library as other\n")
+    for folder in ("own", "users"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "this_is_of_the_standard_library.py").write_text(f"place = {folder!r}\n")
+    monkeypatch.setattr(on_import, "_own_path", [str(tmp_path / "own")])
+    monkeypatch.setattr(sys, "stdlib_module_names", frozenset({"this_is_of_the_standard_library"}))
+    monkeypatch.syspath_prepend(tmp_path / "users")
+    monkeypatch.delitem(sys.modules, "this_is_of_the_standard_library", raising=False)
+    when_imported(f"{package}.inner", do_nothing)
+
+    assert importlib.import_module(f"{package}.inner").other.place == "own"
+    del sys.modules["this_is_of_the_standard_library"]
+    assert importlib.import_module("this_is_of_the_standard_library").place == "users"
+    del sys.modules["this_is_of_the_standard_library"]
+
+
+def test_an_action_that_fails_is_tried_again(package: str) -> None:
+    tries: list[ModuleType] = []
+
+    def fail_once(module: ModuleType) -> None:
+        tries.append(module)
+        if len(tries) == 1:
+            raise OSError("not yet")
+
+    when_imported(package, fail_once)
+    with pytest.raises(OSError, match="not yet"):
+        importlib.import_module(package)
+    assert importlib.import_module(package) is tries[1]
 
 
 def test_several_may_wait_each_for_its_module(package: str) -> None:
@@ -85,21 +130,6 @@ def test_a_module_that_fails_fails_as_ever(package: str) -> None:
     assert f"{package}.broken" not in sys.modules
 
 
-def test_a_finder_that_somebody_took_away_does_no_harm(package: str) -> None:
-    class Remover:
-        def find_spec(self, name: str, _path: object, _target: object = None) -> None:
-            if name == package:
-                sys.meta_path[:] = [each for each in sys.meta_path if type(each).__name__ != "_Finder"]
-
-    seen: list[ModuleType] = []
-    when_imported(package, seen.append)
-    waiting = sys.meta_path[0]
-    sys.meta_path.insert(0, Remover())  # type: ignore[arg-type]
-    importlib.import_module(package)
-    assert seen == []
-    assert waiting.find_spec(package, None) is not None, "the search that goes on in a copy of the list"
-
-
 def test_who_only_asks_where_a_module_is_does_not_count(package: str) -> None:
     seen: list[ModuleType] = []
     when_imported(f"{package}.inner", seen.append)
@@ -109,6 +139,7 @@ def test_who_only_asks_where_a_module_is_does_not_count(package: str) -> None:
     assert spec.loader.get_code(f"{package}.inner") is not None  # type: ignore[attr-defined]
     assert seen == []
 
+    assert type(pickle.loads(pickle.dumps(spec)).loader) is not type(spec.loader)
     module = importlib.import_module(f"{package}.inner")
     assert seen == [module]
     again = importlib.util.module_from_spec(spec)
