@@ -38,6 +38,8 @@ from ..pump import INLINE_BYTES, Pump
 from ..segment_port import is_number, unpack_number
 from .contents import Contents
 
+NOTICE_SECONDS = 0.5
+"""So long an agent may take to hear a signal that its worker has had at the same time."""
 LOG_BYTES = 1_000_000
 """As much of a worker's stderr is told when it is over: a task may have had its output caught."""
 
@@ -66,11 +68,13 @@ class Berth:
         on_end: called when nothing is left of it.
         place: its number among the workers here, from 0: the lowest that is free.
         devices: the GPUs that it is to see, or None: whatever this process sees.
+        noticed: set when the client has been told that this host will be taken away.
     """
 
     def __init__(
         self, number: int, run: int, fields: dict[str, Any], environment: dict[str, str], launcher: LocalLauncher,
         contents: Contents, tell: Tell, on_end: Callable[[Berth], None], place: int, devices: tuple[str, ...] | None,
+        noticed: threading.Event,
     ) -> None:  # fmt: skip
         self.number = number
         self.name = str(fields["name"])
@@ -80,6 +84,8 @@ class Berth:
         self._contents = contents
         self._tell = tell
         self._on_end = on_end
+        self._noticed = noticed
+        self._is_signalled = False
         self._ends = ends = LocalEnds(run)
         self._cell = ends.cell
         self._pump: Pump[_Entry] = Pump(self.name, ends.channel.send_lock, self._write)
@@ -173,6 +179,7 @@ class Berth:
     def signal(self, signal_number: int) -> None:
         """Send a signal to the worker and what its tasks have started."""
         if self._exit is None:
+            self._is_signalled = True
             self._launcher.kill(self._invitation, signal_number)
 
     # ------------------------------------------------------------------ from the worker
@@ -184,7 +191,7 @@ class Berth:
                 self._send_contents()
                 self._tell(self.number, Kind(frame.kind), [frame.body], frame.items, None)
         except LinkClosed:
-            pass
+            self._noticed.wait(NOTICE_SECONDS)
         except Exception:
             logger.exception("the reader of worker %s failed", self.name)
         with self._lock:
@@ -206,7 +213,14 @@ class Berth:
                 self._tell(self.number, Kind.CONTENT, [head, view[start : start + CONTENT_BYTES]], 0, arrival)
 
     def _exited(self, end: WorkerExit) -> None:
-        """Note the worker's end; in the thread that hears the supervisor."""
+        """Note the worker's end; in the thread that hears the supervisor.
+
+        Whoever takes this host away may tell all its processes at once, and the client must hear of that first, or the
+        task is taken for the culprit: 1. scheduler: signals worker and agent  2. worker: is over
+        3. agent: has not come to its own signal yet, and tells of the worker
+        """
+        if end.exitcode == -signal.SIGTERM and not self._is_signalled:
+            self._noticed.wait(NOTICE_SECONDS)
         with self._lock:
             self._exit = end
         self._ends.drain()

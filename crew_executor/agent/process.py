@@ -97,6 +97,7 @@ class Agent:
         self._workers = 1
         self._gpus: tuple[str, ...] | None = None
         self._is_over = threading.Event()
+        self._noticed = threading.Event()
         self._ended: list[Berth] = []  # to be closed by the main thread
         self._exit_code = 0
         self._addresses = list(invitation.addresses)  # the one that has led to the client last comes first
@@ -134,7 +135,11 @@ class Agent:
     def _take_notice(self, number: int, _frame: Any) -> None:
         """Whoever gave this host is about to take it back. Told at once, by a thread: this may interrupt anything."""
         words = encode_control({"signal": signal.Signals(number).name})
-        threading.Thread(target=self._send, args=(Kind.NOTICE, words), name="crew-notice", daemon=True).start()
+        threading.Thread(target=self._send_notice, args=(words,), name="crew-notice", daemon=True).start()
+
+    def _send_notice(self, words: bytes) -> None:
+        self._send(Kind.NOTICE, words)
+        self._noticed.set()
 
     # ------------------------------------------------------------------ the link
 
@@ -284,7 +289,7 @@ class Agent:
         try:
             berth = Berth(
                 number, self._invitation.run, fields, environment, self._launcher, self._contents, self._relay,
-                self._forget, place, devices,
+                self._forget, place, devices, self._noticed,
             )  # fmt: skip
         except (OSError, RuntimeError) as error:  # descriptors, memory, threads
             end = {"name": fields["name"], "reason": f"no link for it could be made on its host: {error}"}

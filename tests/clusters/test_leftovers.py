@@ -103,8 +103,10 @@ def test_jobs_of_a_killed_client_are_listed_with_their_states_and_ended(
     if not running:
         cluster.hold()
     with orphaned(hosts, cluster, tmp_path, running) as entry:
+        expected = sorted([cluster.begun] * running + [cluster.waiting] * (3 - running))
+        # A worker may have come before the scheduler has noted that its job runs.
+        wait_until(lambda: sorted(cluster.states().values()) == expected, "the scheduler knows what runs", SECONDS)
         states = cluster.states()
-        assert sorted(states.values()) == sorted([cluster.begun] * running + [cluster.waiting] * (3 - running))
         said = command("ps")
         assert said.startswith(f"client {entry.client_pid} is gone\n  run {entry.run}  mine  3 jobs\n")
         assert said.count("\n") == 5
