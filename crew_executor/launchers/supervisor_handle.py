@@ -5,10 +5,10 @@ Imports no more than it needs to start one: the rest is imported while that come
 
 from __future__ import annotations
 
+import _socket  # socket itself, with enums and selectors, takes 3 ms: see __init__()
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -76,11 +76,11 @@ class SupervisorHandle:
         self._exits: dict[str, tuple[str, Callable[[WorkerExit], None]]] = {}
         self._pids: dict[str, int] = {}
         self._is_lost = False
-        ours, theirs = socket.socketpair()
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         for sock in (ours, theirs):
             sock.setblocking(True)  # whatever the program's socket.setdefaulttimeout() says
         try:
-            with theirs, open(os.devnull, "r+b") as null:
+            with contextlib.closing(theirs), open(os.devnull, "r+b") as null:
                 command = [
                     sys.executable,
                     *interpreter_arguments(),
@@ -93,16 +93,19 @@ class SupervisorHandle:
         except OSError as error:
             ours.close()
             raise LaunchError(f"the supervisor cannot be started with {sys.executable}: {error}") from error
-        self._socket = ours
         with late.imports():  # for all methods, and beside the supervisor's own imports
+            import socket
+
             from .. import questions, registry, supervisor_wire  # noqa: F401
+        self._socket = socket.socket(fileno=ours.detach())
+        self._socket.setblocking(True)
         self._reader = threading.Thread(target=self._read, name="crew-supervisor", daemon=True)
         try:
             self._reader.start()
         except RuntimeError as error:  # no more threads, or the interpreter ends: nobody would hear of its workers
             self._process.kill()
             self._process.wait()
-            ours.close()
+            self._socket.close()
             registry.remove(self.client_pid, self.pid)  # it could not
             raise LaunchError(f"the thread that hears the supervisor cannot be started: {error}") from error
 
