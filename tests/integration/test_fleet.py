@@ -393,29 +393,6 @@ def test_a_host_that_is_about_to_be_taken_away_finishes_what_it_runs(launcher: P
     assert len(launcher.jobs) == 2
 
 
-def test_a_worker_that_is_ended_with_its_host_is_over_before_the_agent_has_heard_of_it(
-    launcher: ProcessLauncher, tmp_path: Path
-) -> None:
-    """Schedulers signal all processes of a job at once; the loss is not the task's."""
-    started = tmp_path / "started"
-    with executor_of(launcher, 1) as executor:
-        future = executor.submit(_stay, str(started))
-        wait_until(started.exists, "the task runs")
-        os.kill(int(started.read_text()), signal.SIGTERM)
-        time.sleep(0.05)  # for so long the agent was not given the processor
-        launcher.agents[0].terminate()
-        error = future.exception(30)
-
-    assert "killed by SIGTERM" in str(error)
-    assert "its host was about to be taken away (SIGTERM)" in str(error)
-
-
-def _stay(path: str) -> None:
-    Path(f"{path}.new").write_text(str(os.getpid()))
-    os.rename(f"{path}.new", path)
-    time.sleep(60)
-
-
 def test_workers_leave_before_the_walltime_of_their_job(launcher: ProcessLauncher) -> None:
     launcher.walltime = 2.0
     with executor_of(launcher, 1) as executor:
