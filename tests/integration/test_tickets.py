@@ -116,7 +116,9 @@ def test_a_task_that_was_sent_is_ended_before_it_is_noted(by: str, executor: Cre
     assert future.cancelled()
     assert 1 == executor.submit(int, 1).result(), "the worker is free again"
     wait_until(lambda: executor.stats().done == 3, "the run has ended")
-    assert executor.stats().workers[0].pid == executor.submit(os.getpid).result()
+    # Another one, if the first was interrupted while it imported the function's module.
+    pid = executor.submit(os.getpid).result()
+    assert pid in {worker.pid for worker in executor.stats().workers}
 
 
 def test_threads_that_submit_at_once_get_one_place_each(executor: CrewExecutor, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from crew_executor import transport
 from crew_executor.transport import Link, LinkClosed, LinkTimeout
 
+from .helpers import wait_until
+
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Link, socket.socket]]:
@@ -149,11 +151,11 @@ def test_a_link_that_nng_writes_to_as_well_waits_for_what_comes(ends: tuple[Link
     size = 4_000_000
     sender = threading.Thread(target=link.send, args=([struct.pack("<Q", size), bytes(size)],))
     sender.start()
+    wait_until(lambda: link._stream is not None, "the frame does not fit into the socket")
     left = 8 + size
     while left:
         left -= len(peer.recv(1 << 20))
     sender.join()
-    assert link._stream is not None, "it did not fit into the socket"
     late = threading.Timer(0.1, peer.sendall, (struct.pack("<Q", 2) + b"ok",))
     late.start()
 
