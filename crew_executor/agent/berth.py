@@ -191,7 +191,7 @@ class Berth:
                 self._send_contents()
                 self._tell(self.number, Kind(frame.kind), [frame.body], frame.items, None)
         except LinkClosed:
-            self._noticed.wait(NOTICE_SECONDS)
+            pass
         except Exception:
             logger.exception("the reader of worker %s failed", self.name)
         with self._lock:
