@@ -28,7 +28,7 @@ def current_levels() -> dict[str, Any]:
     return {"levels": levels, "disable": root.manager.disable}
 
 
-_adopted: dict[str, Any] = {"levels": {}, "disable": logging.NOTSET}
+_adopted: dict[str, Any] = current_levels()
 
 
 def adopt_levels(wanted: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ class Reading:
             raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
         self.take = self._handle
         fields, parts = decode_control(frame.body)
-        if fields["is_ready"]:
+        if not fields:
             listener.worker_joined(connection)
         else:
             connection.began_with = fields["doing"]

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 from . import inheritance, namespace, tracebacks
 from .oom import OomCounter
+from .process_settings import current_settings, take_environment
 from .supervisor_wire import CELL_PLACE, recv_message, send_message
 from .switchboard import Switchboard
 from .warden import NEVER, Warden, signal_worker
@@ -77,6 +78,7 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 self._client_fd = os.pidfd_open(client_pid)
         self._is_loaded = False
+        self._common: dict[str, Any] = {}  # what workers were last said to have in common
         self._selector = selectors.DefaultSelector()
         self._switchboard = Switchboard(client_pid, self._selector, self._known, self._ask_client, self._force)
 
@@ -142,6 +144,9 @@ class Supervisor:
             send_message(self._control, message)
 
     def _launch(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if message["common"] is not None:
+            self._take_over(message["common"])
+        own, common = message["own"], self._common
         cell_fd = gate_read = gate_write = pid = -1
         try:
             cell_fd = os.dup(descriptors[CELL_PLACE])
@@ -152,7 +157,7 @@ class Supervisor:
         if pid == 0:
             os.close(cell_fd)
             os.close(gate_write)
-            self._become_worker(message, descriptors, gate_read)
+            self._become_worker({**common, **own}, descriptors, gate_read)
         for fd in (*descriptors, gate_read, *((cell_fd, gate_write) if pid < 0 else ())):
             if fd >= 0:
                 os.close(fd)
@@ -160,7 +165,7 @@ class Supervisor:
             with contextlib.suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)
             self._workers[pid] = message["id"]
-            self._names[pid] = f"{message['run']:016x}", message["name"]
+            self._names[pid] = f"{own['run']:016x}", own["name"]
             self._warden.admit(pid, cell_fd)
             self._oom.rebase()
             self._tell(event="started", id=message["id"], pid=pid)
@@ -170,6 +175,16 @@ class Supervisor:
         if not self._is_loaded:
             self._is_loaded = True
             _load()
+
+    def _take_over(self, common: dict[str, Any]) -> None:
+        """Note what workers have in common, and take of it what all of them can have by the fork.
+
+        To write what is there already would copy 160 pages in each of them, 0.5 ms.
+        """
+        take_environment(common["env"])
+        if common["python"] is None and common["settings"] == current_settings():
+            common["settings"] = None
+        self._common = common
 
     def _become_worker(self, message: dict[str, Any], descriptors: list[int], gate: int) -> NoReturn:
         """Be a worker.
@@ -186,7 +201,6 @@ class Supervisor:
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != self._pid:  # the supervisor died before the kernel was told
                 os._exit(1)
-            self._prctl(_PR_SET_CHILD_SUBREAPER, 0)
             self._selector.close()
             self._switchboard.leave()
             self._warden.close()

@@ -59,7 +59,7 @@ class Kind(IntEnum):
 
     HELLO = 1  # w>c who I am, and the secret that proves I was invited
     WELCOME = 2  # c>w how to work: initializer, limits
-    READY = 3  # w>c the initializer ran (or failed: flagged in the object)
+    READY = 3  # w>c the initializer ran; or it failed, if the object is not empty
     TASKS = 4  # c>w run these in order
     OUTCOMES = 5  # w>c these are done
     LEAVE = 6  # w>c may I leave? (idle, walltime)
@@ -435,13 +435,21 @@ def _take_items(items: Any, offset: int, task_id: int, attempt: int, flags: int,
 
 def encode_control(fields: dict[str, Any], parts: Sequence[Buffer] = ()) -> bytes:
     """Return the body of a control frame: a JSON object and opaque parts."""
+    if not fields and not parts:
+        return _NO_FIELDS
     text = json.dumps(fields).encode()
     lengths = struct.pack(f"<{len(parts)}Q", *(len(part) for part in parts))
     return b"".join((struct.pack("<QI", len(text), len(parts)), lengths, text, *parts))
 
 
+_NO_FIELDS = struct.pack("<QI", 2, 0) + b"{}"
+"""By which a short life begins and ends: JSON takes a tenth of the time of a worker that has one task."""
+
+
 def decode_control(body: memoryview) -> tuple[dict[str, Any], tuple[memoryview, ...]]:
     """Decode the body of a control frame; nothing but JSON is interpreted."""
+    if body == _NO_FIELDS:
+        return {}, ()
     start = struct.calcsize("<QI")
     if len(body) < start:
         raise ProtocolError(f"a control frame of {len(body)} bytes ends too early")

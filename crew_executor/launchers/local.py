@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..process_settings import current_settings
+from ..process_settings import current_environment, current_settings
 from .base import DEFAULT_MAX_FAILED_LAUNCHES, DEFAULT_STARTUP_TIMEOUT, BaseLauncher, Invitation, WorkerExit
 from .equipment import DEVICES_VARIABLE, Equipment, Outfit, exclusive, own_devices
 
@@ -114,7 +114,8 @@ class LocalLauncher(BaseLauncher):
         with contextlib.ExitStack() as stack:
             own = (_duplicate(fd, stack) for fd in (tracker_fd(), 1, 2))
             descriptors = (*own, *invitation.descriptors)
-            handle.launch(_launch_id(invitation), invitation.name, self._message(invitation), descriptors, on_exit)
+            common = self._common(invitation)
+            handle.launch(_launch_id(invitation), self._own(invitation), common, descriptors, on_exit)
 
     def kill(self, invitation: Invitation, signal_number: int) -> None:
         """Send a signal to a worker and the processes its tasks started; "already gone" is no error."""
@@ -150,15 +151,23 @@ class LocalLauncher(BaseLauncher):
 
         return supervisor_handle.interpreter_arguments()
 
-    def _message(self, invitation: Invitation) -> dict[str, Any]:
-        import multiprocessing
-
-        message: dict[str, Any] = {
+    @staticmethod
+    def _own(invitation: Invitation) -> dict[str, Any]:
+        """Return what a worker has for itself."""
+        return {
             "name": invitation.name,
             "run": invitation.run,
             "secret": invitation.secret,
             "idle_timeout": invitation.idle_timeout,
-            "env": _environment(invitation.environment) | _devices(invitation.devices),
+            "own_env": _devices(invitation.devices),
+        }
+
+    def _common(self, invitation: Invitation) -> dict[str, Any]:
+        """Return what it has in common with the last one, as a rule."""
+        import multiprocessing
+
+        message: dict[str, Any] = {
+            "env": _environment(invitation.environment),
             "authkey": bytes(multiprocessing.current_process().authkey).hex(),
             "cwd": working_directory(),
             "sys_path": list(map(str, sys.path)),
@@ -200,9 +209,10 @@ def _checked_bytes(name: str, number: int | None) -> int | None:
 
 def _environment(defaults: Mapping[str, str]) -> dict[str, str]:
     """Return the client's environment as it is now, with defaults for what the user has not set."""
-    if "OMP_NUM_THREADS" in os.environ:  # the user has told those as well: none of ours must tell them otherwise
+    environment = current_environment()
+    if "OMP_NUM_THREADS" in environment:  # the user has told those as well: none of ours must tell them otherwise
         defaults = {name: value for name, value in defaults.items() if name not in OMP_FOLLOWERS}
-    return {**defaults, **os.environ}
+    return {**defaults, **environment}
 
 
 def _devices(devices: tuple[str, ...] | None) -> dict[str, str]:

@@ -76,6 +76,7 @@ class SupervisorHandle:
         self._exits: dict[str, tuple[str, Callable[[WorkerExit], None]]] = {}
         self._pids: dict[str, int] = {}
         self._is_lost = False
+        self._common: dict[str, Any] | None = None  # what the supervisor was told last
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         for sock in (ours, theirs):
             sock.setblocking(True)  # whatever the program's socket.setdefaulttimeout() says
@@ -122,16 +123,26 @@ class SupervisorHandle:
     def launch(
         self,
         launch_id: str,
-        name: str,
-        message: dict[str, Any],
+        own: dict[str, Any],
+        common: dict[str, Any],
         descriptors: tuple[int, ...],
         on_exit: Callable[[WorkerExit], None],
     ) -> None:
-        """Order one worker; `on_exit` is called once, from another thread."""
+        """Order one worker; `on_exit` is called once, from another thread.
+
+        Args:
+            launch_id: names the launch.
+            own: what the worker alone has.
+            common: what it shares with others: is told only when it is another than in the last order.
+            descriptors: those of supervisor_wire.py.
+            on_exit: told how it ended.
+        """
         with self._lock:
-            self._exits[launch_id] = (name, on_exit)
+            self._exits[launch_id] = (own["name"], on_exit)
+            news = None if common == self._common else common
+            self._common = common
             try:
-                self._send(descriptors, op="launch", id=launch_id, **message)
+                self._send(descriptors, op="launch", id=launch_id, own=own, common=news)
             except OSError:
                 # It is gone; its reader will say so of every launch that is still in the table.
                 if not self._is_lost:

@@ -58,6 +58,7 @@ class CallRunner:
         set_deadline: called with an ordinal and seconds: that task may run so long from now on.
         limits: what the process may use of memory.
         output: the process's streams, or None: then nothing is caught.
+        port: where large buffers go and come from, or None: then they travel with the rest.
 
     Attributes:
         task_id: of the task that runs, or ran last.
@@ -71,6 +72,7 @@ class CallRunner:
         set_deadline: Callable[[int, float], None] = lambda _ordinal, _seconds: None,
         limits: MemoryLimits | None = None,
         output: Output | None = None,
+        port: SegmentPort | None = None,
     ) -> None:
         self._worker = worker
         self._must_stop = must_stop
@@ -88,7 +90,7 @@ class CallRunner:
         self._max_rss = max_rss()
         self._children = Children()
         self._started = self._seconds = 0.0  # of the running task
-        self.carrier = Carrier(SegmentPort(-1), self.undisturbed)
+        self.carrier = Carrier(port or SegmentPort(-1), self.undisturbed)
         warnings.showwarning = self._catch_warning
 
     def run(self, task: TaskItem) -> Outcome:

@@ -35,23 +35,27 @@ def _basic_config(**options: Any) -> None:
 
 
 class LogForwarder(logging.Handler):
-    """Handle records by sending them.
+    """Handle records by sending them, once it is connected."""
 
-    Args:
-        channel: to the client.
-        output: keeps a line of each record for a post-mortem.
-        setup: knows what runs tasks, and in which process.
-    """
+    _channel: Channel
+    _output: Output
+    _setup: LogSetup
 
-    def __init__(self, channel: Channel, output: Output, setup: LogSetup) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+
+    def connect(self, channel: Channel, output: Output, setup: LogSetup) -> None:
+        """Be the handler of last resort.
+
+        Args:
+            channel: to the client.
+            output: keeps a line of each record for a post-mortem.
+            setup: knows what runs tasks, and in which process.
+        """
         self._channel = channel
         self._output = output
         self._setup = setup
-
-    def install(self) -> None:
-        """Be the handler of last resort."""
         logging.lastResort = self
         logging.basicConfig = _basic_config
 
@@ -81,3 +85,7 @@ class LogForwarder(logging.Handler):
     def _show(record: logging.LogRecord) -> None:
         if _ORIGINAL is not None and record.levelno >= _ORIGINAL.level:
             _ORIGINAL.handle(record)
+
+
+forwarder = LogForwarder()
+"""The worker's: made with the module, which workers have from the supervisor, for that takes the most of the time."""

@@ -51,8 +51,8 @@ class LogSetup:
 
     def _set_up(self, logging: ModuleType) -> None:
         from ..log_records import adopt_levels  # late, as is all that imports logging
-        from .log_forwarder import LogForwarder
+        from .log_forwarder import forwarder
 
         adopt_levels(self._levels)
-        LogForwarder(self._channel, self._output, self).install()
+        forwarder.connect(self._channel, self._output, self)
         self._root = logging.root

@@ -44,7 +44,6 @@ from ..process_settings import adopt_settings
 from ..segment_port import SegmentPort
 from ..supervisor_wire import LOG_PLACE
 from .call import CallRunner, dump_initializer_error
-from .carrier import Carrier
 from .chunk import ChunkRunner
 from .exchange import Exchange
 from .log_setup import LogSetup
@@ -69,8 +68,8 @@ class WorkerLoop:
         self._limits = limits
         self._is_retiring = False  # it has said that it starts nothing more
         self._supervisor_pid = os.getppid()
-        self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output)
-        self._carrier = self.runner.carrier = Carrier(port, self.runner.undisturbed)
+        self.runner = CallRunner(name, cell.is_to_be_interrupted, self._set_deadline, limits, output, port)
+        self._carrier = self.runner.carrier
         self._exchange = Exchange(channel, self.runner, name, logs)
         pools.join(channel.run, partial(_make_front, self._exchange))
         self._outbox = Outbox(channel, cell)
@@ -215,9 +214,10 @@ def serve(
     logs.install()
     if not _initialize(channel, parts, name):
         return 0
-    channel.send_control(Kind.READY, {"is_ready": True})
+    channel.send_control(Kind.READY)
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
     loop = WorkerLoop(channel, cell, port, name, settings["idle_timeout"], limits, output, logs)
+    _alive.append(loop)
     logs.runner = loop.runner
     loop.run()
     return 0
@@ -239,13 +239,15 @@ def _initialize(channel: Channel, parts: Sequence[Any], name: str) -> bool:
 
         # As ProcessPoolExecutor's workers do: a user who redirects this logger in the initializer expects it.
         logging.getLogger("concurrent.futures").critical("Exception in %s:", doing, exc_info=True)
-        fields = {"is_ready": False, "doing": doing}
-        channel.send_control(Kind.READY, fields, dump_initializer_error(error, name, doing))
+        channel.send_control(Kind.READY, {"doing": doing}, dump_initializer_error(error, name, doing))
         return False
     return True
 
 
 # ---------------------------------------------------------------------- becoming a process of one's own
+
+_alive: list[object] = []
+"""What lives as long as the process: to take it apart at the end would take a worker with one task 0.3 ms."""
 
 
 def start(message: dict[str, Any], descriptors: list[int]) -> int:
@@ -261,7 +263,8 @@ def start(message: dict[str, Any], descriptors: list[int]) -> int:
     _move(null, 0)
     _move(out_fd, 1)
     _move(err_fd, 2)
-    _take_environment(message["env"])
+    for variable, value in message["own_env"].items():
+        os.environ[variable] = value
     inheritance.received[:] = inherited
     return run_worker(message, link_fd, cell_fd, log_fd, port_fd, hatch_fd, lambda: None)
 
@@ -293,7 +296,8 @@ def run_worker(
     sys.path[:] = message["sys_path"]
     with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble
         os.chdir(message["cwd"])
-    adopt_settings(message["settings"])
+    if message["settings"] is not None:  # else it has them by the fork
+        adopt_settings(message["settings"])
     signal.signal(signal.SIGINT, lambda *_: None)  # children that a task starts get the default back at exec
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     process = multiprocessing.current_process()
@@ -307,6 +311,7 @@ def run_worker(
     cell = Cell(cell_fd)
     link = transport.HatchedLink(socket.socket(fileno=link_fd), socket.socket(fileno=hatch_fd))
     channel = Channel(link, message["run"])
+    _alive.extend((output, cell, channel))
     try:
         code = serve(channel, cell, SegmentPort(port_fd), message, output, on_joined)
     except LinkClosed:
@@ -323,7 +328,9 @@ def load_rest() -> None:
     """Import what only some tasks need: those that submit tasks, log or fail."""
     import traceback  # noqa: F401
 
-    from . import front, log_forwarder  # noqa: F401
+    from . import front, log_forwarder, output  # noqa: F401
+
+    output.load()
 
 
 def _make_front(exchange: Exchange, name: str, max_workers: int) -> WorkerFront:
@@ -341,15 +348,6 @@ def _end_like_an_interpreter() -> None:
             stream.flush()
 
 
-def _take_environment(env: dict[str, str]) -> None:
-    # Most of it is the supervisor's already: to write what is there would copy 160 pages, 0.8 ms a worker.
-    for name in os.environ.keys() - env.keys():
-        del os.environ[name]
-    for name, value in env.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-
-
 def _exec(message: dict[str, Any], descriptors: list[int]) -> None:
     """Replace this process by the interpreter the message names."""
     log_fd = descriptors[LOG_PLACE]
@@ -363,7 +361,7 @@ def _exec(message: dict[str, Any], descriptors: list[int]) -> None:
     *boot, _arguments = message["boot"]
     argv = [message["python"], *message["python_args"], *boot, ascii(numbers)]
     try:
-        os.execve(argv[0], argv, message["env"])
+        os.execve(argv[0], argv, {**message["env"], **message["own_env"]})
     except OSError as error:
         os.write(2, f"cannot execute {argv[0]}: {error}\n".encode())
         os._exit(127)

@@ -87,8 +87,8 @@ def test_an_array_runs_on_both_hosts_and_each_task_knows_its_index(slurm: Slurm,
 
 
 def test_jobs_and_single_tasks_are_cancelled(hosts: Hosts, slurm: Slurm) -> None:
-    # exec: (1) the daemon lists what belongs to a job, (2) its shell forks, (3) the daemon kills what it had listed, and
-    # the shell's child is left. Once in forty runs, when the job has only just begun.
+    # exec: (1) the daemon lists what belongs to a job, (2) its shell forks, (3) the daemon kills what it listed. The
+    # shell's child is left: once in forty runs, when the job has only just begun.
     job = submit(slurm, "exec sleep 100", "--array=1-2", "--nodelist=h1")
     wait_for(slurm, job, "RUNNING", 2)
 

@@ -341,34 +341,3 @@ def test_a_with_block_left_by_sys_exit_says_what_it_ends(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (3, "")
     assert "running tasks are ended" in done.stderr
     assert "call shutdown() before" in done.stderr
-
-
-SETTINGS = """
-import os, resource, sys
-from crew_executor import CrewExecutor
-def look():
-    mask = os.umask(0)
-    os.umask(mask)
-    return (
-        mask, resource.getrlimit(resource.RLIMIT_NOFILE)[0], os.nice(0), sorted(os.sched_getaffinity(0)),
-        sys.getrecursionlimit(), sys.get_int_max_str_digits(),
-    )
-before = look()
-with CrewExecutor(1) as executor:  # its supervisor has what is now
-    assert executor.submit(look).result() == before
-os.umask(0o77)
-resource.setrlimit(resource.RLIMIT_NOFILE, (500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-os.nice(3)
-os.sched_setaffinity(0, before[3][:1])
-sys.setrecursionlimit(5000)
-sys.set_int_max_str_digits(10000)
-with CrewExecutor(1) as executor:
-    found = executor.submit(look).result()
-assert found == look() == (0o77, 500, before[2] + 3, before[3][:1], 5000, 10000), found
-"""
-
-
-def test_workers_have_the_clients_settings() -> None:
-    done = _run(SETTINGS)
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,100 @@
+"""Workers have what the client's process is like when they are launched, whatever earlier ones had."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from crew_executor import CrewExecutor
+from crew_executor.launchers import LocalLauncher
+
+SETTINGS = """
+import os, resource, sys
+from crew_executor import CrewExecutor
+from crew_executor.launchers import LocalLauncher
+from crew_executor.launchers import LocalLauncher
+def look():
+    mask = os.umask(0)
+    os.umask(mask)
+    return (
+        mask, resource.getrlimit(resource.RLIMIT_NOFILE)[0], os.nice(0), sorted(os.sched_getaffinity(0)),
+        sys.getrecursionlimit(), sys.get_int_max_str_digits(),
+    )
+before = look()
+with CrewExecutor(1) as executor:  # its supervisor has what is now
+    assert executor.submit(look).result() == before
+os.umask(0o77)
+resource.setrlimit(resource.RLIMIT_NOFILE, (500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+os.nice(3)
+os.sched_setaffinity(0, before[3][:1])
+sys.setrecursionlimit(5000)
+sys.set_int_max_str_digits(10000)
+launcher = LocalLauncher(python=sys.executable if "own" in sys.argv else None)
+with CrewExecutor(1, launcher=launcher, max_tasks_per_child=1) as executor:
+    found, again = executor.submit(look).result(), executor.submit(look).result()
+    assert found == again == look() == (0o77, 500, before[2] + 3, before[3][:1], 5000, 10000), (found, again)
+    os.umask(before[0])
+    sys.setrecursionlimit(before[4])
+    wanted = (before[0], *found[1:4], before[4], found[5])
+    for _ in range(5):  # the successors of a moment ago may be there already
+        found = executor.submit(look).result()
+    assert found == look() == wanted, found
+"""
+
+
+@pytest.mark.parametrize("interpreter", ["forked", "own"])
+def test_workers_have_the_clients_settings(interpreter: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", SETTINGS, interpreter]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def _mine() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("MINE")}
+
+
+@pytest.mark.parametrize("interpreter", ["forked", "own"])
+def test_workers_have_the_clients_environment_as_it_is(interpreter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = LocalLauncher(python=sys.executable if interpreter == "own" else None)
+    monkeypatch.setenv("MINE", "1")
+    monkeypatch.setenv("MINE_TOO", "\N{SNOWMAN}")
+    with CrewExecutor(1, launcher=launcher) as executor:
+        assert executor.submit(_mine).result() == {"MINE": "1", "MINE_TOO": "\N{SNOWMAN}"}
+        monkeypatch.setenv("MINE", "2")
+        assert executor.submit(_mine).result()["MINE"] == "1"  # it is there already
+    monkeypatch.delenv("MINE_TOO")
+    with CrewExecutor(1, launcher=launcher) as executor:
+        assert executor.submit(_mine).result() == {"MINE": "2"}
+    monkeypatch.delenv("MINE")
+    with CrewExecutor(1, launcher=launcher) as executor:
+        assert executor.submit(_mine).result() == {}
+
+
+def _set_mine() -> None:
+    os.environ.update({"MINE": "2", "MINE_NEW": "3"})
+
+
+def test_what_a_task_does_to_its_environment_is_not_its_successors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "1")
+    with CrewExecutor(1, max_tasks_per_child=1) as executor:
+        executor.submit(_set_mine).result()
+        assert executor.submit(_mine).result() == {"MINE": "1"}
+
+
+def test_executors_side_by_side_give_their_workers_what_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One supervisor forks them all, and is told only what has changed."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with (
+        CrewExecutor(2, launcher=LocalLauncher(gpus=["3", "5"]), max_tasks_per_child=1) as with_gpus,
+        CrewExecutor(1, max_tasks_per_child=1) as without,
+    ):
+        on_gpus = with_gpus.options(resources={"gpus": 1})
+        devices = set()
+        for _ in range(8):
+            devices |= {on_gpus.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for _ in range(2)}
+            assert without.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() is None
+    assert devices == {"3", "5"}
