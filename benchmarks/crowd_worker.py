@@ -84,7 +84,7 @@ class Crowd:
         try:
             frame = channel.recv()
             if frame.kind == Kind.WELCOME:
-                channel.send_control(Kind.READY, {"is_ready": True})
+                channel.send_control(Kind.READY)
             elif frame.kind == Kind.TASKS:
                 done = [self._run(worker, item) for item in decode_tasks(frame)]
                 outcomes = [outcome for outcome in done if outcome]

@@ -133,7 +133,7 @@ class LightAgent:
             hello = {"name": fields["name"], "secret": fields["secret"], "pid": os.getpid(), "host": "light"}
             self._relay(number, Kind.HELLO, [encode_control(hello | {"python": ""})])
         elif frame.kind == Kind.WELCOME:
-            self._relay(number, Kind.READY, [encode_control({"is_ready": True})])
+            self._relay(number, Kind.READY, [encode_control({})])
         elif frame.kind == Kind.TASKS:
             outcomes = [self._outcome(item) for item in decode_tasks(frame)]
             self._relay(number, Kind.OUTCOMES, [encode_clock(time.monotonic()), *outcomes], len(outcomes))

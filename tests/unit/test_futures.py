@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from crew_executor import futures, serialize, tracebacks
 from crew_executor.core.messages import OutcomeFlag
+from crew_executor.core.task import Task
 from crew_executor.errors import BrokenCrewError
 from crew_executor.futures import CrewFuture, WorkerFacts
 
@@ -275,3 +277,15 @@ def test_no_signal_handler_comes_in_while_the_lock_of_all_futures_is_held(what: 
         sys.setprofile(None)
 
     assert [] == held
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="before, CPython keeps all attributes in dictionaries")
+def test_no_future_has_a_dictionary_beside_it() -> None:
+    """Not even if thousands are made before the first is done: see the end of futures.py."""
+    made: list[CrewFuture[Any]] = [CrewFuture(len, 1.0) for _ in range(100)]
+    for number, future in enumerate(made):
+        future._task = Task(number, "len", (), future)
+        future._sent()
+        future._finish(make_outcome(number, parts=(serialize.dumps(number),)), WorkerFacts("w"))
+        assert future.result() == number
+    assert not [future for future in made if any(type(found) is dict for found in gc.get_referents(future))]
