@@ -177,6 +177,8 @@ def is_module_by_value(name: str) -> bool:
     """Answer whether what is defined in a module travels by value."""
     if name in MAIN_MODULES:
         return True
+    if "cloudpickle" not in sys.modules:  # asked for each call; see _registered()
+        return False
     registered = _registered()
     while registered and name:
         if name in registered:

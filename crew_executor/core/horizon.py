@@ -71,7 +71,8 @@ class Horizon:
             return False
         if worker.round_trip and estimate > AHEAD_ROUND_TRIPS * worker.round_trip:
             return False
-        if worker.held_seconds + estimate <= self.of(worker):
+        ahead = self.seconds if not worker.round_trip else self.of(worker)  # asked for each task: for most, no call
+        if worker.held_seconds + estimate <= ahead:
             return True
         return worker.held_items == 1 and estimate <= AHEAD_ONE_SECONDS
 

@@ -40,7 +40,7 @@ class TaskQueue:
 
     def append(self, task: Task) -> None:
         """Put a new task behind those of its rank."""
-        self._lane(task.rank).append(task)
+        (self._by_rank.get(task.rank) or self._lane(task.rank)).append(task)  # for most, no call
         self.living += task.items
 
     def put_back(self, task: Task) -> None:
