@@ -79,6 +79,7 @@ class Supervisor:
                 self._client_fd = os.pidfd_open(client_pid)
         self._is_loaded = False
         self._common: dict[str, Any] = {}  # what workers were last said to have in common
+        self._refusal = ""  # why none can have it
         self._selector = selectors.DefaultSelector()
         self._switchboard = Switchboard(client_pid, self._selector, self._known, self._ask_client, self._force)
 
@@ -149,6 +150,8 @@ class Supervisor:
         own, common = message["own"], self._common
         cell_fd = gate_read = gate_write = pid = -1
         try:
+            if self._refusal:
+                raise OSError(self._refusal)
             cell_fd = os.dup(descriptors[CELL_PLACE])
             gate_read, gate_write = os.pipe()
             pid = os.fork()
@@ -181,10 +184,15 @@ class Supervisor:
 
         To write what is there already would copy 160 pages in each of them, 0.5 ms.
         """
-        take_environment(common["env"])
-        if common["python"] is None and common["settings"] == current_settings():
+        self._common, self._refusal = common, ""
+        if common["python"] is not None:
+            return  # it begins anew: see _exec() of the worker
+        try:
+            take_environment(common["env"])
+        except (OSError, ValueError) as error:  # in this process's locale a name or value cannot be said
+            self._refusal = f"the client's environment cannot be had here: {error}"
+        if common["settings"] == current_settings():
             common["settings"] = None
-        self._common = common
 
     def _become_worker(self, message: dict[str, Any], descriptors: list[int], gate: int) -> NoReturn:
         """Be a worker.

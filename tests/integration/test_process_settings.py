@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from crew_executor import CrewExecutor
-from crew_executor.launchers import LocalLauncher
+from crew_executor import BrokenCrewError, CrewExecutor
+from crew_executor.launchers import LocalLauncher, local
+from crew_executor.process_settings import current_environment
 
 SETTINGS = """
 import os, resource, sys
@@ -98,3 +99,17 @@ def test_executors_side_by_side_give_their_workers_what_is_theirs(monkeypatch: p
             devices |= {on_gpus.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for _ in range(2)}
             assert without.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() is None
     assert devices == {"3", "5"}
+
+
+def test_an_environment_that_cannot_be_had_costs_its_own_launches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the client has made another locale of the supervisor's, in which a value cannot be said."""
+    with CrewExecutor(1) as other:
+        running = other.submit(os.getpid)
+        before = current_environment()
+        with monkeypatch.context() as patch:
+            patch.setattr(local, "current_environment", lambda: {**before, "A=B": "1"})
+            with pytest.raises(BrokenCrewError, match="environment cannot be had here"):
+                CrewExecutor(1, launcher=LocalLauncher(max_failed_launches=1)).submit(os.getpid).result()
+        with CrewExecutor(1) as next_one:
+            assert next_one.submit(os.getenv, "PATH").result() == os.environ.get("PATH")
+        assert running.result() == other.submit(os.getpid).result()
