@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from simulate_world import PARTS, Result, Settings, Simulation
+from simulate_world import PAYLOAD, Result, Settings, Simulation
 
 from crew_executor.core.messages import Outcome
 from crew_executor.core.scheduler import Scheduler
@@ -138,9 +138,9 @@ def make_pool(workers: int, tasks_each: int = 0, *, seconds: float = 0.0001, que
     crowd = [Worker(f"w{number}") for number in range(workers)]
     for number, worker in enumerate(crowd):
         first = number * tasks_each
-        scheduler.submit([Task(first + one, "known", PARTS) for one in range(1, tasks_each + 1)], 0.0)
+        scheduler.submit([Task(first + one, "known", PAYLOAD) for one in range(1, tasks_each + 1)], 0.0)
         scheduler.worker_ready(worker, 0.0)
-    scheduler.submit([Task(10**9 + one, UNKNOWN, PARTS) for one in range(queued)], 0.0)
+    scheduler.submit([Task(10**9 + one, UNKNOWN, PAYLOAD) for one in range(queued)], 0.0)
     return scheduler
 
 
@@ -158,11 +158,11 @@ def step_task(scheduler: Scheduler) -> Callable[[int], None]:
     """Submit one task, and finish it."""
 
     def step(number: int) -> None:
-        task = Task(2 * 10**9 + number, "known", PARTS)
+        task = Task(2 * 10**9 + number, "known", PAYLOAD)
         scheduler.submit([task], 0.0)
         worker = task.worker
         if worker is not None:
-            outcome = Outcome(task.task_id, 1, 0, PARTS, 0.0, 0.0001, 0.0, 0)
+            outcome = Outcome(task.task_id, 1, 0, (PAYLOAD,), 0.0, 0.0001, 0.0, 0)
             scheduler.outcomes(worker, [outcome], 0.0)
         else:
             scheduler.cancel(task)  # so that the next one finds the queue as this one did
@@ -230,7 +230,7 @@ def show_memory(tasks: int = 100_000) -> dict[str, float]:
     tracemalloc.start()
     numbers = list(range(10**9, 10**9 + tasks))
     before = tracemalloc.get_traced_memory()[0]
-    scheduler.submit([Task(number, "known", PARTS) for number in numbers], 0.0)
+    scheduler.submit([Task(number, "known", PAYLOAD) for number in numbers], 0.0)
     queued = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     print(f"\nmemory of a queued task in the core: {queued / tasks:,.0f} bytes ({tasks:,} queued, payload not counted)")

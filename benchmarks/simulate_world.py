@@ -29,7 +29,7 @@ LATENCY = 100e-6
 """Seconds that a frame is under way."""
 OVERHEAD = 10e-6
 """What a task costs a worker beside its own seconds."""
-PARTS = (b"p" * 100,)
+PAYLOAD = b"p" * 100
 NEVER = float("inf")
 
 
@@ -234,7 +234,7 @@ class Simulation:
             if settings.pace:
                 frame = min(frame, self._random.randint(1, settings.frame))
             first, keys = self._submitted + 1, settings.keys
-            tasks = [Task(number, number % keys, PARTS) for number in range(first, first + int(frame))]
+            tasks = [Task(number, number % keys, PAYLOAD) for number in range(first, first + int(frame))]
             self._submitted += len(tasks)
             self._in_burst += len(tasks)
             self._call(self._submit, tasks)
@@ -336,7 +336,7 @@ class Simulation:
         self, fake: SimulatedWorker, tasks: list[tuple[Task, int]], seconds: list[float], sent_at: float
     ) -> None:
         outcomes = [
-            Outcome(task.task_id, attempt, 0, PARTS, 0.0, took, took, 0)
+            Outcome(task.task_id, attempt, 0, (PAYLOAD,), 0.0, took, took, 0)
             for (task, attempt), took in zip(tasks, seconds, strict=True)
         ]
         self._call(self._outcomes, fake.worker, outcomes, sent_at)

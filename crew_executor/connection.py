@@ -144,7 +144,7 @@ class Connection:
                 task.task_id,
                 task.attempt,
                 task.flags | TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS * task.items else task.flags,
-                task.handle.parts(task.first, task.items) if task.flags & TaskFlag.ITEMS else task.parts,
+                task.handle.parts(task.first, task.items) if task.flags & TaskFlag.ITEMS else task.payload,
                 0.0 if task.budget is None else task.budget.timeout,
                 None if task.beside is None else self._lent(task.beside),
             )
@@ -232,13 +232,14 @@ class Connection:
             self._writer.send_locked(entry.kind, [entry.body])
             return
         pieces: list[Buffer] = [encode_first_ordinal(entry.ordinal)]
-        for task_id, attempt, flags, parts, timeout, beside in entry.tasks:
+        for task_id, attempt, flags, payload, timeout, beside in entry.tasks:
             if beside is not None:
                 for share in beside.shares:
                     self._write_share(share)
                 if beside.segment is not None:
-                    flags, parts = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
-            pieces += encode_task(task_id, attempt, flags, parts, timeout)
+                    parts = (payload,) if type(payload) is bytes else payload
+                    flags, payload = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
+            pieces += encode_task(task_id, attempt, flags, payload, timeout)
         self._writer.send_locked(Kind.TASKS, pieces, len(entry.tasks))
 
     def _write_share(self, share: Share) -> None:

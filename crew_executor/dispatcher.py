@@ -114,8 +114,9 @@ class Dispatcher:
     # ------------------------------------------------------------------ for users' threads
 
     def submit(
-        self, future: CrewFuture[Any], key: Any, parts: tuple[bytes, ...], options: TaskOptions, beside: Beside | None
-    ) -> None:
+        self, future: CrewFuture[Any], key: Any, payload: bytes | tuple[bytes, ...], options: TaskOptions,
+        beside: Beside | None,
+    ) -> None:  # fmt: skip
         """Take a task; block while max_pending are open, except in threads of ours (RULES 14).
 
         Raises:
@@ -124,10 +125,10 @@ class Dispatcher:
         """
         number = next(self._task_ids)
         if options.are_plain:
-            task = Task(number, key, parts, future, beside=beside)
+            task = Task(number, key, payload, future, beside=beside)
         else:
             task = Task(
-                number, key, parts, future, priority=options.priority or 0, budget=options.make_budget(),
+                number, key, payload, future, priority=options.priority or 0, budget=options.make_budget(),
                 flags=options.task_flags, beside=beside, needs=options.resources or None,
             )  # fmt: skip
         future._task = task

@@ -63,9 +63,8 @@ class Intake:
         sent = fn if is_plain else self._apply(options, future, fn)
         try:
             data, beside = self._packer.pack_call(sent, args, kwargs, reduce)
-            parts: tuple[bytes, ...] = (self._surroundings.attach(data),)
-            if not is_plain and options.retry_part is not None:
-                parts = (*parts, options.retry_part)
+            first = self._surroundings.attach(data)
+            payload = first if is_plain or options.retry_part is None else (first, options.retry_part)
             if beside is None and len(data) <= REPLAY_BYTES_MAX:
                 future._call = data
         except BaseException as error:
@@ -74,7 +73,7 @@ class Intake:
             dispatcher.check_open()
             future._finish_lost(pickling_error(error, fn, args, kwargs))
             return future
-        dispatcher.submit(future, self._packer.command_of(call), parts, options, beside)
+        dispatcher.submit(future, self._packer.command_of(call), payload, options, beside)
         return future
 
     def _apply(self, options: TaskOptions, future: CrewFuture[T], fn: Callable[..., T]) -> Callable[..., T]:

@@ -63,8 +63,8 @@ class Ticket:
         Only the first in the inbox, so that nothing overtakes what came before it. Not items of a map(), subtasks, nor
         what needs more than any worker has, more than one part, or more than a frame of its own.
         """
-        parts = task.parts  # now: once it is claimed it may have been run, and its parts dropped
-        if len(parts) != 1 or task.payload_bytes > _PAYLOAD_BYTES_MAX:
+        payload = task.payload  # now: once it is claimed it may have been run, and its payload dropped
+        if type(payload) is not bytes or task.payload_bytes > _PAYLOAD_BYTES_MAX:
             return False
         if task.parent is not None or task.needs is not None or task.beside is not None:
             return False
@@ -78,7 +78,7 @@ class Ticket:
         if claims[0] is not task:
             return False
         timeout = 0.0 if task.budget is None else task.budget.timeout
-        frame = encode_frame_of_one(self._run, self.ordinal, task.task_id, task.flags, parts[0], timeout)
+        frame = encode_frame_of_one(self._run, self.ordinal, task.task_id, task.flags, payload, timeout)
         self.is_sent = is_sent = self._hatch.send(frame)
         return is_sent
 

@@ -195,11 +195,14 @@ def decode_frame(data: memoryview) -> Frame:
 _REST = struct.Struct("<BBHQQQI")  # HEADER without its length field
 
 
-def encode_task(task_id: int, attempt: int, flags: int, parts: Sequence[Buffer], timeout: float = 0.0) -> list[Buffer]:
-    """Return the pieces of one task item, not joined: large parts are not copied here."""
+def encode_task(
+    task_id: int, attempt: int, flags: int, payload: bytes | Sequence[Buffer], timeout: float = 0.0
+) -> Sequence[Buffer]:
+    """Return the pieces of one task item, not joined: large parts are not copied here. Bytes stand for one part."""
+    parts: Sequence[Any] = (payload,) if type(payload) is bytes else payload
     first = parts[0]
     if len(parts) == 1:
-        return [TASK_ITEM.pack(task_id, attempt, flags, 0, len(first), timeout), first]
+        return TASK_ITEM.pack(task_id, attempt, flags, 0, len(first), timeout), first
     lengths = b"".join(_U64.pack(len(part)) for part in parts[1:])
     return [TASK_ITEM.pack(task_id, attempt, flags, len(parts) - 1, len(first), timeout), lengths, *parts]
 

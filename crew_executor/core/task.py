@@ -23,7 +23,8 @@ class Task:
     Attributes:
         task_id: unique within the executor.
         key: what tells functions apart when their durations are learned.
-        parts: the payload, opaque; emptied when the task is done.
+        payload: opaque parts, emptied when the task is done. Bytes stand for one part, as most tasks have: a tuple
+            around it would be one object more for the garbage collector, of three that a queued task has.
         beside: what travels beside it, opaque; forgotten when the task is done.
         handle: whatever the shell wants to find again (its Future); opaque.
         is_dropped: cancelled by its user; its run may have to be ended yet.
@@ -56,7 +57,7 @@ class Task:
         "ordinal",
         "parent",
         "parent_attempt",
-        "parts",
+        "payload",
         "payload_bytes",
         "priority",
         "rank",
@@ -70,7 +71,7 @@ class Task:
         self,
         task_id: int,
         key: Hashable,
-        parts: Sequence[Any],
+        payload: Sequence[Any],
         handle: Any = None,
         *,
         priority: int = 0,
@@ -85,10 +86,10 @@ class Task:
     ) -> None:
         self.task_id = task_id
         self.key = key
-        self.parts = parts
+        self.payload = payload
         self.beside = beside
         if payload_bytes is None:
-            payload_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+            payload_bytes = len(payload) if type(payload) is bytes else sum(map(len, payload))
         self.payload_bytes = payload_bytes
         self.handle = handle
         self.priority = priority

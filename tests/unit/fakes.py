@@ -133,7 +133,7 @@ class Bench:
         made = []
         for _ in range(count):
             own = None if budget is None else copy(budget)
-            task = Task(len(self.tasks) + 1, key, (bytes(size),), priority=priority, budget=own)
+            task = Task(len(self.tasks) + 1, key, bytes(size), priority=priority, budget=own)
             self.tasks[task.task_id] = task
             made.append(task)
             self.scheduler.submit([task], now)

@@ -22,7 +22,7 @@ def mailbox() -> Mailbox:
 
 
 def make(task_id: int) -> Task:
-    return Task(task_id, "f", (b"payload",))
+    return Task(task_id, "f", b"payload")
 
 
 def is_rung(mailbox: Mailbox) -> bool:

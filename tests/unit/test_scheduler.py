@@ -106,7 +106,7 @@ def test_a_payload_is_let_go_when_its_task_is_done(bench: Bench) -> None:
     bench.scheduler.cancel(cancelled)
     bench.answer(worker, 1)
 
-    assert ((), ()) == (done.parts, cancelled.parts)
+    assert ((), ()) == (done.payload, cancelled.payload)
 
 
 # ---------------------------------------------------------------------- how much ahead
@@ -528,9 +528,9 @@ def test_a_task_says_its_state_in_a_word(bench: Bench) -> None:
     assert "<Task 1 done attempt=1>" == repr(task)
 
 
-@pytest.mark.parametrize(("parts", "size"), [((b"abc",), 3), ((b"abc", b"de"), 5), ((b"",), 0)])
-def test_the_payload_of_a_task_is_the_sum_of_its_parts(parts: tuple[bytes, ...], size: int) -> None:
-    assert size == Task(1, "f", parts).payload_bytes
+@pytest.mark.parametrize(("payload", "size"), [(b"abc", 3), ((b"abc",), 3), ((b"abc", b"de"), 5), (b"", 0)])
+def test_the_payload_of_a_task_is_the_sum_of_its_parts(payload: bytes | tuple[bytes, ...], size: int) -> None:
+    assert size == Task(1, "f", payload).payload_bytes
 
 
 def test_a_recall_for_less_than_it_gains_is_not_sent(bench: Bench) -> None:

@@ -54,7 +54,7 @@ def test_a_queued_task_is_stopped_by_dropping_it(bench: Bench) -> None:
     assert bench.scheduler.stop(task)
     assert [] == bench.take()
     assert (0, 0, 0, 1) == counts(bench.scheduler)
-    assert ("done", ()) == (task.state, task.parts)
+    assert ("done", ()) == (task.state, task.payload)
 
 
 def test_a_task_at_a_worker_is_held_until_its_run_has_ended(bench: Bench) -> None:
@@ -125,7 +125,7 @@ def test_nobody_hears_how_a_ghost_ended(bench: Bench, is_retryable: bool) -> Non
 
     assert [] == bench.take()
     assert (0, 0, 0, 1) == counts(bench.scheduler)
-    assert ("done", ()) == (bench.tasks[1].state, bench.tasks[1].parts)
+    assert ("done", ()) == (bench.tasks[1].state, bench.tasks[1].payload)
 
 
 def test_the_end_of_a_ghost_makes_room_for_the_next_task(bench: Bench) -> None:

@@ -41,7 +41,7 @@ def promise(hatch: FakeHatch) -> Ticket:
 
 
 def make(task_id: int, **options: Any) -> Task:
-    return Task(task_id, "f", (b"payload",), **options)
+    return Task(task_id, "f", b"payload", **options)
 
 
 def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
@@ -56,7 +56,7 @@ def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
 
 def test_its_frame_is_what_the_dispatcher_would_send_but_without_a_number(hatch: FakeHatch) -> None:
     ticket = promise(hatch)
-    task = Task(3, "f", (b"payload",), flags=TaskFlag.CATCH_OUTPUT, budget=Budget(timeout=1.5))
+    task = Task(3, "f", b"payload", flags=TaskFlag.CATCH_OUTPUT, budget=Budget(timeout=1.5))
     assert ticket.use(task, [task])
 
     frame = decode_frame(memoryview(hatch.frames[0])[8:])
@@ -81,7 +81,7 @@ def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:
         make(1, needs=frozenset({("gpus", 1)})),
         make(1, beside=object()),
         make(1, parent=make(9)),
-        Task(1, "f", (bytes(16 * 1024),)),
+        Task(1, "f", bytes(16 * 1024)),
         Task(1, "f", (), items=3, payload_bytes=30),
         Task(1, "f", (b"payload", b"errors"), flags=TaskFlag.RETRY_ON),
     ],
@@ -108,7 +108,7 @@ def test_a_task_that_is_over_before_its_submitter_has_sent_it_does_no_harm(hatch
     class Inbox(list[Task]):
         def __getitem__(self, place: Any) -> Any:
             task = super().__getitem__(place)
-            task.parts = ()  # as when the dispatcher was faster
+            task.payload = ()  # as when the dispatcher was faster
             return task
 
     ticket, task = promise(hatch), make(1)

@@ -206,7 +206,7 @@ class World:
             assert task not in self.where
             assert task.task_id not in self.done, "what is over is not sent"
             assert task.attempt == self.attempts[task.task_id], "each attempt has its number"
-            assert task.parts, "the payload is there for every attempt"
+            assert task.payload != (), "the payload is there for every attempt"
             self.where[task] = worker
         assert len(worker.held) <= AHEAD_TASKS
         self.fakes[worker].inbox.append(("tasks", [(task.ordinal, task.task_id, task.attempt) for task in tasks]))
@@ -277,7 +277,7 @@ class World:
         needs: Needs | None = None,
     ) -> None:  # fmt: skip
         own = None if budget is None else copy(budget)
-        task = Task(len(self.tasks) + 1, key, (payload,), priority=priority, budget=own, parent=parent, needs=needs)
+        task = Task(len(self.tasks) + 1, key, payload, priority=priority, budget=own, parent=parent, needs=needs)
         self.tasks[task.task_id] = task
         self.purses[task.task_id] = Purse(budget)
         self.attempts[task.task_id] = 1
