@@ -231,14 +231,15 @@ class Connection:
         if entry.kind is not Kind.TASKS:
             self._writer.send_locked(entry.kind, [entry.body])
             return
+        # All shares before any segment of this frame: what takes a share gives up what was lent before it.
+        for *_, beside in entry.tasks:
+            for share in () if beside is None else beside.shares:
+                self._write_share(share)
         pieces: list[Buffer] = [encode_first_ordinal(entry.ordinal)]
         for task_id, attempt, flags, payload, timeout, beside in entry.tasks:
-            if beside is not None:
-                for share in beside.shares:
-                    self._write_share(share)
-                if beside.segment is not None:
-                    parts = (payload,) if type(payload) is bytes else payload
-                    flags, payload = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
+            if beside is not None and beside.segment is not None:
+                parts = (payload,) if type(payload) is bytes else payload
+                flags, payload = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
             pieces += encode_task(task_id, attempt, flags, payload, timeout)
         self._writer.send_locked(Kind.TASKS, pieces, len(entry.tasks))
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import resource
 import sys
+import time
 from typing import Any
 
 _LIMITS = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
@@ -31,32 +32,39 @@ def current_settings() -> dict[str, Any]:
     return settings
 
 
-_environment: tuple[Any, dict[str, str]] = None, {}
+_environment: tuple[dict[bytes, bytes] | None, dict[str, str]] = None, {}  # as it was, and decoded
 
 
 def current_environment() -> dict[str, str]:
     """Return the environment, not to be changed.
 
-    It is copied only when it has changed, which is seen at once in what os.environ keeps it in: the copy would be a
-    fifth of the client's work for a launch. Where there is no such thing, it is copied each time.
+    It is decoded only when it has changed, which is seen at once in the dictionary that os.environ keeps it in: to
+    decode it would be a fifth of the client's work for a launch. What is seen and what is decoded are one copy, made
+    by one call: another thread may change the environment at any time, and change it back. Where os.environ is
+    something else, it is copied each time.
     """
     global _environment
     kept = getattr(os.environ, "_data", None)
+    if not isinstance(kept, dict) or os.name != "posix":
+        return dict(os.environ)
     seen, environment = _environment
-    if kept is None or kept != seen:
-        seen = dict(kept) if isinstance(kept, dict) else None  # first: what changes meanwhile is seen the next time
-        environment = dict(os.environ)
+    if kept != seen:
+        seen = kept.copy()
+        environment = {os.fsdecode(name): os.fsdecode(value) for name, value in seen.items()}
         _environment = seen, environment
     return environment
 
 
 def take_environment(environment: dict[str, str]) -> None:
     """Have this environment, and no other variables."""
+    zone = os.environ.get("TZ")
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     for name, value in environment.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+    if os.environ.get("TZ") != zone and hasattr(time, "tzset"):
+        time.tzset()  # C's library looks at it only then
 
 
 def adopt_settings(settings: dict[str, Any]) -> None:

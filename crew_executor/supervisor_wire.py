@@ -6,6 +6,7 @@ pair that only they hold.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -19,10 +20,21 @@ that the initializer's arguments need."""
 
 
 def send_message(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
-    """Send one message; the socket blocks."""
+    """Send one message; the socket blocks.
+
+    Raises:
+        ConnectionError: nobody will read it, or anything else that is sent.
+        OSError: nothing was sent, as where too many descriptors of this user are on their way.
+    """
     text = json.dumps(message).encode()
-    socket.send_fds(sock, [_LENGTH.pack(len(text))], descriptors)
-    sock.sendall(text)
+    data = _LENGTH.pack(len(text)) + text
+    sent = socket.send_fds(sock, [data], descriptors)
+    try:
+        sock.sendall(data[sent:])
+    except OSError as error:  # half a message is out, and nothing must follow it
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError(f"half a message was sent: {error}") from error
 
 
 def recv_message(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:

@@ -140,15 +140,16 @@ class SupervisorHandle:
         with self._lock:
             self._exits[launch_id] = (own["name"], on_exit)
             news = None if common == self._common else common
-            self._common = common
             try:
                 self._send(descriptors, op="launch", id=launch_id, own=own, common=news)
-            except OSError:
-                # It is gone; its reader will say so of every launch that is still in the table.
-                if not self._is_lost:
+                self._common = common
+            except OSError as error:
+                # If it is gone, its reader will say so of every launch that is still in the table.
+                if isinstance(error, ConnectionError) and not self._is_lost:
                     return
                 del self._exits[launch_id]
-                raise LaunchError("the supervisor of local workers is gone") from None
+                why = "is gone" if self._is_lost else f"could not be told: {error}"
+                raise LaunchError(f"the supervisor of local workers {why}") from None
 
     def kill(self, launch_id: str, signal_number: int) -> None:
         """Send a signal to a worker's process group."""

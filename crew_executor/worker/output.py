@@ -35,7 +35,8 @@ class Output:
     def install(self) -> None:
         """Make sys.stdout and sys.stderr line by line, copy the latter to the log, and faulthandler's words."""
         faulthandler.enable(self._log_fd, all_threads=True)
-        self._stdout, self._stderr = sys.stdout, sys.stderr = _streams or open_streams()
+        sys.stdout = self._stdout = _open(1)
+        sys.stderr = self._stderr = _open(2)
         # An attribute of the instance: isatty(), fileno() and buffer stay those of the real stream.
         self._stderr.write = self._copying(self._stderr.write)  # type: ignore[method-assign]
 
@@ -99,22 +100,8 @@ class Output:
             os.write(self._log_fd, text.encode(errors="backslashreplace"))
 
 
-_streams: tuple[TextIO, TextIO] | None = None
-
-
-def load() -> None:
-    """Open the streams of the workers to be forked from this process: they write to descriptors 1 and 2 of their own.
-
-    That takes longer than all else that install() does.
-    """
-    global _streams
-    _streams = open_streams()
-
-
-def open_streams() -> tuple[TextIO, TextIO]:
-    """Return streams that write line by line to descriptors 1 and 2, whatever these are at that time."""
-    out, err = (os.fdopen(fd, "w", buffering=1, errors="backslashreplace", closefd=False) for fd in (1, 2))
-    return out, err
+def _open(fd: int) -> TextIO:
+    return os.fdopen(fd, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def _duplicate(fd: int) -> int:

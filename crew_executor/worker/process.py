@@ -328,9 +328,7 @@ def load_rest() -> None:
     """Import what only some tasks need: those that submit tasks, log or fail."""
     import traceback  # noqa: F401
 
-    from . import front, log_forwarder, output  # noqa: F401
-
-    output.load()
+    from . import front, log_forwarder  # noqa: F401
 
 
 def _make_front(exchange: Exchange, name: str, max_workers: int) -> WorkerFront:

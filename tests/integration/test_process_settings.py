@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import time
+from typing import Any
 
 import pytest
 
 from crew_executor import BrokenCrewError, CrewExecutor
 from crew_executor.launchers import LocalLauncher, local
+from crew_executor.launchers.supervisor_handle import SupervisorHandle
 from crew_executor.process_settings import current_environment
 
 SETTINGS = """
@@ -113,3 +117,35 @@ def test_an_environment_that_cannot_be_had_costs_its_own_launches_alone(monkeypa
         with CrewExecutor(1) as next_one:
             assert next_one.submit(os.getenv, "PATH").result() == os.environ.get("PATH")
         assert running.result() == other.submit(os.getpid).result()
+
+
+def test_the_time_zone_goes_with_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with CrewExecutor(1) as executor:  # its supervisor is there before
+        executor.submit(os.getpid).result()
+    try:
+        for zone, offset in (("AAA-3", "+0300"), ("BBB+5", "-0500")):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            with CrewExecutor(1) as executor:
+                assert executor.submit(time.strftime, "%z").result() == time.strftime("%z") == offset
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_what_could_not_be_told_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when too many descriptors of this user are on their way: that is no end of the supervisor."""
+    failures = []
+    send = SupervisorHandle._send
+
+    def fail_once(self: SupervisorHandle, descriptors: tuple[int, ...] = (), /, **message: Any) -> None:
+        if message["op"] == "launch" and not failures:
+            failures.append(OSError(errno.ETOOMANYREFS, "too many references"))
+            raise failures[0]
+        send(self, descriptors, **message)
+
+    monkeypatch.setenv("MINE", "1")
+    monkeypatch.setattr(SupervisorHandle, "_send", fail_once)
+    with CrewExecutor(1) as executor:  # a launch that is lost would be missed after startup_timeout, a minute
+        assert executor.submit(_mine).result() == {"MINE": "1"}
+    assert failures

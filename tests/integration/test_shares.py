@@ -104,6 +104,22 @@ def _both(one: Block, other: Block) -> tuple[int, bool, int, bool]:
     return one.value(), one.memory.readonly, other.value(), other.memory.readonly
 
 
+def test_beside_tasks_with_large_arguments_in_the_same_frame() -> None:
+    """The constant goes to the worker first: what takes it gives up whatever was lent before."""
+    with CrewExecutor(1, min_workers=1) as executor:
+        executor.submit(Block.value, block(0)).result()  # known and short: the following travel together
+        constant = executor.share(block(7))
+        values = [
+            future.result()
+            for _ in range(5)
+            for future in (executor.submit(Block.value, block(1)), executor.submit(Block.value, constant))
+        ]
+        first = [executor.submit(Block.value, block(value)) for value in range(20)]
+        others = [executor.submit(Block.value, executor.share(block(value))) for value in range(20, 30)]
+        assert [future.result() for future in first + others] == list(range(30))
+    assert values == [1, 7] * 5
+
+
 def test_workers_that_come_later_get_it_too(executor: CrewExecutor) -> None:
     handle = executor.share(block(3))
     assert executor.submit(look, handle).result()[0] == 3

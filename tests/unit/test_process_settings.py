@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,26 @@ def test_each_change_of_the_environment_is_seen(monkeypatch: pytest.MonkeyPatch)
     assert current_environment()["MINE"] == "2"
     monkeypatch.delenv("MINE")
     assert current_environment() == before == dict(os.environ)
+
+
+def test_a_change_that_is_undone_meanwhile_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread changes a variable while it is decoded, and takes that back."""
+    monkeypatch.setenv("MINE", "home")
+    monkeypatch.setenv("MINE_LAST", "1")  # it is decoded after the former
+    decode, kept = os.fsdecode, os.environ._data  # type: ignore[attr-defined]
+
+    def decode_while_it_changes(data: Any) -> str:
+        kept[b"MINE"] = b"away"
+        kept.pop(b"MINE_LAST", None)
+        return decode(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsdecode", decode_while_it_changes)
+        patch.setattr(os.environ, "decodevalue", decode_while_it_changes)
+        found = [current_environment()]
+    os.environ.update(MINE="home", MINE_LAST="1")
+    found.append(current_environment())
+    assert [(each["MINE"], each["MINE_LAST"]) for each in found] == [("home", "1")] * 2
 
 
 def test_another_mapping_in_its_place_is_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
