@@ -580,7 +580,7 @@ waits_with_none(CrewFuture._wait_done)
 
 # CPython keeps in the instance what the first thirty or so of a class have, all else in a dictionary beside each. A
 # burst of submits makes thousands before any is done: without this all would have one in the end, for the garbage
-# collector to go through, which took an eighth of the client's time for a task without work.
+# collector to go through, which took a tenth of the client's time for a task without work.
 _planned: CrewFuture[Any] = CrewFuture()
 _planned._task = _planned._call = _planned._worker = _planned._unopened = _planned._times = _planned._bells = None
 _planned._result = _planned._exception = _planned._frames = None

@@ -44,17 +44,11 @@ class OomCounter:
         if self._file is None:
             return 0
         with contextlib.suppress(OSError, ValueError):  # the group is gone, or its files look otherwise: not known
-            return int(_read_whole(self._file).partition(b"\noom_kill ")[2].partition(b"\n")[0] or 0)
+            # For each launch: without a buffer and a decoder it takes a third of the time.
+            with open(self._file, "rb", buffering=0) as file:
+                text = b"\n" + file.read(4096)
+            return int(text.partition(b"\noom_kill ")[2].partition(b"\n")[0] or 0)
         return 0
-
-
-def _read_whole(path: str) -> bytes:
-    """Return what the kernel shows in a small file: asked for each launch, and open() takes three times as long."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return b"\n" + os.read(fd, 4096)
-    finally:
-        os.close(fd)
 
 
 def _lines_of(path: str) -> list[str]:

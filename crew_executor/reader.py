@@ -118,8 +118,10 @@ class Reading:
             raise ProtocolError(f"expected READY, got a frame of kind {frame.kind}")
         self.take = self._handle
         fields, parts = decode_control(frame.body)
-        if not fields:
+        if not fields and not parts:
             listener.worker_joined(connection)
+        elif "doing" not in fields or len(parts) != 2:
+            raise ProtocolError(f"READY tells of a failure with {sorted(fields)} and {len(parts)} parts")
         else:
             connection.began_with = fields["doing"]
             listener.initializer_failed(connection, loads_error(bytes(parts[0]), json.loads(bytes(parts[1]))))

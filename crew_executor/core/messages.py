@@ -446,7 +446,7 @@ def encode_control(fields: dict[str, Any], parts: Sequence[Buffer] = ()) -> byte
 
 
 _NO_FIELDS = struct.pack("<QI", 2, 0) + b"{}"
-"""By which a short life begins and ends: JSON takes a tenth of the time of a worker that has one task."""
+"""READY and BYE, as a rule: a worker that has one task makes and reads JSON in cold code, and has little else to do."""
 
 
 def decode_control(body: memoryview) -> tuple[dict[str, Any], tuple[memoryview, ...]]:

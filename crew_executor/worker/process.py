@@ -217,7 +217,6 @@ def serve(
     channel.send_control(Kind.READY)
     limits = MemoryLimits(settings["max_worker_memory"], settings["max_task_memory"])
     loop = WorkerLoop(channel, cell, port, name, settings["idle_timeout"], limits, output, logs)
-    _alive.append(loop)
     logs.runner = loop.runner
     loop.run()
     return 0
@@ -245,9 +244,6 @@ def _initialize(channel: Channel, parts: Sequence[Any], name: str) -> bool:
 
 
 # ---------------------------------------------------------------------- becoming a process of one's own
-
-_alive: list[object] = []
-"""What lives as long as the process: to take it apart at the end would take a worker with one task 0.3 ms."""
 
 
 def start(message: dict[str, Any], descriptors: list[int]) -> int:
@@ -311,7 +307,6 @@ def run_worker(
     cell = Cell(cell_fd)
     link = transport.HatchedLink(socket.socket(fileno=link_fd), socket.socket(fileno=hatch_fd))
     channel = Channel(link, message["run"])
-    _alive.extend((output, cell, channel))
     try:
         code = serve(channel, cell, SegmentPort(port_fd), message, output, on_joined)
     except LinkClosed:
