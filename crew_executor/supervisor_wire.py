@@ -29,6 +29,8 @@ def send_message(sock: socket.socket, message: dict[str, Any], descriptors: tupl
     text = json.dumps(message).encode()
     data = _LENGTH.pack(len(text)) + text
     sent = socket.send_fds(sock, [data], descriptors)
+    if sent == len(data):
+        return  # sendall() of nothing is a system call too: it fails if the reader has answered and closed meanwhile
     try:
         sock.sendall(data[sent:])
     except OSError as error:  # half a message is out, and nothing must follow it
