@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from .core.horizon import FRAME_BYTES, FRAME_TASKS
 from .core.messages import (
     FLUSH_SECONDS,
     Buffer,
@@ -127,18 +128,30 @@ class Connection:
 
     # ------------------------------------------------------------------ sending
 
-    def put_tasks(self, first: int, tasks: list[Task]) -> None:
-        """Queue a frame of tasks; called under the dispatcher's lock, so that frames keep the order of decisions.
-
-        The parts are taken here: by the time the frame is written, a task may have been withdrawn, sent elsewhere,
-        finished there and emptied.
-        """
+    def put_tasks(self, tasks: list[Task]) -> None:
+        """Queue tasks in frames; called under the dispatcher's lock, so that frames keep the order of decisions."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             if ticket.holder is not tasks[0]:
                 ticket = None
             elif ticket.is_sent:
                 return
+        number, size = len(tasks), sum([task.payload_bytes for task in tasks])
+        frames = max(-(-number // FRAME_TASKS), -(-size // FRAME_BYTES))
+        if number == 1 or frames == 1:
+            self._put_frame(tasks, size, ticket)
+            return
+        in_each = -(-number // frames)
+        for start in range(0, number, in_each):
+            some = tasks[start : start + in_each]
+            self._put_frame(some, sum([task.payload_bytes for task in some]))
+
+    def _put_frame(self, tasks: list[Task], size: int, ticket: Ticket | None = None) -> None:
+        """Queue a frame of tasks, of so many bytes.
+
+        The parts are taken here: by the time the frame is written, a task may have been withdrawn, sent elsewhere,
+        finished there and emptied.
+        """
         entries = [
             (
                 task.task_id,
@@ -150,9 +163,8 @@ class Connection:
             )
             for task in tasks
         ]
-        size = sum([task.payload_bytes for task in tasks])
         may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
-        self._put(_Entry(Kind.TASKS, first, entries, may_block=may_block, ticket=ticket))
+        self._put(_Entry(Kind.TASKS, tasks[0].ordinal, entries, may_block=may_block, ticket=ticket))
 
     def make_ticket(self) -> Ticket | None:
         """Return a ticket for the worker's next task, if there can be one; called under the dispatcher's lock."""

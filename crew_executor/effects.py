@@ -57,7 +57,7 @@ class Effects:
     def send(self, worker: Worker, tasks: list[Task]) -> None:
         """Queue a frame for the worker."""
         connection = self._connections[worker.name]
-        connection.put_tasks(tasks[0].ordinal, tasks)
+        connection.put_tasks(tasks)
         for task in tasks:
             if not task.is_dropped:  # between its sending and now: see Canceller
                 task.handle._sent()

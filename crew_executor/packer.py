@@ -38,10 +38,14 @@ class Packer:
         reduce: Callable[[Any], Any] | None,
     ) -> tuple[bytes, Beside | None]:  # fmt: skip
         """Return what pack() does, sooner: most calls are plain, with nothing that could go beside them."""
-        if not keywords and reduce is None and self.shares.is_empty and _PLAIN.issuperset(map(type, arguments)):
-            data = self._plain_calls.dumps(function, arguments)
-            if data is not None:
-                return data, None
+        if not keywords and reduce is None and self.shares.is_empty:
+            for argument in arguments:
+                if type(argument) not in _PLAIN:
+                    break
+            else:
+                data = self._plain_calls.dumps(function, arguments)
+                if data is not None:
+                    return data, None
         return self.pack((function, arguments, keywords), reduce)
 
     def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:

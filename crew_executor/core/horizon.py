@@ -14,9 +14,15 @@ from .roster import AHEAD_ONE_SECONDS
 from .task import UNKNOWN_SECONDS, Task
 from .worker import Worker
 
-AHEAD_TASKS = 640
-"""Tasks a worker may hold, started or not: 5 ms of the shortest, which a client that submits takes to send more."""
-AHEAD_BYTES = 48 * 1024
+FRAME_TASKS = 640
+"""Tasks in a frame, after which a worker reports: 4 ms of the shortest, about as long as a client that submits takes to
+send more."""
+FRAME_BYTES = 48 * 1024
+"""Payload bytes in a frame of several tasks; one that is not much longer is written by whoever comes along."""
+AHEAD_TASKS = 2 * FRAME_TASKS
+"""Tasks a worker may hold, started or not: while it works on one frame, the client deals with the one before and sends
+the next (docs/adr/0037)."""
+AHEAD_BYTES = 2 * FRAME_BYTES
 """Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds about 200 kB."""
 HORIZON_MIN = 3 * FLUSH_SECONDS
 HORIZON_MAX = 0.060
@@ -58,9 +64,7 @@ class Horizon:
     def is_full(self, worker: Worker, holds: int) -> bool:
         """Answer whether a worker that holds so many tasks has enough."""
         return worker.held_items > 1 and (
-            holds > AHEAD_TASKS // 2
-            or worker.held_seconds > ENOUGH * self.of(worker)
-            or worker.held_bytes > AHEAD_BYTES // 2
+            holds > FRAME_TASKS or worker.held_seconds > ENOUGH * self.of(worker) or worker.held_bytes > FRAME_BYTES
         )
 
     def fits(self, worker: Worker, task: Task, estimate: float | None) -> bool:
@@ -86,7 +90,8 @@ class Horizon:
         if worker.held_items == 1 and estimate <= AHEAD_ONE_SECONDS:
             least = 1
         by_time = (self.of(worker) - worker.held_seconds) / item_seconds(estimate)
-        by_bytes = (AHEAD_BYTES - worker.held_bytes) * task.items / max(1, task.payload_bytes)
+        room = min(FRAME_BYTES, AHEAD_BYTES - worker.held_bytes)
+        by_bytes = room * task.items / max(1, task.payload_bytes)
         if by_bytes < 1 and worker.held:
             return 0
         return max(least, int(min(by_time, by_bytes, task.items)))

@@ -13,7 +13,7 @@ class Port(Protocol):
     """What the scheduler asks of the world. Called under the shell's lock: note it, do it later, in this order."""
 
     def send(self, worker: Worker, tasks: list[Task]) -> None:
-        """Send these tasks; their ordinals are consecutive and end at worker.ordinal."""
+        """Send these tasks, in one frame or several; their ordinals are consecutive and end at worker.ordinal."""
 
     def dismiss(self, worker: Worker) -> None:
         """Tell the worker to leave after worker.ordinal; nothing will follow."""

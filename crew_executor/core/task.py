@@ -73,7 +73,8 @@ class Task:
         key: Hashable,
         payload: Sequence[Any],
         handle: Any = None,
-        *,
+        beside: Any = None,
+        # By name, all these; not behind a star, for CPython looks each of those up in a dictionary, for every task.
         priority: int = 0,
         budget: Budget | None = None,
         flags: int = 0,
@@ -81,7 +82,6 @@ class Task:
         items: int = 1,
         first: int = 0,
         payload_bytes: int | None = None,
-        beside: Any = None,
         needs: Needs | None = None,
     ) -> None:
         self.task_id = task_id

@@ -21,8 +21,8 @@ class FakeConnection:
     def __init__(self) -> None:
         self.queued: list[Any] = []
 
-    def put_tasks(self, first: int, tasks: list[Task]) -> None:
-        self.queued.append((first, [task.task_id for task in tasks]))
+    def put_tasks(self, tasks: list[Task]) -> None:
+        self.queued.append((tasks[0].ordinal, [task.task_id for task in tasks]))
 
     def put_go(self, ordinal: int) -> None:
         self.queued.append(("go", ordinal))

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from crew_executor.core.horizon import AHEAD_BYTES, AHEAD_TASKS, HORIZON_MAX, HORIZON_MIN, REACTIONS
+from crew_executor.core.horizon import AHEAD_BYTES, AHEAD_TASKS, FRAME_TASKS, HORIZON_MAX, HORIZON_MIN, REACTIONS
 from crew_executor.core.roster import AHEAD_ONE_SECONDS, RECALL_SECONDS
 from crew_executor.core.scheduler import Scheduler
 from crew_executor.core.task import Task
@@ -149,6 +149,18 @@ def test_a_worker_holds_at_most_so_many_tasks_however_short(bench: Bench) -> Non
     bench.scheduler.horizon.observe(1.0)
     bench.submit(2 * AHEAD_TASKS, key="tiny")
     worker = bench.join("w1")
+
+    assert AHEAD_TASKS == len(worker.held)
+
+
+def test_a_worker_that_has_done_one_frame_gets_another_while_it_works_on_the_next(bench: Bench) -> None:
+    bench.scheduler.horizon.observe(1.0)
+    bench.submit(3 * AHEAD_TASKS, key="tiny")
+    worker = bench.join("w1")
+    bench.answer(worker, *range(1, FRAME_TASKS))
+    bench.take()
+    assert FRAME_TASKS + 1 == len(worker.held)  # too many yet
+    bench.answer(worker, FRAME_TASKS)
 
     assert AHEAD_TASKS == len(worker.held)
 
