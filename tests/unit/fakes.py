@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import deque
@@ -39,8 +40,12 @@ def hypothesis_settings(*, examples: int, steps: int = 50) -> settings:
 
 
 def interrupt_at(moment: int, call: Callable[[], object]) -> None:
-    """Make a call with a Ctrl-C at its moment-th place, from 0, where CPython looks for signals, if it has so many."""
+    """Make a call with a Ctrl-C at its moment-th place, from 0, where CPython looks for signals, if it has so many.
+
+    Without the garbage collector: hypothesis measures it by a function that it calls, which would count as a place.
+    """
     left = moment
+    is_collecting = gc.isenabled()
 
     def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
         nonlocal left
@@ -51,12 +56,15 @@ def interrupt_at(moment: int, call: Callable[[], object]) -> None:
                 raise KeyboardInterrupt
 
     try:
+        gc.disable()
         sys.setprofile(interrupt)
         call()
     except KeyboardInterrupt:
         pass
     finally:
         sys.setprofile(None)
+        if is_collecting:
+            gc.enable()
 
 
 class FakePort:
