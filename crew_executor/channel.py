@@ -51,6 +51,15 @@ class Channel:
         header = encode_header(kind, self.run, counter.next(), counter.received, count, size)
         self.link.send_locked([header, *pieces])
 
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes the link has taken, in all."""
+        return self.link.bytes_sent
+
+    def has_room(self) -> bool:
+        """Answer whether a frame of a few ten kB can be sent without waiting for the other side to read."""
+        return self.link.has_room()
+
     def send_control(self, kind: Kind, fields: dict[str, Any] | None = None, parts: Sequence[Buffer] = ()) -> None:
         """Send a control frame: a JSON object and opaque parts."""
         self.send(kind, [encode_control(fields or {}, parts)])

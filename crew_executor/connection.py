@@ -106,7 +106,7 @@ class Connection:
         self._port = ends.port
         self._writer = ends.writer
         self.is_far = ends.is_far
-        self._pump: Pump[_Entry] = Pump(worker.name, self._writer.send_lock, self._write, never_blocks=self.is_far)
+        self._pump: Pump[_Entry] = Pump(worker.name, self._writer, self._write, never_blocks=self.is_far)
         self._put = self._pump.put
         self.pump = self._pump.pump
         self.is_recall_asked = False
@@ -381,7 +381,7 @@ class Connection:
             return 0.0  # its agent looks
         held = self.worker.held
         next_ordinal = next(iter(held.values())).ordinal if held else 0
-        is_sending = self._pump.is_busy
+        is_sending = self._pump.is_moving()
         if next_ordinal <= (self.cell.started or 0) or is_sending or self.calls:
             self._unstarted_since = None
             return 0.0

@@ -27,8 +27,15 @@ class Writer(Protocol):
 
     send_lock: threading.Lock
 
+    @property
+    def bytes_sent(self) -> int:
+        """How many the worker's socket has taken, in all; for who is far nobody asks."""
+
     def send_locked(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:
         """Send a frame, for a caller that holds the lock; raise LinkClosed."""
+
+    def has_room(self) -> bool:
+        """Answer whether a frame of a few ten kB can be sent without waiting for the worker to read."""
 
 
 class CellView(Protocol):

@@ -45,6 +45,8 @@ class FramedStream(ABC):
         self._start = self._end = 0
         self._large: tuple[bytearray, int] | None = None  # a frame above RECEIVE_BYTES, and how much of it is here
         self.send_lock = threading.Lock()
+        self.bytes_sent = 0
+        """In all, those of half a frame included; counted by links on this machine."""
         self.bytes_received = 0
         """In all, those of frames that are not whole yet included."""
 
@@ -55,6 +57,10 @@ class FramedStream(ABC):
     @abstractmethod
     def _write(self, data: Buffer) -> None:
         """Hand all of `data` to the kernel; raise LinkClosed."""
+
+    def has_room(self) -> bool:
+        """Answer whether a frame of a few ten kB can be sent without waiting for the peer to read."""
+        return True
 
     @abstractmethod
     def drain(self) -> None:

@@ -27,6 +27,19 @@ class Entry(Protocol):
         """Whether to write it could take as long as the other side does not read."""
 
 
+class Writer(Protocol):
+    """Where entries are written; whoever does so holds its lock."""
+
+    send_lock: threading.Lock
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes have been taken, in all."""
+
+    def has_room(self) -> bool:
+        """Answer whether what is no longer than INLINE_BYTES can be written at once."""
+
+
 E = TypeVar("E", bound=Entry)
 
 
@@ -35,21 +48,23 @@ class Pump(Generic[E]):
 
     Args:
         name: the worker's, for the thread's name.
-        send_lock: of the link.
+        writer: the link, or what stands for it. It may be full though little was written since the last report: a
+            worker that stands still between two tasks reads nothing; what is taken back from it stays in its socket,
+            and what it is given next comes on top.
         write: called with an entry by who holds the lock; raises LinkClosed.
         never_blocks: nothing that is written makes anybody wait.
     """
 
-    def __init__(
-        self, name: str, send_lock: threading.Lock, write: Callable[[E], None], *, never_blocks: bool = False
-    ) -> None:
+    def __init__(self, name: str, writer: Writer, write: Callable[[E], None], *, never_blocks: bool = False) -> None:
         self._name = name
-        self._send_lock = send_lock
+        self._writer = writer
+        self._send_lock = writer.send_lock
         self._write = write
         self._never_blocks = never_blocks
         self._entries: deque[E] = deque()
         self.put = self._entries.append
         """Queue an entry; pump() then."""
+        self._bytes_seen = 0
         self._sender: threading.Thread | None = None
         self._sender_wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
@@ -57,6 +72,11 @@ class Pump(Generic[E]):
     def is_busy(self) -> bool:
         """Whether something is being written, or waits for it."""
         return bool(self._entries) or self._send_lock.locked()
+
+    def is_moving(self) -> bool:
+        """Answer whether something is being written, and more of it has been taken since this was asked last."""
+        before, self._bytes_seen = self._bytes_seen, self._writer.bytes_sent
+        return self.is_busy and self._bytes_seen != before
 
     def pump(self, may_block: bool = False) -> None:
         """Write the queued entries, unless another thread is at it: then that one writes them.
@@ -70,13 +90,17 @@ class Pump(Generic[E]):
         while entries and send_lock.acquire(blocking=may_block):
             try:
                 while entries:
-                    if entries[0].may_block and not (may_block or self._never_blocks) and self._wake_sender():
+                    if not (may_block or self._can_write(entries[0])) and self._wake_sender():
                         return
                     self._write(entries.popleft())
             except LinkClosed:
                 entries.clear()  # the loss is noticed and judged elsewhere
             finally:
                 send_lock.release()
+
+    def _can_write(self, entry: E) -> bool:
+        """Answer whether to write an entry makes nobody wait."""
+        return self._never_blocks or (not entry.may_block and self._writer.has_room())
 
     def _wake_sender(self) -> bool:
         """Leave what may block to the sender thread; False when there can be none any more."""

@@ -88,7 +88,7 @@ class Berth:
         self._is_signalled = False
         self._ends = ends = LocalEnds(run)
         self._cell = ends.cell
-        self._pump: Pump[_Entry] = Pump(self.name, ends.channel.send_lock, self._write)
+        self._pump: Pump[_Entry] = Pump(self.name, ends.channel, self._write)
         self._lock = threading.Lock()
         self._exit: WorkerExit | None = None
         self._is_reader_done = self._is_over = False
@@ -255,7 +255,7 @@ class Berth:
                 return
             is_idle = self._cell.finished >= self._cell.started
             is_unstarted = self._ordinal > max(self._cell.started, self._withdrawn)
-        if not (is_idle and is_unstarted) or self._pump.is_busy:
+        if self._pump.is_moving() or not (is_idle and is_unstarted):
             self._unstarted_since = None
         elif self._unstarted_since is None:
             self._unstarted_since = now

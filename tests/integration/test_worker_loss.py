@@ -276,3 +276,27 @@ def test_a_worker_frozen_before_its_task_is_replaced_and_the_task_runs(
         assert executor.submit(append_line, str(tmp_path / "runs"), "once").result(timeout=30) == "once"
         assert executor.submit(os.getpid).result(timeout=30) != pid
     assert (tmp_path / "runs").read_text() == "once\n"
+
+
+def test_a_worker_frozen_in_a_burst_keeps_nobody_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given more whenever what it has was taken back: its socket is full, and who writes there must not wait."""
+    monkeypatch.setattr(workforce, "START_SECONDS", 1.0)
+    with CrewExecutor(2) as executor:
+        assert [future.result(timeout=30) for future in [executor.submit(add, 1, 1) for _ in range(1000)]]
+        futures, pid = [], None
+        for number in range(20_000):
+            futures.append(executor.submit(add, number, 1))
+            if number < 4000 or pid is not None:
+                continue
+            busy = [worker.pid for worker in executor.stats().workers if worker.state == "busy"]
+            if busy:
+                pid = busy[0]
+                os.kill(pid, signal.SIGSTOP)
+        assert pid is not None
+        cell = next(each.cell for each in executor._dispatcher._connections.values() if each.facts.pid == pid)
+        is_in_a_task = cell.started != cell.finished
+
+        wait_until(lambda: sum(not future.done() for future in futures) <= is_in_a_task, "all that can be done is done")
+        if is_in_a_task:
+            os.kill(pid, signal.SIGCONT)
+        assert [future.result(timeout=30) for future in futures] == list(range(1, 20_001))

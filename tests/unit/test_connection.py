@@ -22,6 +22,7 @@ class FakeEnds:
 
     is_far = True  # whatever is written blocks nobody
     cell = port = None
+    bytes_sent = 0
 
     def __init__(self) -> None:
         self.send_lock = threading.Lock()
@@ -31,6 +32,9 @@ class FakeEnds:
     def send_locked(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:
         assert self.send_lock.locked()
         self.frames.append(Frame(kind, 0, 0, 0, count, memoryview(b"".join(pieces))))
+
+    def has_room(self) -> bool:
+        return True
 
     def ordinals(self) -> list[list[int]]:
         return [[item.ordinal for item in decode_tasks(frame)] for frame in self.frames]

@@ -24,17 +24,22 @@ class Bench:
     """A pump, what it has written and by which thread, and a moment at which an entry is about to be written."""
 
     def __init__(self, *, never_blocks: bool = False, lock: threading.Lock | None = None) -> None:
-        self.lock = lock or threading.Lock()
+        self.lock = self.send_lock = lock or threading.Lock()
+        self.is_full = False
+        self.bytes_sent = 0
         self.written: list[int] = []
         self.writers: list[str] = []
         self.on_write: dict[int, Callable[[], None]] = {}
-        self.pump: Pump[Entry] = Pump("w1", self.lock, self._write, never_blocks=never_blocks)
+        self.pump: Pump[Entry] = Pump("w1", self, self._write, never_blocks=never_blocks)
 
     def _write(self, entry: Entry) -> None:
         assert self.lock.locked()
         self.on_write.get(entry.number, lambda: None)()
         self.written.append(entry.number)
         self.writers.append(threading.current_thread().name)
+
+    def has_room(self) -> bool:
+        return not self.is_full
 
     def put(self, *numbers: int, may_block: bool = False) -> None:
         for number in numbers:
@@ -187,6 +192,32 @@ def test_what_may_block_is_left_to_a_thread_and_nobody_waits(bench: Bench) -> No
     assert [1] == meanwhile
     assert [1, 2, 3, 4] == bench.written, "what came behind it has not overtaken it"
     assert [HERE, SENDER, SENDER, SENDER] == bench.writers
+
+
+def test_what_has_no_room_is_left_to_a_thread_and_nobody_waits(bench: Bench) -> None:
+    """As where a worker stands still between two tasks, and what was taken back from it lies in its socket."""
+    bench.is_full = True
+    has_begun, may_end = bench.hold_at(1)
+    bench.put(1)
+    bench.pump.pump()
+    assert has_begun.wait(LONG)
+    bench.put(2)
+    bench.pump.pump()
+    may_end.set()
+    bench.pump.close()
+
+    assert ([1, 2], {"crew-sender-w1"}) == (bench.written, set(bench.writers))
+
+
+def test_it_moves_as_long_as_something_waits_and_more_is_taken(bench: Bench) -> None:
+    assert not bench.pump.is_moving()
+    bench.bytes_sent = 10
+    assert not bench.pump.is_moving()  # nothing waits
+    bench.put(1)
+    assert not bench.pump.is_moving()
+    bench.bytes_sent = 20
+    assert bench.pump.is_moving()
+    assert not bench.pump.is_moving()
 
 
 def test_one_thread_does_for_all_that_may_block(bench: Bench) -> None:
