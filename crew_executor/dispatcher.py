@@ -339,7 +339,6 @@ class Dispatcher:
                 self._scheduler.horizon.observe(now - sent_at)
             is_plain = not (self.is_closing or self._is_killing or self._scaler.failures or self.events.listeners)
             if is_plain and self.broken is None and (served := inbox.served(worker, outcomes)) is not None:
-                served[0].handle._ring()  # already: until its thread is awake it is done
                 self._scheduler.submit_to(worker, *served, now, outcomes[0])
                 inbox.forget_served()
                 self.recruiter.note_demand(now, 1)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 from . import cell as cells
+from . import pump
 from .channel import Channel
 from .core.messages import Buffer, Frame, Kind
 from .hatch import Hatch, hatch_pair
@@ -22,20 +22,11 @@ from .segments import Segment
 from .transport import Link
 
 
-class Writer(Protocol):
+class Writer(pump.Writer, Protocol):
     """Where frames for the worker are written."""
-
-    send_lock: threading.Lock
-
-    @property
-    def bytes_sent(self) -> int:
-        """How many the worker's socket has taken, in all; for who is far nobody asks."""
 
     def send_locked(self, kind: Kind, pieces: Sequence[Buffer], count: int = 0) -> None:
         """Send a frame, for a caller that holds the lock; raise LinkClosed."""
-
-    def has_room(self) -> bool:
-        """Answer whether a frame of a few ten kB can be sent without waiting for the worker to read."""
 
 
 class CellView(Protocol):

@@ -18,7 +18,7 @@ FRAME_TASKS = 640
 """Tasks in a frame, after which a worker reports: 4 ms of the shortest, about as long as a client that submits takes to
 send more."""
 FRAME_BYTES = 48 * 1024
-"""Payload bytes in a frame of several tasks; one that is not much longer is written by whoever comes along."""
+"""Payload bytes in a frame of several tasks: less than what whoever comes along may write (INLINE_BYTES of pump.py)."""
 AHEAD_TASKS = 2 * FRAME_TASKS
 """Tasks a worker may hold, started or not: while it works on one frame, the client deals with the one before and sends
 the next (docs/adr/0037)."""

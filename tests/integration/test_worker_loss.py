@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from crew_executor import BrokenCrewError, CrewExecutor, LaunchError, WorkerCrashError, workforce
@@ -42,6 +43,11 @@ def _leave_a_child() -> int:
         time.sleep(600)
         os._exit(0)
     return pid
+
+
+def _freeze(worker: psutil.Process) -> None:
+    worker.suspend()
+    wait_until(lambda: worker.status() == psutil.STATUS_STOPPED, "the worker stands still")
 
 
 @pytest.mark.parametrize("victim", [0, 1, 500, 999])
@@ -283,7 +289,7 @@ def test_a_worker_frozen_in_a_burst_keeps_nobody_from_working(monkeypatch: pytes
     monkeypatch.setattr(workforce, "START_SECONDS", 1.0)
     with CrewExecutor(2) as executor:
         assert [future.result(timeout=30) for future in [executor.submit(add, 1, 1) for _ in range(1000)]]
-        futures, pid = [], None
+        futures, pid, is_in_a_task = [], None, False
         for number in range(20_000):
             futures.append(executor.submit(add, number, 1))
             if number < 4000 or pid is not None:
@@ -291,10 +297,10 @@ def test_a_worker_frozen_in_a_burst_keeps_nobody_from_working(monkeypatch: pytes
             busy = [worker.pid for worker in executor.stats().workers if worker.state == "busy"]
             if busy:
                 pid = busy[0]
-                os.kill(pid, signal.SIGSTOP)
+                cell = next(each.cell for each in executor._dispatcher._connections.values() if each.facts.pid == pid)
+                _freeze(psutil.Process(pid))
+                is_in_a_task = cell.started != cell.finished
         assert pid is not None
-        cell = next(each.cell for each in executor._dispatcher._connections.values() if each.facts.pid == pid)
-        is_in_a_task = cell.started != cell.finished
 
         wait_until(lambda: sum(not future.done() for future in futures) <= is_in_a_task, "all that can be done is done")
         if is_in_a_task:
