@@ -66,7 +66,7 @@ class Supervisor:
         self._warden = Warden()
         self._oom = OomCounter()
         self._next_look = NEVER
-        self._is_client_gone = False  # without a word: its socket is closed a while before it has died
+        self._is_dismissed = False  # a client that goes without a bye has died, or its sockets have, which comes first
         self._prctl = _prctl()
         self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._pid = os.getpid()
@@ -111,10 +111,12 @@ class Supervisor:
         if self._control.fileno() in ready:
             self._heard_at = time.monotonic()
             received = recv_message(self._control)
-            if received is None or received[0]["op"] == "bye":
-                self._is_client_gone = received is None
+            if received is None:
                 return False
             message, descriptors = received
+            if message["op"] == "bye":
+                self._is_dismissed = True
+                return False
             if message["op"] == "launch":
                 self._launch(message, descriptors)
             elif message["op"] == "kill":
@@ -124,8 +126,7 @@ class Supervisor:
             elif message["op"] == "answer":
                 self._switchboard.client_answers(message)
         elif self._patience is not None and time.monotonic() - self._heard_at > self._patience:
-            self._is_client_gone = True  # it stands still, and is taken for lost by those it works for
-            return False
+            return False  # it stands still, and is taken for lost by those it works for
         self._switchboard.serve(ready)
         self._next_look = self._warden.look(time.monotonic())
         return True
@@ -295,7 +296,7 @@ class Supervisor:
         self._switchboard.close()
         for pid in self._workers:
             signal_worker(pid, signal.SIGKILL)
-        if os.getppid() == self._client_pid and not self._is_client_gone:
+        if self._is_dismissed and os.getppid() == self._client_pid:
             return  # an orderly end: a process that a task detached on purpose may live on
         from .processes import kill_descendants  # late: it imports psutil, needed once in a life
 

@@ -40,7 +40,11 @@ def send_message(sock: socket.socket, message: dict[str, Any], descriptors: tupl
 
 
 def recv_message(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Receive one message and its descriptors; None at the end of the stream."""
+    """Receive one message and its descriptors; None at the end of the stream.
+
+    Raises:
+        ConnectionResetError: that end, too, after all messages: the other one has gone without reading all it was sent.
+    """
     head, descriptors, _flags, _address = socket.recv_fds(sock, _LENGTH.size, DESCRIPTORS_MAX)
     while head and len(head) < _LENGTH.size:
         more = sock.recv(_LENGTH.size - len(head))
