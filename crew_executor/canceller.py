@@ -103,11 +103,7 @@ class Canceller:
         with self._lock:
             if task.is_dropped:
                 return
-            if is_running_included and task.worker is not None:  # its record says where and since when it ran
-                connection = self._workforce.connections[task.worker.name]
-                future._worker = connection.facts
-                if connection.cell.started == task.ordinal:  # else it waits there, behind another
-                    future._times = run_times(connection)
+            connection = None if task.worker is None else self._workforce.connections[task.worker.name]
             is_sent = self._inbox.is_sent(task)
             if is_running_included:
                 is_dropped = self._scheduler.stop(task, is_sent=is_sent)
@@ -115,15 +111,19 @@ class Canceller:
                 is_dropped = not is_sent and self._scheduler.cancel(task)
             if not is_dropped:
                 return
-        self._after_drop(future, callbacks)
+            if connection is not None:  # its record says where and since when it ran
+                future._worker = connection.facts
+                if connection.cell.started == task.ordinal:  # else it waits there, behind another
+                    future._times = run_times(connection)
+        self._after_drop(future, task, callbacks)
 
-    def _after_drop(self, future: CrewFuture[Any], callbacks: CallbackThread | None) -> None:
+    def _after_drop(self, future: CrewFuture[Any], task: Task, callbacks: CallbackThread | None) -> None:
         """Do what follows from dropping a task; may be done again."""
-        if self._events.listeners and future._task.handle is not None:
-            self._events.dropped(future._task, future)
-        future._task.handle = None
-        if future._task.state is STOPPING:
-            self._shell.mailbox.put(self._stop_running, future._task)
+        if self._events.listeners and task.handle is not None:
+            self._events.dropped(task, future)
+        task.handle = None
+        if task.state is STOPPING:
+            self._shell.mailbox.put(self._stop_running, task)
         elif self._shell.is_closing:
             self._shell.mailbox.put(self._nothing)
         self._inbox.wake_waiting()
@@ -137,8 +137,9 @@ class Canceller:
     def _cancel_late(self, future: CrewFuture[Any], is_running_included: bool) -> None:
         """Cancel, or finish a cancelling that was interrupted; in the dispatcher's thread."""
         self._cancel(future, is_running_included, self._announcer.callbacks)
-        if future._task is not None and future._task.is_dropped:
-            self._after_drop(future, self._announcer.callbacks)
+        task: Task | None = future._task
+        if task is not None and task.is_dropped:
+            self._after_drop(future, task, self._announcer.callbacks)
 
     def _stop_running(self, task: Task) -> None:
         """Take back a task that nobody wants any more if it has not started, else end its run."""

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ from .segment_port import is_number, pack_number, unpack_number
 from .segments import Segment
 from .shares import Beside, Share
 from .stats import WorkerStats
-from .ticket import Ticket
+from .ticket import LateOutcome, Ticket
 
 LOG_TAIL_BYTES = 4000
 SIGNAL_LOOK = 0.1
@@ -132,9 +133,9 @@ class Connection:
         """Queue tasks in frames; called under the dispatcher's lock, so that frames keep the order of decisions."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
-            if ticket.holder is not tasks[0]:
+            if not ticket.has(tasks[0]):
                 ticket = None
-            elif ticket.is_sent:
+            elif ticket.ordinal_sent >= tasks[0].ordinal:
                 return
         number, size = len(tasks), sum([task.payload_bytes for task in tasks])
         frames = max(-(-number // FRAME_TASKS), -(-size // FRAME_BYTES))
@@ -166,11 +167,14 @@ class Connection:
         may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
         self._put(_Entry(Kind.TASKS, tasks[0].ordinal, entries, may_block=may_block, ticket=ticket))
 
-    def make_ticket(self) -> Ticket | None:
-        """Return a ticket for the worker's next task, if there can be one; called under the dispatcher's lock."""
+    def make_ticket(self, late: deque[LateOutcome]) -> Ticket | None:
+        """Return a ticket for the worker's next tasks, if there can be one; called under the dispatcher's lock.
+
+        Outcomes go into `late` if they are known only when it is closed.
+        """
         if not isinstance(self.ends, LocalEnds) or self.ends.hatch is None:
             return None
-        self._ticket = ticket = Ticket(self.worker, self.ends.hatch, self._run)
+        self._ticket = ticket = Ticket(self.worker, self.ends.hatch, self._run, self.facts, late)
         return ticket
 
     def _lent(self, beside: Beside) -> Beside:
@@ -238,7 +242,7 @@ class Connection:
                 self._shares.remove(entry.share)
                 self._writer.send_locked(Kind.SHARE, [encode_control({"share": entry.share})])
             return
-        if entry.ticket is not None and entry.ticket.is_sent:
+        if entry.ticket is not None and entry.ticket.ordinal_sent >= entry.ordinal:
             return
         if entry.kind is not Kind.TASKS:
             self._writer.send_locked(entry.kind, [entry.body])

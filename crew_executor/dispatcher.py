@@ -56,7 +56,7 @@ from .shares import Beside, Shares
 from .stats import Stats
 from .subtasks import Subtasks
 from .thread import Thread
-from .ticket import Ticket
+from .turnstile import Turnstile
 from .workforce import Workforce
 
 STALL_SECONDS = 2.0
@@ -95,6 +95,8 @@ class Dispatcher:
         self.segments: SegmentPool = SegmentPool()
         self.shares: Shares = Shares(name, lambda number: self.mailbox.put(self._workforce.forget_share, number))
         self._inbox = Inbox(self.mailbox)
+        self.refuse_later = partial(self._effects.note, self._refuse)
+        self._turnstile = Turnstile(self, self._inbox, self._scheduler, self._connections)
         self._launches_asked: list[threading.Lock] = []
         self.is_closing = self._is_killing = self._is_poked = self._is_tick_planned = self._is_look_planned = False
         self.broken: errors.BrokenCrewError | None = None
@@ -102,7 +104,6 @@ class Dispatcher:
         self._thread = self._new_thread()
         self._is_started = self._is_running = self._is_ended = self.is_lent_a_thread = False  # the thread
         self._reader_idents: set[int] = set()
-        self._tickets_glanced = 0
         self.recaller = Recaller(self, self._scheduler, self._connections)
         self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer, events)
         self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer, self._scheduler)
@@ -201,7 +202,22 @@ class Dispatcher:
             self._thread.wait_over(THREADLESS_LOOK)
 
     def stats(self) -> Stats:
-        """Return a consistent snapshot."""
+        """Return a consistent snapshot, taken by the dispatcher's thread: else a handler that waits while this thread
+        has the lock would wait for ever.
+        """
+        taken: list[Stats] = []
+        if self.may_wait():
+            self._ask(self._tell_stats, taken, waits=True)
+        elif self._is_running and not self.is_interrupting():
+            self.decide(self._nothing)
+        return taken[0] if taken else self._take_stats()
+
+    def _tell_stats(self, taken: list[Stats], is_done: threading.Lock) -> None:
+        self.decide(self._nothing)
+        taken.append(self._take_stats())
+        is_done.release()
+
+    def _take_stats(self) -> Stats:
         with self._lock:
             workers = tuple(connection.stats() for connection in self._connections.values())
             return Stats(
@@ -238,7 +254,7 @@ class Dispatcher:
         inbox = self._inbox
         while True:
             if inbox.tasks:
-                self._take_submitted()
+                self._turnstile.let_in()
             inbox.is_awaited = self._scheduler.can_take or self.recruiter.has_room()
             if not inbox.tasks:
                 break
@@ -247,32 +263,24 @@ class Dispatcher:
             self._poke()  # this thread sleeps as if nothing was out, and nobody would notice a frozen worker
         if self.events.listeners:
             self.recruiter.tell(self.events)
-        if self.max_pending is None and not self.is_closing and (worker := self._scheduler.next_idle()) is not None:
-            inbox.ticket = self._connections[worker.name].make_ticket()
+        self._turnstile.offer()
         return self._effects.take()
 
-    def _catch_up(self) -> None:
-        """Let the scheduler have what was submitted, and no ticket be out until _settle(). Under the lock, first."""
-        ticket = self._inbox.withdraw_ticket()
-        if self._inbox.tasks:
-            self._take_submitted(ticket)
+    # What the turnstile asks and tells, under the lock:
 
-    def _take_submitted(self, ticket: Ticket | None = None) -> None:
-        """Let the scheduler have the new tasks, one of which may have a ticket; under the lock."""
-        tasks = self._inbox.take()
-        if self.broken is not None or self._is_killing:
-            self._effects.note(self._refuse, tasks)
-            return
-        now = time.monotonic()
-        try:
-            if ticket is not None and ticket.holder is not None:
-                self._scheduler.submit_to(ticket.worker, ticket.holder, ticket.ordinal, now)
-            if ticket is None or len(tasks) > 1:
-                self._scheduler.submit(tasks, now)
-        except BaseException:
-            self._inbox.tasks.extendleft(reversed(tasks))  # the pool breaks, and refuses what is new there
-            raise
-        self.recruiter.note_demand(now)
+    @property
+    def is_refusing(self) -> bool:
+        """Whether nothing that was submitted is run any more."""
+        return self.broken is not None or self._is_killing
+
+    @property
+    def gives_tickets(self) -> bool:
+        """Whether next places of workers may be promised."""
+        return self.max_pending is None and not self.is_closing
+
+    def demand_noted(self, now: float, tasks_over: int) -> None:
+        """Count it for the scaler; wake the thread if it is to do something about it."""
+        self.recruiter.note_demand(now, tasks_over)
         if self._must_tick_earlier() or self.recruiter.is_short():
             self._poke()
 
@@ -297,7 +305,7 @@ class Dispatcher:
     def decide(self, decision: Callable[..., Any], *arguments: Any) -> Any:
         """Have the scheduler decide something, with what was submitted before, and carry it out."""
         with self._lock:
-            self._catch_up()
+            self._turnstile.catch_up()
             result = decision(*arguments)
             effects = self._settle()
         self._act(effects)
@@ -332,21 +340,15 @@ class Dispatcher:
 
     def outcomes_arrived(self, connection: Connection, sent_at: float, outcomes: Sequence[Outcome]) -> None:
         """Finish tasks and send more."""
-        inbox, worker = self._inbox, connection.worker
+        worker = connection.worker
         with self._lock:
             now = time.monotonic()
             if not connection.is_far:  # its clock is another
                 self._scheduler.horizon.observe(now - sent_at)
-            is_plain = not (self.is_closing or self._is_killing or self._scaler.failures or self.events.listeners)
-            if is_plain and self.broken is None and (served := inbox.served(worker, outcomes)) is not None:
-                self._scheduler.submit_to(worker, *served, now, outcomes[0])
-                inbox.forget_served()
-                self.recruiter.note_demand(now, 1)
-                if not inbox.tasks:  # all else is as it was: there is nothing to settle
-                    inbox.ticket = connection.make_ticket()
+            is_plain = not (self.is_closing or self.is_refusing or self._scaler.failures or self.events.listeners)
+            if self._turnstile.serve(connection, outcomes, now, is_plain=is_plain):
                 effects = self._effects.take()
             else:
-                self._catch_up()  # a worker that seems to have nothing to do would take from the others
                 if self._scaler.failures:
                     self._scaler.launch_succeeded()  # only now: a worker may join and end before its first task
                 connection.take_back_segments(outcomes)
@@ -459,14 +461,13 @@ class Dispatcher:
         if wake_at is not None and now - max(before, wake_at) > STALL_SECONDS:
             logger.info("the client stood still for %.1f s; deadlines are moved", now - max(before, wake_at))
             self._workforce.extend_deadlines(now - max(before, wake_at))
-        inbox.is_glanced_at, tickets_used = False, self._tickets_glanced
-        self.decide(self._nothing)  # but take what was submitted
-        self._tickets_glanced = inbox.tickets_used
-        inbox.is_glanced_at = tickets_used != self._tickets_glanced
+        if events:
+            inbox.is_glanced_at = False  # whatever they were may concern what has been submitted
+        self._turnstile.glance(partial(self.decide, self._nothing))
         if not events and not self._is_poked and (wake_at is None or now < wake_at):
             return wake_at
         with self._lock:
-            self._catch_up()
+            self._turnstile.catch_up()
             self._is_poked = False
             # What a killed worker had not started is back in the queue, and nobody will be launched for it.
             cancelled = self._scheduler.cancel_all() if self._is_killing else []
@@ -528,7 +529,7 @@ class Dispatcher:
         """Deliver what the worker has left, judge its tasks."""
         worker, cell = connection.worker, connection.cell
         with self._lock:
-            self._catch_up()
+            self._turnstile.catch_up()
             now = time.monotonic()
             if worker.is_ready:
                 outcomes = connection.unsent_outcomes()

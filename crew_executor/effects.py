@@ -61,7 +61,7 @@ class Effects:
         for task in tasks:
             if not task.is_dropped:  # between its sending and now: see Canceller
                 task.handle._sent()
-        self._notes.append((connection.pump, ()))
+        self._notes.insert(0, (connection.pump, ()))  # a worker that has nothing to do comes before who waits
 
     def dismiss(self, worker: Worker) -> None:
         """Queue the word to leave."""
@@ -76,7 +76,11 @@ class Effects:
 
     def finish(self, worker: Worker, finished: list[tuple[Task, Outcome]]) -> None:
         """Resolve the futures after the lock is free."""
-        self._notes.append((self._announcer.finished, (self._connections[worker.name], finished)))
+        connection, last = self._connections[worker.name], self._notes[-1:]
+        if last and last[0][0] == self._announcer.finished and last[0][1][0] is connection:
+            last[0][1][1].extend(finished)
+        else:
+            self._notes.append((self._announcer.finished, (connection, finished)))
 
     def crash(self, task: Task, worker: Worker) -> None:
         """Fail the future of a task whose worker died."""

@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from . import serialize, tracebacks
 from .buffers import incoming
 from .calls import command_of
-from .condition import FutureCondition, may_hold, waits_with_none
+from .condition import FutureCondition, may_hold
 from .core.messages import Outcome, OutcomeFlag
-from .errors import TaskTimeoutError
 from .notes import add_note
 from .task_warnings import show_warnings
+from .waiting import wait_at_hatch, wait_for_bell
 
 if TYPE_CHECKING:
     from .callbacks import CallbackThread
     from .records import TaskRecord, TaskWarning
+    from .ticket import Ticket
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class CrewFuture(Future[T]):
     # Plain class attributes stand for what most instances never set: asking an instance for its __dict__ would make
     # one, and a tracked object more for the garbage collector.
     _made_condition: FutureCondition | None = None
-    _bells: dict[Any, None] | None = None  # of those who wait in result() or exception(); see _wait_done()
+    _bells: dict[Any, None] | None = None  # of those who wait in result() or exception(); see waiting.py
     _condition = _LazyCondition()
     _waiters = _LazyList()
     _done_callbacks = _LazyList()
@@ -111,6 +112,7 @@ class CrewFuture(Future[T]):
 
     _name: str | None = None
     _task: Any = None  # while it is not done
+    _ticket: Ticket | None = None  # with which it was sent, as long as who waits at the hatch may finish this
     _attempt = 0  # the last one's number, when it is
     _unopened: Outcome | None = None  # an outcome that nobody has unpickled yet
     _is_open = False  # whether what came of the task stands in _result and _exception
@@ -237,39 +239,9 @@ class CrewFuture(Future[T]):
 
     def record(self) -> TaskRecord:
         """Return what is known of the task now; does not wait."""
-        from .records import TaskRecord  # late: dataclasses, with inspect and more, would be a quarter of our import
+        from .records import record_of  # late: dataclasses, with inspect and more, would be a quarter of our import
 
-        command = command_of(self._fn)
-        name, worker = self._name or command, self._worker or WorkerFacts()
-        attempts = (self._attempt if self._task is None else self._task.attempt) if self._worker is not None else 0
-        if self.cancelled():
-            failure: BaseException | None = CancelledError(f"task {name} was cancelled")
-        elif not self.done():
-            return TaskRecord(name, command, submitted=self._submitted, seed=self._seed)
-        else:
-            failure = self._opened_exception()
-        times: dict[str, Any] = {"submitted": self._submitted, "attempts": attempts}
-        if self._times is not None:
-            started, seconds, cpu_seconds, max_rss = self._times
-            times |= {"started": started, "finished": started + seconds, "seconds": seconds}
-            times |= {"queue_seconds": max(0.0, started - (self._submitted or started))}
-            times |= {"cpu_seconds": cpu_seconds, "max_rss": max_rss or None}
-        return TaskRecord(
-            name,
-            command,
-            "cancel" if self.cancelled() else _status(failure),
-            result=None if failure is not None else self._result,
-            error=failure,
-            traceback=None if failure is None else tracebacks.describe(failure, self._frames)["traceback_text"],
-            warnings=self._warnings,
-            seed=self._seed,
-            output=self._output,
-            worker=worker.name,
-            host=worker.host,
-            pid=worker.pid,
-            seat=worker.seat,
-            **times,
-        )
+        return record_of(self)
 
     def report(self) -> str:
         """Return in words what became of the task, as far as it has come: for people who want to know why.
@@ -310,9 +282,16 @@ class CrewFuture(Future[T]):
     # ------------------------------------------------------------------ for the dispatcher
 
     def _sent(self) -> None:
-        self._state = RUNNING  # a plain write: nobody waits for this state
+        if self._ticket is not None:
+            with _making:
+                if self._state is not FINISHED:
+                    self._state = RUNNING
+        elif self._state is not FINISHED:  # by _finish_early(), which changes the state before the ticket
+            self._state = RUNNING  # a plain write: nobody waits for this state
 
     def _unsent(self) -> bool:
+        if self._state == FINISHED:  # by _finish_early()
+            return False
         self._state = PENDING
         return True
 
@@ -321,13 +300,15 @@ class CrewFuture(Future[T]):
         self._failed_attempts = (*self._failed_attempts, how)
 
     def _finish(self, outcome: Outcome, worker: WorkerFacts, callbacks: CallbackThread | None = None) -> None:
-        """Take the outcome and wake whoever waits. Called once, outside every lock of ours.
+        """Take the outcome and wake whoever waits, unless _finish_early() has. Called once, outside every lock of ours.
 
         Args:
             outcome: what the worker reported.
             worker: which one.
             callbacks: runs the callbacks of this future, here or later; None: here. So in the methods below.
         """
+        if (self._ticket is not None or self._state is FINISHED) and self._was_finished_early():
+            return
         self._worker = worker
         if (task := self._task) is not None:  # a program may keep a million futures
             self._attempt, self._task = task.attempt, None
@@ -353,6 +334,31 @@ class CrewFuture(Future[T]):
             self._announce("add_exception" if outcome.flags & OutcomeFlag.ERROR else "add_result", callbacks)
         elif self._has_callbacks:
             self._call_back() if callbacks is None else callbacks.run(self)
+
+    def _finish_early(self, outcome: Outcome, worker: WorkerFacts) -> bool:
+        """Take an outcome of which the dispatcher has not heard; return False if that is left to it.
+
+        For a thread of a user, where a handler may come in after each call: so all happens without one, or nothing.
+        Who waits with wait(), and callbacks, are the dispatcher's business, and whatever comes with an outcome.
+        """
+        if outcome.flags:
+            return False
+        with _making:
+            is_mine = self._ticket is not None and self._made_condition is None and not self._has_callbacks
+            if is_mine:
+                self._worker, self._attempt, self._unopened = worker, outcome[1], outcome
+                self._state = FINISHED
+                self._ticket = self._task = self._call = None
+        return is_mine
+
+    def _was_finished_early(self) -> bool:
+        """Answer whether who waited at the hatch has finished this; he cannot do so any more."""
+        with _making:
+            self._ticket = None
+        if self._state != FINISHED:
+            return False
+        self._ring()  # he may have been interrupted before he did
+        return True
 
     def _note_caller(self, callbacks: CallbackThread | None) -> None:
         """Say who will run the callbacks, before the last state is set: who sees that sees this as well."""
@@ -423,6 +429,8 @@ class CrewFuture(Future[T]):
         callbacks: CallbackThread | None = None,
     ) -> None:
         """Fail the future with an error of ours; `times` as those of an outcome."""
+        if self._was_finished_early():
+            return  # what is lost is only the report
         self._worker = worker
         if self._task is not None:
             self._attempt, self._task = self._task.attempt, None
@@ -457,7 +465,7 @@ class CrewFuture(Future[T]):
     # ------------------------------------------------------------------ inside
 
     def _wait_done(self, timeout: float | None) -> None:
-        """Wait for the last state behind a lock of this wait alone: the condition takes a dozen Python calls."""
+        """Wait for the last state; raise TimeoutError or CancelledError if that is not that it is finished."""
         if self._generation != _generation and not self.done():
             raise RuntimeError(
                 f"task {self.name()} belongs to the process that this one, {os.getpid()}, was forked from: its result "
@@ -468,17 +476,11 @@ class CrewFuture(Future[T]):
             with _making:
                 if (bells := self._bells) is None:
                     bells = self._bells = {}
-        bell = threading.Lock()
-        bell.acquire()
         until = None if timeout is None else time.monotonic() + timeout
-        try:
-            bells[bell] = None
-            while self._state not in _ENDS:  # the bell is there: whoever finishes sets the state first, then rings
-                left = -1.0 if until is None else min(max(until - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
-                if not bell.acquire(timeout=left):
-                    break
-        finally:
-            bells.pop(bell, None)
+        if (ticket := self._ticket) is not None:
+            wait_at_hatch(self, ticket, bells, until)
+        if self._state not in _ENDS:
+            wait_for_bell(self, bells, until)
         if self._state not in _ENDS:
             raise _FuturesTimeoutError
         if self._state != FINISHED:
@@ -564,18 +566,7 @@ class CrewFuture(Future[T]):
         return True
 
 
-def _status(error: BaseException | None) -> str:
-    if error is None:
-        return "success"
-    from .broken import WorkerCrashError  # late: see there
-
-    if isinstance(error, WorkerCrashError):
-        return "crash"
-    return "timeout" if isinstance(error, TaskTimeoutError) else "error"
-
-
 may_hold(__file__)
-waits_with_none(CrewFuture._wait_done)
 
 
 # CPython keeps in the instance what the first thirty or so of a class have, all else in a dictionary beside each. A
@@ -583,7 +574,7 @@ waits_with_none(CrewFuture._wait_done)
 # collector to go through, which took a tenth of the client's time for a task without work.
 _planned: CrewFuture[Any] = CrewFuture()
 _planned._task = _planned._call = _planned._worker = _planned._unopened = _planned._times = _planned._bells = None
-_planned._result = _planned._exception = _planned._frames = None
+_planned._ticket = _planned._result = _planned._exception = _planned._frames = None
 _planned._state, _planned._attempt, _planned._is_open = PENDING, 0, False
 del _planned
 

@@ -12,17 +12,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .core.task import NEW, Task
 from .event_loop import mention_wait
 
 if TYPE_CHECKING:
-    from .core.messages import Outcome
-    from .core.worker import Worker
     from .mailbox import Mailbox
-    from .ticket import Ticket
+    from .ticket import LateOutcome, Ticket
 
 
 class Inbox:
@@ -42,11 +40,12 @@ class Inbox:
             after it, so that nothing is overlooked.
         tickets_used: how many there were, as far as anybody has looked; changed under the dispatcher's lock.
         ticket: for the next task, if a worker waits for one; see ticket.py.
+        late: outcomes of tasks that were sent with tickets which are closed; empty it by popleft() only.
     """
 
     __slots__ = (
-        "_bell", "_door", "_is_wait_mentioned", "_waiting", "is_awaited", "is_glanced_at", "tasks", "ticket",
-        "tickets_used",
+        "_bell", "_door", "_is_wait_mentioned", "_length_seen", "_waiting", "is_awaited", "is_glanced_at", "late",
+        "tasks", "ticket", "tickets_used",
     )  # fmt: skip
 
     def __init__(self, mailbox: Mailbox) -> None:
@@ -58,6 +57,8 @@ class Inbox:
         self.is_glanced_at = False
         self.ticket: Ticket | None = None
         self.tickets_used = 0
+        self.late: deque[LateOutcome] = deque()
+        self._length_seen = 0  # of the ticket that is out
         self._is_wait_mentioned = False
 
     def put(self, task: Task) -> None:
@@ -103,29 +104,26 @@ class Inbox:
 
     def withdraw_ticket(self) -> Ticket | None:
         """Have no ticket out any more; return the one that was, if a task has it. Under the dispatcher's lock."""
-        ticket, self.ticket = self.ticket, None
+        ticket, self.ticket, self._length_seen = self.ticket, None, 0
         if ticket is None or not ticket.close():
             return None
         self.tickets_used += 1
         return ticket
 
-    def served(self, worker: Worker, outcomes: Sequence[Outcome]) -> tuple[Task, int] | None:
-        """Return the task that has the ticket, and its ordinal, if it was sent and is over, and nothing else has come.
+    def is_ticket_in_use(self) -> bool:
+        """Answer whether tasks came with the ticket since this was last asked, and none without it is here.
 
-        So says the worker in these outcomes. forget_served() then. Under the dispatcher's lock.
+        So many of them are over, and who waits for the last has come for it so far: nobody need look for him.
         """
-        ticket = self.ticket
-        task = None if ticket is None else ticket.served(worker, outcomes, self.tasks)
-        return None if ticket is None or task is None else (task, ticket.ordinal)
-
-    def forget_served(self) -> None:
-        """Remove what served() has returned: the first of the tasks, and the ticket."""
-        self.withdraw_ticket()
-        self.tasks.popleft()
+        ticket = self.ticket  # once: any thread of ours may take it away
+        if ticket is None:
+            return False
+        before, self._length_seen = self._length_seen, ticket.length
+        return self._length_seen > before and len(self.tasks) == (self._length_seen + 1) // 2
 
     def is_sent(self, task: Task) -> bool:
         """Answer whether a worker may have this task, which nobody has taken yet. Under the dispatcher's lock."""
-        return self.ticket is not None and self.ticket.holder is task
+        return self.ticket is not None and self.ticket.has(task)
 
     def count(self) -> int:
         """Return how many tasks wait here and are not cancelled, each item of a map() by itself."""

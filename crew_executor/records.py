@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from . import tracebacks
+from .calls import command_of
+from .errors import TaskTimeoutError
+
+if TYPE_CHECKING:
+    from .futures import CrewFuture
 
 
 @dataclass(frozen=True)
@@ -61,3 +69,47 @@ class TaskRecord:
     seed: int | None = None
     seat: int | None = None
     output: str | None = None
+
+
+def record_of(future: CrewFuture[Any]) -> TaskRecord:
+    """Return what is known of a future's task now; does not wait."""
+    command, worker = command_of(future._fn), future._worker
+    name = future._name or command
+    if future.cancelled():
+        failure: BaseException | None = CancelledError(f"task {name} was cancelled")
+    elif not future.done():
+        return TaskRecord(name, command, submitted=future._submitted, seed=future._seed)
+    else:
+        failure = future._opened_exception()
+    facts: dict[str, Any] = {"submitted": future._submitted, "attempts": 0}
+    if worker is not None:
+        task = future._task
+        facts |= {"attempts": future._attempt if task is None else task.attempt}
+        facts |= {"worker": worker.name, "host": worker.host, "pid": worker.pid, "seat": worker.seat}
+    if future._times is not None:
+        started, seconds, cpu_seconds, max_rss = future._times
+        facts |= {"started": started, "finished": started + seconds, "seconds": seconds}
+        facts |= {"queue_seconds": max(0.0, started - (future._submitted or started))}
+        facts |= {"cpu_seconds": cpu_seconds, "max_rss": max_rss or None}
+    return TaskRecord(
+        name,
+        command,
+        "cancel" if future.cancelled() else _status(failure),
+        result=None if failure is not None else future._result,
+        error=failure,
+        traceback=None if failure is None else tracebacks.describe(failure, future._frames)["traceback_text"],
+        warnings=future._warnings,
+        seed=future._seed,
+        output=future._output,
+        **facts,
+    )
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "success"
+    from .broken import WorkerCrashError  # late: see there
+
+    if isinstance(error, WorkerCrashError):
+        return "crash"
+    return "timeout" if isinstance(error, TaskTimeoutError) else "error"

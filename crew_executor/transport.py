@@ -35,6 +35,7 @@ from .framing import FRAME_BYTES_MAX, LENGTH_BYTES, Buffer, FramedStream, LinkCl
 from .hatch import FRAME_BYTES_MAX as HATCH_BYTES_MAX
 
 POLL_MS_MAX = (1 << 31) - 1
+POLL_SECONDS_MIN = 0.001  # poll() counts in milliseconds
 """The longest wait that poll() takes: 24 days."""
 
 _NEEDED = (
@@ -362,13 +363,14 @@ class HatchedLink(Link):
 
     def __init__(self, sock: socket.socket, hatch: socket.socket) -> None:
         super().__init__(sock)
-        hatch.setblocking(True)  # see Link; with a timeout it would wait, whatever a call asks for
+        hatch.setblocking(False)  # the client has a copy, which must not wait
         self._hatch = hatch
         self._kept: memoryview | None = None  # a frame of the stream, behind those in the hatch
         self._poll_both = select.poll()
         self._poll_both.register(hatch.fileno(), select.POLLIN)
         self._poll_both.register(sock.fileno(), select.POLLIN)
         self._fd = sock.fileno()
+        self._fds = [hatch.fileno(), self._fd]  # low numbers: this process has just begun
 
     def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
         """Return the next frame; see FramedStream.
@@ -396,7 +398,11 @@ class HatchedLink(Link):
         """Wait until there is something in the stream or in the hatch; return who says so, or raise LinkTimeout."""
         if self._is_inert:
             raise LinkClosed(_RECEIVING_CLOSED)
-        ready = self._poll_both.poll(_wait_ms(timeout))
+        if timeout is not None and timeout < POLL_SECONDS_MIN:
+            fds, _, _ = select.select(self._fds, (), (), timeout)
+            ready = [(fd, select.POLLIN) for fd in fds]
+        else:
+            ready = self._poll_both.poll(_wait_ms(timeout))
         if not ready:
             raise LinkTimeout(_NOTHING_CAME)
         return ready
@@ -404,9 +410,16 @@ class HatchedLink(Link):
     def _look(self) -> memoryview | None:
         """Return the next frame of the hatch, or None if it is empty."""
         try:
-            return memoryview(self._hatch.recv(HATCH_BYTES_MAX, socket.MSG_DONTWAIT))[LENGTH_BYTES:]
+            return memoryview(self._hatch.recv(HATCH_BYTES_MAX))[LENGTH_BYTES:]
         except OSError:
             return None
+
+    def answer(self, data: bytes) -> bool:
+        """Say something to who waits at the hatch, if that can be done at once; return whether it was."""
+        try:
+            return len(data) <= HATCH_BYTES_MAX and self._hatch.send(data) == len(data)
+        except OSError:  # so much lies there unread that nobody waits
+            return False
 
     def free(self) -> None:
         """Give the memory back; see Link."""

@@ -105,6 +105,7 @@ class TaskFlag(IntEnum):
     ITEMS = 8  # several items of a map(): the parts are the function, a table (see pack_table) and the items' pickles
     SHARED = 16  # all of these items may have the same function object
     BESIDE = 32  # the last part is the number (8 bytes) of a segment with large buffers, or these themselves
+    ANSWER = 64  # who has sent this through the hatch waits there for the outcome
 
 
 class OutcomeFlag(IntEnum):

@@ -3,7 +3,8 @@
 One thread does everything: the main thread, where users' code expects to run. It reads its link only when it has
 nothing to run; what must reach it sooner stands in the shared cell (withdrawals) or comes as a signal. An outcome is
 in the cell's outbox before the next task starts, and is sent when the worker runs dry, after FLUSH_SECONDS, or before
-a task that may take long.
+a task that may take long. Of a task that came through the hatch, and whose client waits there, it says so first, and
+then needs not hurry.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ if TYPE_CHECKING:
     from .front import WorkerFront
 
 
+ANSWERED_SECONDS, LONG_SECONDS = 0.0003, 0.001
+"""A worker that has answered through the hatch, and has nothing else to do, reports after the first time: who waits and
+sends the next task takes 50 us for it, and if nobody has waited the report is all there is. What took longer than the
+second is reported at once: by then the client may look after the task."""
+
+
 class WorkerLoop:
     """Take frames, run tasks, answer."""
 
@@ -75,6 +82,7 @@ class WorkerLoop:
         self._outbox = Outbox(channel, cell)
         self._chunks = ChunkRunner(cell, self.runner, self._outbox, limits)
         self._last_ordinal = 0
+        self._is_answered = False  # the last task, to who waits at the hatch
 
     def run(self) -> None:
         """Work until the client lets this worker go; raise LinkClosed when it vanishes."""
@@ -88,7 +96,9 @@ class WorkerLoop:
                 continue
             if frame.kind == Kind.TASKS:
                 self._work(frame)
-            elif frame.kind == Kind.SHARE:
+                continue
+            self._outbox.flush()
+            if frame.kind == Kind.SHARE:
                 self._carrier.receive_share(frame)
             elif frame.kind == Kind.CALL:
                 self._call(frame)
@@ -103,6 +113,11 @@ class WorkerLoop:
 
     def _wait_for_frame(self) -> Frame:
         """Return the next frame; raise LinkTimeout when the worker has been idle for long enough to ask to leave."""
+        if not self._outbox.is_empty:
+            try:
+                return self._exchange.recv(ANSWERED_SECONDS)
+            except LinkTimeout:
+                self._outbox.flush()
         left = None if self._is_retiring else self._idle_timeout
         while (keep := self._carrier.trim()) is not None and (left is None or keep < left):
             try:
@@ -112,7 +127,9 @@ class WorkerLoop:
         return self._exchange.recv(left)
 
     def _work(self, frame: Frame) -> None:
-        self._outbox.flushed_at = time.perf_counter()
+        if self._outbox.is_empty:
+            self._outbox.flushed_at = time.perf_counter()
+        self._is_answered = False
         for item in decode_tasks(frame):
             if item.ordinal <= self._last_ordinal:
                 self._skip(item)
@@ -122,7 +139,8 @@ class WorkerLoop:
                 last = self._work_on(item)
                 if self._limits.is_exceeded():
                     self._retire(last)
-        self._outbox.flush()
+        if not self._is_answered:
+            self._outbox.flush()
 
     def _skip(self, item: TaskItem) -> None:
         """Pass over what came through the hatch and over the link as well, or over the link after it was withdrawn.
@@ -149,8 +167,9 @@ class WorkerLoop:
     def _work_on(self, item: TaskItem) -> int:
         """Run a task; return the ordinal of what was looked at last."""
         outbox, cell, ordinal, flags = self._outbox, self._cell, item.ordinal, item.flags
-        is_parted = 0
+        is_parted = is_asked = bytes_sent = 0
         if flags:
+            is_asked, bytes_sent = flags & TaskFlag.ANSWER, self._channel.bytes_sent
             if flags & TaskFlag.FLUSH_BEFORE and not outbox.is_empty:
                 outbox.flush()
             is_parted = flags & TaskFlag.BESIDE
@@ -172,9 +191,17 @@ class WorkerLoop:
             if not outbox.put(encoded):
                 outbox.send(encoded)
         cell.finish(ordinal)
+        if is_asked and not outcome.flags and bytes_sent == self._channel.bytes_sent:
+            # Not where records or subtasks of the task are on the link: the client is to have those before.
+            self._is_answered = self._answer(encoded) and outcome.seconds < LONG_SECONDS
         if time.perf_counter() - outbox.flushed_at > FLUSH_SECONDS:
             outbox.flush()
         return ordinal
+
+    def _answer(self, encoded: bytes) -> bool:
+        """Tell who waits at the hatch what has become of his task; return whether that was possible."""
+        link = self._channel.link
+        return isinstance(link, transport.HatchedLink) and link.answer(encoded)
 
     def _set_deadline(self, ordinal: int, seconds: float) -> None:
         """Give the running task so many seconds from now on; wake the supervisor if it would look too late."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from crew_executor.framing import LinkClosed, LinkTimeout
-from crew_executor.hatch import Hatch, hatch_pair
+from crew_executor.hatch import FRAME_BYTES_MAX, Hatch, hatch_pair
 from crew_executor.transport import HatchedLink
 
 
@@ -97,13 +97,62 @@ def test_a_hatch_never_waits(ends: Ends) -> None:
     assert ends.send(b"y")
 
 
-def test_a_worker_that_is_gone_takes_nothing() -> None:
+def test_what_is_sent_to_a_worker_that_is_gone_does_no_harm() -> None:
     ends = Ends()
     ends.link.free()
+    while ends.send(b"x"):
+        pass  # the worker's end has a copy here: see Hatch.release()
 
-    assert not ends.send(b"x")
     ends.stream.close()
     ends.hatch = None
+
+
+def test_who_waits_at_the_hatch_gets_the_answer(ends: Ends) -> None:
+    assert ends.hatch is not None
+    nothing = ends.hatch.recv(0)
+    assert ends.link.answer(b"an answer")
+    answers = [ends.hatch.recv(5)]
+    assert ends.link.answer(b"another")
+    answers.append(ends.hatch.recv(None))
+
+    assert nothing is None
+    assert [b"an answer", b"another"] == answers
+
+
+def test_who_waits_at_the_hatch_is_woken_by_a_ring(ends: Ends) -> None:
+    assert ends.hatch is not None
+    ends.hatch.release()
+
+    assert b"" == ends.hatch.recv(5)
+    assert ends.hatch.recv(0) is None
+
+
+def test_nobody_waits_for_who_does_not_read_at_the_hatch(ends: Ends) -> None:
+    assert ends.hatch is not None
+    while ends.link.answer(b"x"):
+        pass
+    ends.hatch.release()
+
+    assert b"x" == ends.hatch.recv(5)
+    assert ends.link.answer(b"y")
+
+
+def test_a_waiter_is_expected_when_some_tasks_in_a_row_were_waited_for(ends: Ends) -> None:
+    assert ends.hatch is not None
+    expected = []
+    for is_waited in (True, True, True, False, True, False, True, True):
+        expected.append(ends.hatch.expects_waiter())
+        ends.hatch.is_watched = is_waited
+    expected.append(ends.hatch.expects_waiter())
+
+    assert expected == [False, False, True, True, False, False, False, False, True]
+
+
+def test_an_answer_that_is_too_long_for_the_hatch_is_not_given(ends: Ends) -> None:
+    assert not ends.link.answer(bytes(FRAME_BYTES_MAX + 1))
+    assert ends.link.answer(bytes(FRAME_BYTES_MAX))
+    assert ends.hatch is not None
+    assert bytes(FRAME_BYTES_MAX) == ends.hatch.recv(5)
 
 
 def test_the_end_of_the_hatch_is_not_that_of_the_link(ends: Ends) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crew_executor import BrokenCrewError, CrewExecutor, CrewFuture, dispatcher
+from crew_executor import BrokenCrewError, CrewExecutor, CrewFuture, WorkerCrashError, dispatcher
 from crew_executor.hatch import Hatch
 
 from .helpers import touch_and_wait, wait_until
@@ -291,3 +295,189 @@ class Bell:
     def release(self) -> None:
         self._rung.append(None)
         self._bell.release()
+
+
+# ---------------------------------------------------------------------- who waits for each task before the next
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each future that somebody waited for at a hatch was finished there."""
+    early: list[bool] = []
+    finish = CrewFuture._finish_early
+
+    def note(future: CrewFuture[Any], *arguments: Any) -> bool:
+        early.append(finish(future, *arguments))
+        return early[-1]
+
+    monkeypatch.setattr(CrewFuture, "_finish_early", note)
+    return early
+
+
+def test_who_sends_one_task_after_the_other_reads_their_outcomes_itself(
+    executor: CrewExecutor, early: list[bool]
+) -> None:
+    assert list(range(300)) == [executor.submit(int, number).result() for number in range(300)]
+
+    assert early.count(True) > 150, "all but the first, and those after the ticket was renewed"
+    assert executor.stats().done == 301
+
+
+def test_whoever_has_a_result_finds_it_counted(executor: CrewExecutor) -> None:
+    for number in range(100):
+        executor.submit(int).result()
+        stats = executor.stats()
+        assert (number + 2, 0, 0) == (stats.done, stats.queued, stats.running)
+        assert number + 2 == sum(worker.tasks for worker in stats.workers)
+
+
+def test_answers_that_get_lost_are_made_up_for_by_the_report(
+    executor: CrewExecutor, early: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recv = Hatch.recv
+
+    def lose(hatch: Hatch, timeout: float | None) -> bytes | None:
+        return None if recv(hatch, timeout) is None else b""
+
+    monkeypatch.setattr(Hatch, "recv", lose)
+
+    assert list(range(100)) == [executor.submit(int, number).result() for number in range(100)]
+    assert early == []
+
+
+def test_who_was_answered_and_waits_no_more_leaves_nothing_behind(executor: CrewExecutor) -> None:
+    for _ in range(30):
+        executor.submit(int).result()
+        done: list[object] = []
+        executor.submit(int, 7).add_done_callback(done.append)  # it was asked to answer, and nobody reads that
+        wait_until(lambda done=done: bool(done), "the callback has run")
+        with pytest.raises(TimeoutError):
+            executor.submit(time.sleep, 0.01).result(0.001)
+        executor.submit(int).result()
+
+    assert list(range(50)) == [executor.submit(int, number).result() for number in range(50)]
+
+
+def _log(number: int) -> int:
+    logging.getLogger("tests.tickets").warning("number %d", number)
+    return number
+
+
+def test_what_a_task_has_logged_is_there_before_its_result(
+    executor: CrewExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(100):
+        executor.submit(int).result()
+        assert number == executor.submit(_log, number).result()
+        assert f"number {number}" in caplog.messages
+
+
+@pytest.fixture
+def alarms() -> Iterator[Any]:
+    """Have a function called again and again by signals to the main thread."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def begin(handler: Any, seconds: float) -> None:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+
+    yield begin
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_handler_that_raises_anywhere_loses_no_task(executor: CrewExecutor, alarms: Any, tmp_path: Path) -> None:
+    path, futures = tmp_path / "lines", []
+
+    def handle(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    interrupts = 0
+    alarms(handle, 0.0013)
+    for line in range(400):
+        try:
+            future = executor.submit(write_line, str(path), line)
+            futures.append((line, future))
+            assert line == future.result()
+        except KeyboardInterrupt:
+            interrupts += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+    assert interrupts
+    assert all(line == future.result(20) for line, future in futures)
+    assert 7 == executor.submit(int, 7).result(20)
+    executor.shutdown()
+    lines = list(map(int, path.read_text().split()))
+    assert len(lines) == len(set(lines)), "none has run twice"
+    assert {line for line, _future in futures} <= set(lines)
+
+
+def test_a_handler_may_send_a_task_and_wait_while_the_main_thread_waits(executor: CrewExecutor, alarms: Any) -> None:
+    handled: list[bool] = []
+    numbers = itertools.count()
+
+    def handle(*_: object) -> None:
+        number = next(numbers)
+        handled.append(executor.submit(int, number).result() == number)  # the next one may come in here
+
+    alarms(handle, 0.002)
+    assert list(range(400)) == [executor.submit(int, number).result() for number in range(400)]
+    executor.submit(time.sleep, 0.2).result()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+    assert handled
+    assert all(handled)
+
+
+def test_workers_that_die_while_they_are_talked_to_cost_the_running_task_alone(tmp_path: Path) -> None:
+    path, lost = tmp_path / "lines", 0
+    with CrewExecutor(1) as executor:
+        executor.submit(int).result()
+        is_over = threading.Event()
+
+        def kill() -> None:
+            while not is_over.wait(0.05):
+                for worker in executor.stats().workers:
+                    if worker.pid is not None and worker.tasks > 5:
+                        os.kill(worker.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        for line in range(1500):
+            try:
+                assert line == executor.submit(write_line, str(path), line).result(50)
+            except WorkerCrashError:
+                lost += 1
+        is_over.set()
+        killer.join()
+
+    lines = list(map(int, path.read_text().split()))
+    assert len(lines) == len(set(lines))
+    assert 1500 - lost <= len(lines) <= 1500
+
+
+def test_what_another_thread_ends_wakes_who_waits_at_the_hatch(executor: CrewExecutor, tmp_path: Path) -> None:
+    for number in range(3):
+        use_tickets(executor)
+        started = tmp_path / f"started-{number}"
+        future = executor.submit(touch_and_wait, str(started), str(tmp_path / "never"))
+
+        def kill(started: Path = started, future: CrewFuture[Any] = future) -> None:
+            wait_until(started.exists, "the task runs")
+            assert future.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(CancelledError):
+            future.result(20)
+        killer.join()
+        assert 7 == executor.submit(int, 7).result(20)
+
+
+def test_tasks_of_any_length_follow_each_other(executor: CrewExecutor, early: list[bool]) -> None:
+    for milliseconds in (0, 0.5, 1, 2, 5, 20):
+        for _ in range(5):
+            executor.submit(time.sleep, milliseconds / 1000).result(20)
+
+    assert executor.stats().done == 31
+    assert any(early)

@@ -9,10 +9,13 @@ import pytest
 
 from crew_executor.announcer import Announcer
 from crew_executor.connection import Connection
+from crew_executor.core.messages import Outcome
 from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 from crew_executor.effects import Effects
 from crew_executor.futures import CrewFuture
+
+from .fakes import make_outcome
 
 
 class FakeConnection:
@@ -31,6 +34,8 @@ class FakeConnection:
 
 
 class FakeAnnouncer:
+    def finished(self, connection: Connection, finished: list[tuple[Task, Outcome]]) -> None: ...
+
     def lost(self, task: Task, connection: Connection) -> None: ...
 
     def dropped(self, tasks: list[Task]) -> None: ...
@@ -94,3 +99,20 @@ def test_losses_are_forgotten_and_nothing_else(effects: Effects, announcer: Fake
     effects.forget_losses()
 
     assert [(print, (1,)), (print, (2,))] == effects.take()
+
+
+def test_workers_get_their_tasks_before_futures_are_finished(effects: Effects, connection: FakeConnection) -> None:
+    effects.finish(Worker("w1"), [(make(CrewFuture()), make_outcome(1))])
+    effects.send(Worker("w1"), [make(CrewFuture())])
+
+    assert connection.pump == effects.take()[0][0]
+
+
+def test_what_a_worker_has_finished_in_a_row_is_told_at_once(
+    effects: Effects, connection: FakeConnection, announcer: FakeAnnouncer
+) -> None:
+    finished = [(make(CrewFuture()), make_outcome(number)) for number in range(3)]
+    for each in finished:
+        effects.finish(Worker("w1"), [each])
+
+    assert [(announcer.finished, (connection, finished))] == effects.take()

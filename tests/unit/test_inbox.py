@@ -170,6 +170,9 @@ class OneTicket:
     def use(self, task: Task, _inbox: object) -> None:
         self.holder = self.holder or task
 
+    def has(self, task: Task) -> bool:
+        return self.holder is task
+
     def close(self) -> bool:
         return self.holder is not None
 
@@ -212,18 +215,37 @@ def test_a_ticket_that_is_handed_out_once_the_task_is_in_is_not_for_it(mailbox: 
     assert ticket.holder is None
 
 
-def test_a_task_is_served_with_its_ticket_and_forgotten(mailbox: Mailbox) -> None:
-    class FakeHatch:
-        def send(self, _frame: bytes) -> bool:
-            return True
+class FakeHatch:
+    """Take everything."""
 
-    inbox, worker, task = Inbox(mailbox), Worker("w1"), make(3)
-    assert inbox.served(worker, [make_outcome(3)]) is None, "there is no ticket"
-    inbox.ticket = Ticket(worker, FakeHatch(), 77)  # type: ignore[arg-type]
-    assert inbox.served(worker, [make_outcome(3)]) is None, "nobody has it"
-    inbox.put(task)
+    def expects_waiter(self) -> bool:
+        return False
 
-    assert inbox.served(worker, [make_outcome(4)]) is None
-    assert inbox.served(worker, [make_outcome(3)]) == (task, 1)
-    inbox.forget_served()
-    assert (None, 1, []) == (inbox.ticket, inbox.tickets_used, inbox.take())
+    def send(self, _frame: bytes) -> bool:
+        return True
+
+
+def test_a_ticket_is_in_use_as_long_as_tasks_come_with_it_and_none_without(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+    seen = [inbox.is_ticket_in_use()]
+    inbox.ticket = ticket = Ticket(Worker("w1"), FakeHatch(), 77, None, deque())  # type: ignore[arg-type]
+    seen.append(inbox.is_ticket_in_use())
+    for number in (1, 2):
+        inbox.put(make(number))
+        seen += [inbox.is_ticket_in_use(), inbox.is_ticket_in_use()]
+        ticket.note(make_outcome(number))
+    inbox.put(make(3))
+    inbox.put(make(4))  # has no place
+    seen.append(inbox.is_ticket_in_use())
+
+    assert [False, False, True, False, True, False, False] == seen
+
+
+def test_a_new_ticket_is_in_use_with_its_first_task(mailbox: Mailbox) -> None:
+    inbox = Inbox(mailbox)
+    for _ in range(2):
+        inbox.ticket = Ticket(Worker("w1"), FakeHatch(), 77, None, deque())  # type: ignore[arg-type]
+        inbox.put(make(1))
+        assert inbox.is_ticket_in_use()
+        assert inbox.withdraw_ticket() is not None
+        inbox.take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, cast
 
 import pytest
@@ -10,8 +11,9 @@ from crew_executor.core.budget import Budget
 from crew_executor.core.messages import Kind, TaskFlag, decode_frame, decode_tasks
 from crew_executor.core.task import STOPPING, Task
 from crew_executor.core.worker import Worker
+from crew_executor.futures import CrewFuture
 from crew_executor.hatch import Hatch
-from crew_executor.ticket import Ticket
+from crew_executor.ticket import PLACES_MAX, LateOutcome, Ticket
 
 from .fakes import interrupt_at, make_outcome
 
@@ -19,9 +21,14 @@ from .fakes import interrupt_at, make_outcome
 class FakeHatch:
     """Keep what is sent."""
 
-    def __init__(self, *, is_open: bool = True) -> None:
+    def __init__(self, *, is_open: bool = True, is_watched: bool = False) -> None:
         self.frames: list[bytes] = []
         self.is_open = is_open
+        self.is_watched = is_watched
+
+    def expects_waiter(self) -> bool:
+        is_expected, self.is_watched = self.is_watched, False
+        return is_expected
 
     def send(self, frame: bytes) -> bool:
         if self.is_open:
@@ -34,10 +41,14 @@ def hatch() -> FakeHatch:
     return FakeHatch()
 
 
-def promise(hatch: FakeHatch) -> Ticket:
+def promise(hatch: FakeHatch, late: deque[LateOutcome] | None = None) -> Ticket:
     worker = Worker("w1")
     worker.ordinal = 6
-    return Ticket(worker, cast(Hatch, hatch), 77)
+    return Ticket(worker, cast(Hatch, hatch), 77, None, deque() if late is None else late)
+
+
+def holders(ticket: Ticket) -> list[Task]:
+    return [place.task for place in ticket.places()]
 
 
 def make(task_id: int, **options: Any) -> Task:
@@ -50,7 +61,8 @@ def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
     second = make(2)
     ticket.use(second, [second])
 
-    assert (first, True, 1) == (ticket.holder, ticket.is_sent, len(hatch.frames))
+    assert ([first], 7, 1) == (holders(ticket), ticket.ordinal_sent, len(hatch.frames))
+    assert (True, False) == (ticket.has(first), ticket.has(second))
     assert ticket.close()
 
 
@@ -72,7 +84,7 @@ def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:
     assert not ticket.close()
     late = make(1)
     ticket.use(late, [late])
-    assert (None, False, []) == (ticket.holder, ticket.is_sent, hatch.frames)
+    assert ([], 0, []) == (holders(ticket), ticket.ordinal_sent, hatch.frames)
 
 
 @pytest.mark.parametrize(
@@ -91,17 +103,17 @@ def test_some_tasks_wait_for_the_dispatcher(task: Task, hatch: FakeHatch) -> Non
     ticket, plain = promise(hatch), make(2)
     ticket.use(task, [task, plain])
     ticket.use(plain, [task, plain])
-    overtaken = ticket.holder
+    overtaken = holders(ticket)
     ticket.use(plain, [plain])
 
-    assert (None, plain) == (overtaken, ticket.holder), "nothing overtakes what came before it"
+    assert ([], [plain]) == (overtaken, holders(ticket)), "nothing overtakes what came before it"
 
 
 def test_what_somebody_has_taken_from_the_inbox_is_not_sent_again(hatch: FakeHatch) -> None:
     ticket = promise(hatch)
     ticket.use(make(1), [])
 
-    assert (None, []) == (ticket.holder, hatch.frames)
+    assert ([], []) == (holders(ticket), hatch.frames)
 
 
 def test_a_task_that_is_over_before_its_submitter_has_sent_it_does_no_harm(hatch: FakeHatch) -> None:
@@ -114,14 +126,14 @@ def test_a_task_that_is_over_before_its_submitter_has_sent_it_does_no_harm(hatch
     ticket, task = promise(hatch), make(1)
     ticket.use(task, Inbox([task]))
 
-    assert ticket.is_sent
+    assert ticket.ordinal_sent == 7
 
 
 def test_what_the_hatch_does_not_take_is_left_to_the_dispatcher() -> None:
     ticket, task = promise(FakeHatch(is_open=False)), make(1)
     ticket.use(task, [task])
 
-    assert (task, False) == (ticket.holder, ticket.is_sent)
+    assert ([task], 0) == (holders(ticket), ticket.ordinal_sent)
 
 
 @pytest.mark.parametrize("moment", range(24))
@@ -129,16 +141,19 @@ def test_wherever_the_submitter_is_interrupted_nothing_is_sent_without_a_claim(m
     ticket, task = promise(hatch), make(1)
     interrupt_at(moment, lambda: ticket.use(task, [task]))
 
-    assert ticket.close() is (ticket.holder is task)
-    assert ticket.holder is task or not hatch.frames
-    assert hatch.frames or not ticket.is_sent
+    has_place = ticket.has(task)
+    assert ticket.close() is has_place
+    assert has_place or not hatch.frames
+    assert hatch.frames or not ticket.ordinal_sent
+    assert ticket.has(task) is has_place
 
 
 def test_what_was_sent_and_is_over_is_served(hatch: FakeHatch) -> None:
     ticket, task = promise(hatch), make(3)
     ticket.use(task, [task])
+    ticket.close()
 
-    assert task is ticket.served(ticket.worker, [make_outcome(3)], [task])
+    assert task is ticket.served(ticket.worker, [make_outcome(3)])
 
 
 @pytest.mark.parametrize("odd", ["of another", "of two", "of another attempt", "by another", "with others", "stopped"])
@@ -150,10 +165,13 @@ def test_what_is_not_so_simple_goes_the_long_way(odd: str, hatch: FakeHatch) -> 
         task.state = STOPPING
     if odd == "of two":
         outcomes.append(make_outcome(4))
+    if odd == "with others":
+        ticket.note(make_outcome(3))
+        ticket.use(following := make(5), [task, following])
+    ticket.close()
     worker = Worker("w2") if odd == "by another" else ticket.worker
-    inbox = [task, make(5)] if odd == "with others" else [task]
 
-    assert ticket.served(worker, outcomes, inbox) is None
+    assert ticket.served(worker, outcomes) is None
 
 
 def test_what_may_not_have_been_sent_is_not_served(hatch: FakeHatch) -> None:
@@ -161,6 +179,113 @@ def test_what_may_not_have_been_sent_is_not_served(hatch: FakeHatch) -> None:
     unused, lost, task = promise(hatch), promise(FakeHatch(is_open=False)), make(3)
     lost.use(task, [task])
 
-    assert lost.holder is task
-    assert lost.served(lost.worker, [make_outcome(3)], [task]) is None
-    assert unused.served(unused.worker, [make_outcome(3)], [task]) is None
+    assert holders(lost) == [task]
+    assert lost.served(lost.worker, [make_outcome(3)]) is None
+    assert unused.served(unused.worker, [make_outcome(3)]) is None
+
+
+def test_the_next_place_is_open_when_the_outcome_before_it_is_known(hatch: FakeHatch) -> None:
+    ticket, first, second, third = promise(hatch), make(1), make(2), make(3)
+    outcomes = make_outcome(1), make_outcome(2)
+    hatch.is_watched = True
+    assert ticket.use(first, [first])
+    ticket.note(outcomes[0])
+    hatch.is_watched = True
+    assert ticket.use(second, [first, second])
+    assert not ticket.use(third, [first, second, third])
+    before = list(ticket.places())
+    ticket.note(outcomes[1])
+    assert ticket.use(third, [first, second, third])
+
+    assert before == [(first, 7, outcomes[0]), (second, 8, None)]
+    assert list(ticket.places()) == [(first, 7, outcomes[0]), (second, 8, outcomes[1]), (third, 9, None)]
+    assert [decode_tasks(decode_frame(memoryview(frame)[8:]))[0].ordinal for frame in hatch.frames] == [7, 8, 9]
+    assert ticket.ordinal_sent == 9
+
+
+def test_what_is_noted_when_the_ticket_is_closed_opens_nothing_and_is_for_the_dispatcher() -> None:
+    late: deque[LateOutcome] = deque()
+    ticket, first, second = promise(FakeHatch(is_watched=True), late), make(1), make(2)
+    ticket.use(first, [first])
+    ticket.close()
+    known = list(ticket.places())
+    ticket.note(outcome := make_outcome(1))
+
+    assert list(late) == [(ticket.worker, outcome)]
+    assert not ticket.use(second, [first, second])
+    assert not ticket.use(second, [second])
+    assert known == list(ticket.places()) == [(first, 7, None)]
+
+
+def test_who_comes_while_a_task_runs_leaves_the_next_place_to_who_waits_for_it(hatch: FakeHatch) -> None:
+    ticket, first, other, second = promise(hatch), make(1), make(2), make(3)
+    ticket.use(first, [first])
+    assert not ticket.use(other, [first, other])
+    ticket.note(make_outcome(1))
+
+    assert not ticket.use(second, [first, other, second]), "nothing overtakes"
+    assert ticket.use(second, [first, second])
+
+
+def test_one_of_two_that_want_the_same_place_gets_it(hatch: FakeHatch) -> None:
+    ticket, slow, fast, third = promise(hatch), make(1), make(2), make(3)
+
+    class Inbox(list[Task]):
+        def __getitem__(self, place: Any) -> Any:
+            if hatch.frames == []:
+                ticket.use(fast, [fast])  # between the look at the place and the claim
+            return super().__getitem__(place)
+
+    assert not ticket.use(slow, Inbox([slow]))
+    ticket.note(make_outcome(2))
+
+    assert [(fast, 7, None)] == list(ticket.places())
+    assert not ticket.use(third, [fast, third]), "an order that nobody can tell any more is the end of it"
+    assert len(hatch.frames) == 1
+
+
+def test_a_ticket_has_an_end(hatch: FakeHatch) -> None:
+    ticket = promise(hatch)
+    inbox: list[Task] = []
+    for number in range(PLACES_MAX):
+        inbox.append(make(number + 1))
+        assert ticket.use(inbox[-1], inbox)
+        ticket.note(make_outcome(number + 1))
+    inbox.append(make(0))
+
+    assert not ticket.use(inbox[-1], inbox)
+    assert len(holders(ticket)) == PLACES_MAX
+
+
+def test_a_worker_is_asked_to_answer_once_for_each_who_has_waited() -> None:
+    hatch = FakeHatch(is_watched=True)
+    ticket, first, second = promise(hatch), make(1), make(2)
+    ticket.use(first, [first])
+    ticket.note(make_outcome(1))
+    ticket.use(second, [first, second])
+
+    flags = [decode_tasks(decode_frame(memoryview(frame)[8:]))[0].flags for frame in hatch.frames]
+    assert [TaskFlag.ANSWER, 0] == flags
+    assert (True, False) == (ticket.will_answer(first), ticket.will_answer(second))
+
+
+@pytest.mark.parametrize("moment", range(24))
+def test_a_future_knows_its_ticket_before_anybody_sees_that_its_task_has_a_place(moment: int, hatch: FakeHatch) -> None:
+    future: CrewFuture[int] = CrewFuture()
+    ticket, task = promise(hatch), make(1, handle=future)
+    interrupt_at(moment, lambda: ticket.use(task, [task]))
+
+    assert future._ticket is ticket or not ticket.has(task)
+
+
+def test_a_future_without_a_place_forgets_the_ticket(hatch: FakeHatch) -> None:
+    future: CrewFuture[int] = CrewFuture()
+    ticket, task = promise(hatch), make(1, handle=future)
+
+    class Inbox(list[Task]):
+        def __getitem__(self, place: Any) -> Any:
+            ticket.close()
+            return super().__getitem__(place)
+
+    assert not ticket.use(task, Inbox([task]))
+    assert future._ticket is None
