@@ -209,6 +209,8 @@ def test_what_is_noted_when_the_ticket_is_closed_opens_nothing_and_is_for_the_di
     ticket.use(first, [first])
     ticket.close()
     known = list(ticket.places())
+    assert not ticket.use(second, [first, second])
+    assert not ticket.use(second, [second])
     ticket.note(outcome := make_outcome(1))
 
     assert list(late) == [(ticket.worker, outcome)]
