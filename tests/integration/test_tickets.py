@@ -486,3 +486,15 @@ def test_tasks_of_any_length_follow_each_other(executor: CrewExecutor, early: li
 
     assert executor.stats().done == 31
     assert any(early)
+
+
+def test_a_call_for_all_workers_keeps_no_outcome_back(executor: CrewExecutor, tmp_path: Path) -> None:
+    for number in range(20):
+        started, release = tmp_path / f"started-{number}", tmp_path / f"release-{number}"
+        for _ in range(3):
+            executor.submit(int).result()
+        future = executor.submit(int, 7)  # is answered, and nobody waits
+        calls = executor.run_on_all(touch_and_wait, str(started), str(release))
+        wait_until(future.done, "its outcome was reported before the call began", 5)
+        release.touch()
+        assert len([call.result() for call in calls]) == 1
