@@ -57,6 +57,9 @@ def _apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
+_ENDED_EARLY = "ended before it started the worker"
+
+
 def interpreter_arguments() -> list[str]:
     """Return the options this interpreter was started with, as multiprocessing does for its children."""
     return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
@@ -148,7 +151,7 @@ class SupervisorHandle:
                 if isinstance(error, ConnectionError) and not self._is_lost:
                     return
                 del self._exits[launch_id]
-                why = "is gone" if self._is_lost else f"could not be told: {error}"
+                why = _ENDED_EARLY if self._is_lost else f"could not be told: {error}"
                 raise LaunchError(f"the supervisor of local workers {why}") from None
 
     def kill(self, launch_id: str, signal_number: int) -> None:
@@ -241,7 +244,7 @@ class SupervisorHandle:
             pid = self._pids.pop(launch_id, None)
             if pid is None:
                 # Perhaps it cannot run at all: this must count, or it would be tried again for ever.
-                on_exit(WorkerExit(name, reason="the supervisor of local workers ended before it started the worker"))
+                on_exit(WorkerExit(name, reason=f"the supervisor of local workers {_ENDED_EARLY}"))
             else:
                 # The kernel ends the worker, but nobody the processes that its tasks have started.
                 with contextlib.suppress(ProcessLookupError, PermissionError):

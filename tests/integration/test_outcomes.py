@@ -305,12 +305,14 @@ with CrewExecutor(2) as executor:
         signal.setitimer(signal.ITIMER_REAL, 0.0005)
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0005)
-    futures = [executor.submit(pow, 2, 3) for _ in range(5000)]
+    futures = []
+    while len(late) <= 50:
+        futures += [executor.submit(pow, 2, 3) for _ in range(500)]
     results = [future.result() for future in futures]
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    assert results == [8] * 5000
+    assert results == [8] * len(futures)
     assert {future.result() for future in late if not future.cancelled()} == {1024}, "each has a result"
-print(len(late) > 50)
+print("done")
 """
 
 
@@ -319,7 +321,7 @@ def test_a_signal_handler_may_submit_at_any_moment() -> None:
         [sys.executable, "-c", SUBMITS_IN_HANDLERS], capture_output=True, text=True, timeout=50, check=False
     )
 
-    assert (run.stdout, run.stderr) == ("True\n", "")
+    assert (run.stdout, run.stderr) == ("done\n", "")
 
 
 def test_wait_and_as_completed_know_our_futures(executor: CrewExecutor) -> None:
