@@ -88,5 +88,9 @@ def hatch_pair() -> tuple[Hatch, socket.socket]:
     with ours:
         ours.setblocking(False)
         theirs.setblocking(False)  # nor does its copy: both are one file to the kernel
-        with theirs.dup() as bell:
-            return Hatch(ours.detach(), bell.detach()), theirs
+        try:
+            bell = theirs.dup()
+        except OSError:
+            theirs.close()
+            raise
+        return Hatch(ours.detach(), bell.detach()), theirs

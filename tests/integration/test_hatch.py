@@ -167,6 +167,15 @@ def test_the_end_of_the_hatch_is_not_that_of_the_link(ends: Ends) -> None:
         ends.recv()
 
 
+def test_a_hatch_for_which_there_is_no_descriptor_left_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_sock: socket.socket) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "dup", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        hatch_pair()  # what it has opened is closed: the end of each test looks
+
+
 def test_a_hatch_is_closed_with_its_last_reference(ends: Ends) -> None:
     gc.disable()
     try:
