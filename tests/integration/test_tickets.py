@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class than the built-in before 3.11
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +352,7 @@ def test_who_was_answered_and_waits_no_more_leaves_nothing_behind(executor: Crew
         done: list[object] = []
         executor.submit(int, 7).add_done_callback(done.append)  # it was asked to answer, and nobody reads that
         wait_until(lambda done=done: bool(done), "the callback has run")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FuturesTimeoutError):
             executor.submit(time.sleep, 0.01).result(0.001)
         executor.submit(int).result()
 
