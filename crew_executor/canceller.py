@@ -103,7 +103,9 @@ class Canceller:
         with self._lock:
             if task.is_dropped:
                 return
-            connection = None if task.worker is None else self._workforce.connections[task.worker.name]
+            connection = None
+            if is_running_included and task.worker is not None:
+                connection = self._workforce.connections[task.worker.name]
             is_sent = self._inbox.is_sent(task)
             if is_running_included:
                 is_dropped = self._scheduler.stop(task, is_sent=is_sent)

@@ -35,8 +35,10 @@ from .framing import FRAME_BYTES_MAX, LENGTH_BYTES, Buffer, FramedStream, LinkCl
 from .hatch import FRAME_BYTES_MAX as HATCH_BYTES_MAX
 
 POLL_MS_MAX = (1 << 31) - 1
-POLL_SECONDS_MIN = 0.001  # poll() counts in milliseconds
 """The longest wait that poll() takes: 24 days."""
+POLL_SECONDS_MIN = 0.001
+"""The shortest: select() takes shorter ones, but no descriptor from SELECT_FDS on."""
+SELECT_FDS = 1024
 
 _NEEDED = (
     "nng_aio_alloc", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
@@ -370,7 +372,8 @@ class HatchedLink(Link):
         self._poll_both.register(hatch.fileno(), select.POLLIN)
         self._poll_both.register(sock.fileno(), select.POLLIN)
         self._fd = sock.fileno()
-        self._fds = [hatch.fileno(), self._fd]  # low numbers: this process has just begun
+        self._fds = [hatch.fileno(), self._fd]  # of a worker among some hundred these may be high numbers
+        self._seconds_min = POLL_SECONDS_MIN if max(self._fds) < SELECT_FDS else 0.0
 
     def recv(self, *, timeout: float | None = None, limit: int = FRAME_BYTES_MAX) -> memoryview:
         """Return the next frame; see FramedStream.
@@ -398,7 +401,7 @@ class HatchedLink(Link):
         """Wait until there is something in the stream or in the hatch; return who says so, or raise LinkTimeout."""
         if self._is_inert:
             raise LinkClosed(_RECEIVING_CLOSED)
-        if timeout is not None and timeout < POLL_SECONDS_MIN:
+        if timeout is not None and timeout < self._seconds_min:
             fds, _, _ = select.select(self._fds, (), (), timeout)
             ready = [(fd, select.POLLIN) for fd in fds]
         else:

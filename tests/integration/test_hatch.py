@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -165,6 +167,26 @@ def test_the_end_of_the_hatch_is_not_that_of_the_link(ends: Ends) -> None:
     ends.stream.shutdown(socket.SHUT_RDWR)
     with pytest.raises(LinkClosed):
         ends.recv()
+
+
+@pytest.mark.parametrize("lowest", [3, 1100])
+def test_waits_may_be_shorter_than_a_millisecond_whatever_the_descriptors(lowest: int) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2000, limits[1]), limits[1]))
+    try:
+        pairs = socket.socketpair(), socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        stream, hatch = [socket.socket(fileno=fcntl.fcntl(pair[0], fcntl.F_DUPFD, lowest)) for pair in pairs]
+        link = HatchedLink(stream, hatch)
+        with pytest.raises(LinkTimeout):
+            link.recv(timeout=0.0003)
+        pairs[1][1].send(framed(b"in the hatch"))
+        assert b"in the hatch" == bytes(link.recv(timeout=0.0003))
+        link.free()
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_hatch_for_which_there_is_no_descriptor_left_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
