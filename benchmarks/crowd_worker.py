@@ -104,7 +104,8 @@ class Crowd:
         if item.ordinal <= (worker.cell.started or 0) or not worker.cell.claim(item.ordinal):
             return b""
         began, started = time.perf_counter(), time.time()
-        function, args, kwargs = serialize.loads(item.parts[0])
+        function = serialize.loads(item.head)
+        args, kwargs = serialize.loads(item.parts[0])
         result = serialize.dumps(function(*args, **kwargs))
         seconds = time.perf_counter() - began
         worker.cell.end(item.ordinal)

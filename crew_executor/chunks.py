@@ -10,6 +10,7 @@ how many are put together here depends on their size alone, and on how fast they
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -298,6 +299,11 @@ class MapRun:
         of_function = tuple(shares.values())
         buffers = Buffers()
         pickles = serialize.dumps_each_by_name(items, buffers)
+        if pickles is None and not buffers.views:
+            with contextlib.suppress(Exception):  # of one of them: it will be told which
+                packed = namespace.dumps_items(self._fn, items)
+                if packed is not None:
+                    call, pickles = self._attach(packed[0]), packed[1]
         if pickles is None or buffers.views:
             del buffers
             return sum(self._submit_one(call, item, of_function) for item in items)

@@ -56,7 +56,7 @@ class _Entry(NamedTuple):
 
     kind: Kind
     ordinal: int = 0
-    tasks: Sequence[tuple[int, int, int, Any, float, Beside | None]] = ()
+    tasks: Sequence[tuple[int, int, int, bytes, Any, float, Beside | None]] = ()
     body: bytes = b""
     share: int = 0  # that is to be forgotten
     ticket: Ticket | None = None  # of its task, which its submitter may have sent
@@ -158,12 +158,17 @@ class Connection:
                 task.task_id,
                 task.attempt,
                 task.flags | TaskFlag.FLUSH_BEFORE if task.estimate > FLUSH_SECONDS * task.items else task.flags,
+                task.head,
                 task.handle.parts(task.first, task.items) if task.flags & TaskFlag.ITEMS else task.payload,
                 0.0 if task.budget is None else task.budget.timeout,
                 None if task.beside is None else self._lent(task.beside),
             )
             for task in tasks
         ]
+        if len({task.head for task in tasks}) == 1:
+            size += len(tasks[0].head)
+        else:
+            size += sum([len(task.head) for task in tasks])  # at most: they may take turns
         may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
         self._put(_Entry(Kind.TASKS, tasks[0].ordinal, entries, may_block=may_block, ticket=ticket))
 
@@ -252,10 +257,17 @@ class Connection:
             for share in () if beside is None else beside.shares:
                 self._write_share(share)
         pieces: list[Buffer] = [encode_first_ordinal(entry.ordinal)]
-        for task_id, attempt, flags, payload, timeout, beside in entry.tasks:
+        last_head = b""
+        for task_id, attempt, flags, head, payload, timeout, beside in entry.tasks:
             if beside is not None and beside.segment is not None:
                 parts = (payload,) if type(payload) is bytes else payload
                 flags, payload = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
+            if head:
+                if head is last_head:
+                    flags |= TaskFlag.SAME_HEAD  # noqa: PLW2901
+                else:
+                    flags, last_head = flags | TaskFlag.HEAD, head  # noqa: PLW2901
+                    payload = (head, payload) if type(payload) is bytes else (head, *payload)  # noqa: PLW2901
             pieces += encode_task(task_id, attempt, flags, payload, timeout)
         self._writer.send_locked(Kind.TASKS, pieces, len(entry.tasks))
 

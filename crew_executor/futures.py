@@ -127,6 +127,7 @@ class CrewFuture(Future[T]):
     _has_callbacks = False
     _seed: int | None = None
     _call: bytes | None = None  # pickled, for replay(), while it may have failed
+    _head = b""  # the pickle of the function, if that is without it
     _cancels_running = False  # options(cancel_running=True)
     _caller: CallbackThread | None = None  # who is to run the callbacks, until they have run
     _generation = 0  # that of the process which made it
@@ -574,7 +575,8 @@ may_hold(__file__)
 # collector to go through, which took a tenth of the client's time for a task without work.
 _planned: CrewFuture[Any] = CrewFuture()
 _planned._task = _planned._call = _planned._worker = _planned._unopened = _planned._times = _planned._bells = None
-_planned._ticket = _planned._result = _planned._exception = _planned._frames = None
+_planned._head, _planned._ticket = b"", None
+_planned._result = _planned._exception = _planned._frames = None
 _planned._state, _planned._attempt, _planned._is_open = PENDING, 0, False
 del _planned
 

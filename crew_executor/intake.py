@@ -62,18 +62,19 @@ class Intake:
         is_plain = options.are_plain
         sent = fn if is_plain else self._apply(options, future, fn)
         try:
-            data, beside = self._packer.pack_call(sent, args, kwargs, reduce)
-            first = self._surroundings.attach(data)
-            payload = first if is_plain or options.retry_part is None else (first, options.retry_part)
-            if beside is None and len(data) <= REPLAY_BYTES_MAX:
-                future._call = data
+            head, data, beside = self._packer.pack_call(sent, args, kwargs, reduce)
+            if beside is None and len(head) + len(data) <= REPLAY_BYTES_MAX:
+                future._head, future._call = head, data
+            if self._surroundings.have_changed():
+                head, data = b"", self._surroundings.attach(namespace.join(head, data))
+            payload = data if is_plain or options.retry_part is None else (data, options.retry_part)
         except BaseException as error:
             if not isinstance(error, (Exception, SystemExit)):
                 raise
             dispatcher.check_open()
             future._finish_lost(pickling_error(error, fn, args, kwargs))
             return future
-        dispatcher.submit(future, self._packer.command_of(call), payload, options, beside)
+        dispatcher.submit(future, self._packer.command_of(call), head, payload, options, beside)
         return future
 
     def _apply(self, options: TaskOptions, future: CrewFuture[T], fn: Callable[..., T]) -> Callable[..., T]:

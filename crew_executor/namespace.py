@@ -16,30 +16,29 @@ cloudpickle's to say.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import pickle
-import struct
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from . import process_local, serialize
 from .buffers import Buffers
+from .constant import Constant
+from .large_globals import LARGE_BYTES, look_for_large_closures, mention_large
 from .notes import add_note
-
-LARGE_BYTES = 1_000_000
-"""A pickled global above this is mentioned once in the log: it travels with every call that uses it."""
+from .opened import Opened
+from .places import CACHED, Key, is_home, is_importable, names_in, place_of
+from .witness import Witness
 
 CONSTANTS_MAX = 1000
-"""Functions whose tables a worker remembers."""
+"""Functions whose tables a client remembers."""
 
 _CLASS, _FUNCTION, _OTHER, _CALL = range(4)
-_CACHED = type(functools.lru_cache(maxsize=1)(lambda: None))
 
 
 class _AtHome(threading.local):
@@ -50,7 +49,6 @@ class _AtHome(threading.local):
 
 _at_home = _AtHome()
 
-_Key = tuple[str, str]
 _Entry = tuple[tuple[int, int], str, str, bytes]  # place in the order, module, name, pickle
 Reducer = Callable[[Any], Any]
 
@@ -70,14 +68,50 @@ def dumps_call(
     Raises:
         whatever pickle or cloudpickle raised.
     """
-    if reduce is None and not is_relayed and type(value) is tuple and len(value) == 3:
-        function, args, kwargs = value
-        if type(function) is FunctionType and (constant := constant_of(function)) is not None:
-            arguments = serialize.dumps_by_name((args, kwargs), None, buffers)
-            if arguments is not None:
-                return constant.join(arguments)
     data = serialize.dumps_by_name(value, reduce, buffers)
     return _Table(reduce, is_relayed, buffers).dumps(value) if data is None else data
+
+
+def dumps_headed(
+    head: bytes | None, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any],
+    buffers: Buffers | None = None,
+) -> tuple[bytes, bytes]:  # fmt: skip
+    """Pickle a call in two: a head, which is the same object for many calls, and the rest.
+
+    Args:
+        head: the pickle of the function, or None: it has none by itself.
+        function, arguments, keywords: the call.
+        buffers: as in dumps_call().
+
+    Returns:
+        The pickle of the function and that of (arguments, keywords); or else that of None, after whose opening the rest
+        can be opened, or nothing, and the pickle of the whole.
+    """
+    if head is not None:
+        data = serialize.dumps_by_name((arguments, keywords), None, buffers)
+        if data is not None:
+            return head, data
+    call = (function, arguments, keywords)
+    data = serialize.dumps_by_name(call, None, buffers)
+    if data is not None:
+        return b"", data
+    is_apart = head is not None and serialize.is_module_by_value(function.__module__)
+    table = _Table(None, False, buffers)
+    headed = table.dumps_headed(function if is_apart else None, call[1:] if is_apart else call)
+    return headed or (b"", _Table(None, False, buffers).dumps(call))
+
+
+def dumps_items(function: Any, items: Iterable[Any]) -> tuple[bytes, list[bytes]] | None:
+    """Return the pickle of a function, and those of items that it is to be called with, to be opened after it.
+
+    None if an item has large buffers: then each must have a pickle of its own.
+    """
+    return _Table(None, False).dumps_items(function, items)
+
+
+def join(head: bytes, rest: bytes) -> bytes:
+    """Return the pickle of a call that was pickled in two."""
+    return pickle.dumps(_Joined(head, rest), serialize.PROTOCOL) if head else rest
 
 
 def dumps_answer(value: Any, reduce: Reducer | None = None, buffers: Buffers | None = None) -> bytes:
@@ -99,15 +133,15 @@ class _Table:
         self._reduce = reduce
         self._is_relayed = is_relayed
         self._buffers = buffers
-        self._values: dict[_Key, Any] = {}
-        self._todo: list[_Key] = []
+        self._values: dict[Key, Any] = {}
+        self._todo: list[Key] = []
         self._entries: list[_Entry] = []
 
     def dumps(self, value: Any) -> bytes:
         """Pickle a value that functions or classes travel in by value, with its table."""
         data = self._dumps_ranked(value, _CALL)
         if len(data) > LARGE_BYTES:
-            _look_for_large_closures(value)
+            look_for_large_closures(value)
         while self._todo:
             module, name = self._todo.pop()
             if self._is_relayed:
@@ -123,20 +157,48 @@ class _Table:
         self._entries.sort(key=_order)
         return pickle.dumps(_Envelope(self._entries, data), serialize.PROTOCOL)
 
-    def dumps_constant(self, function: FunctionType) -> Constant | None:
-        """Return a global function with its table, if that is the same as long as the same objects are in it."""
-        place = _place_of(function)
-        if place is None or "." in place[1]:
-            return None
-        self._add_root(place)
-        while self._todo:
-            key = self._todo.pop()
-            if not _is_constant(self._values[key], key):
+    def dumps_items(self, function: Any, items: Iterable[Any]) -> tuple[bytes, list[bytes]] | None:
+        """Pickle items, and a function with the table for all of it; None if an item has large buffers."""
+        self._buffers = buffers = Buffers()
+        pickles = []
+        for item in items:
+            pickles.append(self._dumps_ranked(item, _CALL))
+            if buffers.views:
                 return None
-            self._enter(*key, self._values[key])
-        return Constant(place, sorted(self._entries, key=_order), self._values)
+        self._buffers = None
+        return self.dumps(function), pickles
 
-    def _enter_as_received(self, key: _Key) -> None:
+    def dumps_headed(self, function: FunctionType | None, value: Any) -> tuple[bytes, bytes] | None:
+        """Pickle a value, with its table in a head, together with a function; None if that is not so simple."""
+        data = self._dumps_ranked(value, _CALL)
+        if len(data) > LARGE_BYTES:
+            look_for_large_closures(value)
+        if function is None and not self._values:
+            return b"", data
+        constant = constant_of(function, self._values)
+        return None if constant is None else (constant.head, data)
+
+    def dumps_constant(self, function: FunctionType | None, values: dict[Key, Any]) -> Constant | None:
+        """Return a global function, and other globals, with their table, if it can be told when that changes."""
+        place = None
+        if function is not None:
+            place = place_of(function)
+            if place is None or "." in place[1]:
+                return None
+            self._add_root(place)
+        for key, value in values.items():
+            self._add(key, value)
+        witness = Witness()
+        while self._todo:
+            module, name = key = self._todo.pop()
+            home, value = sys.modules[module].__dict__, self._values[key]
+            # Watched before it is pickled: what changes in between is noticed next time.
+            if home.get(name) is not value or not witness.watch(home, name):
+                return None
+            self._enter(module, name, value)
+        return Constant(function, place, sorted(self._entries, key=_order), witness)
+
+    def _enter_as_received(self, key: Key) -> None:
         """Add what the client has sent for a name, and what had come with it; nothing for what is only here."""
         received = _received.get(key)
         if received is not None:
@@ -146,26 +208,26 @@ class _Table:
 
     def _enter(self, module: str, name: str, value: Any) -> None:
         rank = _rank(value)
-        if rank < _OTHER and _place_of(value) not in {None, (module, name)}:
+        if rank < _OTHER and place_of(value) not in {None, (module, name)}:
             rank = _OTHER  # a second name for it
         if rank == _FUNCTION and isinstance(value, FunctionType):
             blob = self._dumps_function(value)
         else:
             blob = self._dumps_ranked(value, rank)
         if len(blob) > LARGE_BYTES:
-            _mention_large(module, name, len(blob))
+            mention_large(module, name, len(blob))
         bases = len(value.__mro__) if rank == _CLASS else 0
         self._entries.append(((rank, bases), module, name, blob))
 
     def _dumps_ranked(self, value: Any, rank: int) -> bytes:
         def reduce(item: Any) -> Any:
-            if isinstance(item, (type, FunctionType, _CACHED)):
-                if _rank(item) < rank and (place := _place_of(item)) is not None:
+            if isinstance(item, (type, FunctionType, CACHED)):
+                if _rank(item) < rank and (place := place_of(item)) is not None:
                     self._add_root(place)
                     return (_find, (place[0][::-1], place[1]))
-                if isinstance(item, _CACHED) and serialize.is_module_by_value(item.__module__):
+                if isinstance(item, CACHED) and serialize.is_module_by_value(item.__module__):
                     return (_make_cached, (item.__wrapped__, item.cache_parameters()))
-            elif isinstance(item, ModuleType) and _is_importable(item):
+            elif isinstance(item, ModuleType) and is_importable(item):
                 return (importlib.import_module, (item.__name__,))
             elif isinstance(item, functools.cached_property):  # until Python 3.12 it has a lock
                 return (_make_cached_property, (item.func, item.attrname))
@@ -180,7 +242,7 @@ class _Table:
                 return reduced  # of classes that travel by name, type(None) has a reduction, too
             make, args, state, *more = reduced
             more = [_without_caches(state), *more]
-            if rank == _CLASS and (place := _place_of(item)) and place[1].partition(".")[0] != value.__qualname__:
+            if rank == _CLASS and (place := place_of(item)) and place[1].partition(".")[0] != value.__qualname__:
                 self._add_root(place)
                 more = []  # without the attributes
             return (_make_once, (make, args), *more)
@@ -220,17 +282,17 @@ class _Table:
         module = item.__globals__.get("__name__")
         if not isinstance(module, str) or not serialize.is_module_by_value(module):
             return reduced  # a decorator of a library made it: it keeps a copy of its globals
-        if not _is_home(module, item.__globals__):
+        if not is_home(module, item.__globals__):
             return reduced  # exec() made it: likewise
         make, (code, _globals, *rest), (attributes, slots), *more = reduced
         self._add_all(item, [(module, name) for name in slots["__globals__"]])
         return (make, (code, _Namespace(module), *rest), (attributes, slots | {"__globals__": {}}), *more)
 
-    def _add_root(self, place: _Key) -> None:
+    def _add_root(self, place: Key) -> None:
         module, name = place[0], place[1].partition(".")[0]
         self._add((module, name), getattr(sys.modules[module], name))
 
-    def _add_all(self, function: FunctionType, keys: Iterable[_Key]) -> None:
+    def _add_all(self, function: FunctionType, keys: Iterable[Key]) -> None:
         """Add what a function uses: its own globals, and classes that its annotations name."""
         values = function.__globals__
         for key in keys:
@@ -238,7 +300,7 @@ class _Table:
             is_own = values.get("__name__") == module and name in values
             self._add(key, values[name] if is_own else getattr(sys.modules[module], name))
 
-    def _add(self, key: _Key, value: Any) -> None:
+    def _add(self, key: Key, value: Any) -> None:
         if key not in self._values:
             self._values[key] = value
             self._todo.append(key)
@@ -251,11 +313,11 @@ def _order(entry: _Entry) -> tuple[int, int]:
 class _KnownFunction:
     """The pickle of a function, as long as that is nothing but its code and the names of its globals."""
 
-    def __init__(self, function: FunctionType, pickled: bytes, used: tuple[_Key, ...]) -> None:
+    def __init__(self, function: FunctionType, pickled: bytes, used: tuple[Key, ...]) -> None:
         self.pickled = pickled
         self.globals = used
         self._code = function.__code__
-        self._names = tuple(_names_in(function.__code__))
+        self._names = tuple(names_in(function.__code__))
         self._present = self._present_in(function)
 
     def is_of(self, function: FunctionType) -> bool:
@@ -273,14 +335,6 @@ class _KnownFunction:
 _known_functions: weakref.WeakKeyDictionary[FunctionType, _KnownFunction] = weakref.WeakKeyDictionary()
 
 
-def _names_in(code: CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _names_in(constant)
-    return names
-
-
 def _without_caches(state: Any) -> Any:
     """Drop what Python itself keeps in a class after its first use, as if the user had changed it."""
     attributes, slots = state
@@ -293,139 +347,40 @@ def _without_caches(state: Any) -> Any:
 
 
 def _rank(value: Any) -> int:
-    return _CLASS if isinstance(value, type) else _FUNCTION if isinstance(value, (FunctionType, _CACHED)) else _OTHER
+    return _CLASS if isinstance(value, type) else _FUNCTION if isinstance(value, (FunctionType, CACHED)) else _OTHER
 
 
-def _place_of(item: Any) -> _Key | None:
-    """Return module and qualified name under which a class or function of a by-value module is found, or None."""
-    module, name = getattr(item, "__module__", None), getattr(item, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or not serialize.is_module_by_value(module):
-        return None
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return (module, name) if found is item else None
+_constants: dict[tuple[str, str, frozenset[Key]], Constant] = {}
 
 
-def _is_importable(module: ModuleType) -> bool:
-    name = module.__name__
-    return sys.modules.get(name) is module and not serialize.is_module_by_value(name)
+def constant_of(function: FunctionType | None, values: dict[Key, Any] | None = None) -> Constant | None:
+    """Return what is sent for a function whatever its arguments are, or None if that is not so simple.
 
-
-def _is_home(module: str, namespace: dict[str, Any]) -> bool:
-    """Answer whether a dictionary is where the globals of a module are.
-
-    Scripts that multiprocessing, a profiler or a debugger runs have their globals in a dictionary that is no module's.
+    `values`: more globals that the worker is to have; all, where the function is None.
     """
-    if getattr(sys.modules.get(module), "__dict__", None) is namespace:
-        return True
-    if module in serialize.MAIN_MODULES and "__file__" in namespace:
-        return _script_globals.setdefault(module, namespace) is namespace
-    return False
-
-
-_script_globals: dict[str, dict[str, Any]] = {}
-
-
-_mentioned: set[_Key] = set()
-
-
-def _mention_large(module: str, name: str, size: int, what: str = "global") -> None:
-    if (module, name) not in _mentioned:
-        _mentioned.add((module, name))
-        from .log import logger  # late: a worker need not import logging
-
-        logger.warning(
-            "the %s %s of %s takes %.1f MB and travels with every call of a function that uses it: pass what is "
-            "needed as an argument, load it in an initializer, or put it into a module that workers can import",
-            what, name, module, size / 1e6,
-        )  # fmt: skip
-
-
-def _look_for_large_closures(call: Any) -> None:
-    """Mention variables that the called function has taken along from the function that made it."""
-    function = call[0] if isinstance(call, tuple) and call else call
-    if not isinstance(function, FunctionType):
-        return
-    place = f"{function.__module__}.{function.__qualname__}"
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if (place, name) in _looked_at:
-            continue
-        _looked_at.add((place, name))
-        with contextlib.suppress(Exception):  # an empty cell; what cannot be pickled alone: this is only a hint
-            size = len(serialize.dumps(cell.cell_contents))
-            if size > LARGE_BYTES:
-                _mention_large(place, name, size, "variable")
-
-
-_looked_at: set[_Key] = set()
-
-
-_CONSTANT_TYPES = (int, float, complex, bool, str, bytes, type(None))
-
-
-def _is_constant(value: Any, key: _Key) -> bool:
-    """Answer whether this global is the same as long as it is this object."""
-    if isinstance(value, FunctionType):
-        known = _known_functions.get(value)
-        return _place_of(value) == key and (known is None or known.is_of(value))
-    if isinstance(value, BuiltinFunctionType):
-        return isinstance(value.__self__, ModuleType)  # else it is a method of something
-    return type(value) in _CONSTANT_TYPES or (isinstance(value, ModuleType) and _is_importable(value))
-
-
-class Constant:
-    """A function of a script that uses nothing but functions, modules, numbers and the like: what is sent for it.
-
-    Most functions are of this kind, and to look whether it is still so takes a tenth of pickling it again.
-    """
-
-    def __init__(self, place: _Key, table: list[_Entry], values: dict[_Key, Any]) -> None:
-        self._values = [(sys.modules[module].__dict__, name, value) for (module, name), value in values.items()]
-        functions = [value for value in values.values() if isinstance(value, FunctionType)]
-        self._functions = [(known, function) for function in functions if (known := _known_functions.get(function))]
-        self.is_usable = len(self._functions) == len(functions)
-        blob = pickle.dumps((place, table), serialize.PROTOCOL)
-        self._blob = _BYTES.pack(b"B", len(blob)) + blob
-        self._head = _OPEN + self._blob
-
-    def is_current(self) -> bool:
-        """Answer whether all is as it was."""
-        for namespace, name, value in self._values:
-            if namespace.get(name) is not value:
-                return False
-        return all(known.is_of(function) for known, function in self._functions)
-
-    @property
-    def function_head(self) -> bytes:
-        """The beginning of a pickle: what leaves the function on the stack, and refers to nothing before it."""
-        return _OPEN_FUNCTION + self._blob + b"\x85R"
-
-    def join(self, arguments: bytes) -> bytes:
-        """Return the pickle of a call."""
-        return b"".join((self._head, _BYTES.pack(b"B", len(arguments)), arguments, _CLOSE))
-
-
-# The pickle of open_constant(blob, arguments), by hand: protocol, global, two bytes objects, tuple of two, call, end.
-_OPEN, _CLOSE = b"\x80\x05c" + __name__.encode() + b"\nopen_constant\n", b"\x86R."
-_OPEN_FUNCTION = b"\x80\x05c" + __name__.encode() + b"\nopen_function\n"
-_BYTES = struct.Struct("<cI")
-_constants: weakref.WeakKeyDictionary[FunctionType, Constant | None] = weakref.WeakKeyDictionary()
-
-
-def constant_of(function: FunctionType) -> Constant | None:
-    """Return what is sent for a function whatever its arguments are, or None if that is not so simple."""
-    if not serialize.is_module_by_value(function.__module__):
+    module = name = ""
+    if function is not None:
+        module, name = function.__module__, function.__qualname__
+        if not serialize.is_module_by_value(module):
+            return None
+    values = values or {}
+    for (home, global_name), value in values.items():
+        if getattr(sys.modules.get(home), global_name, values) is not value:
+            return None  # of a script whose globals are in a dictionary that is no module's
+    key = (module, name, frozenset(values))
+    known = _constants.get(key)
+    if known is not None and known.function is function and known.is_current():
+        return known
+    try:
+        constant = _Table(None, False).dumps_constant(function, values)
+    except Exception:
+        return None  # the ordinary way says what is wrong
+    if constant is None:
+        _constants.pop(key, None)
         return None
-    constant = _constants.get(function)
-    if constant is None or not constant.is_current():
-        try:
-            constant = _Table(None, False).dumps_constant(function)
-        except Exception:
-            return None  # the ordinary way says what is wrong
-        if constant is not None and not constant.is_usable:
-            constant = None
-        _constants[function] = constant
+    if len(_constants) >= CONSTANTS_MAX:
+        _constants.clear()
+    _constants[key] = constant
     return constant
 
 
@@ -437,6 +392,16 @@ class _Envelope:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_open_call, (self.table, self.data))
+
+
+class _Joined:
+    """A call in two pickles; unpickled, it is the call."""
+
+    def __init__(self, head: bytes, rest: bytes) -> None:
+        self.head, self.rest = head, rest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_open_joined, (self.head, self.rest))
 
 
 class _Namespace:
@@ -458,10 +423,10 @@ class _Received(NamedTuple):
     """What the client sent for a name when it was last put into a namespace, and the names of the same table."""
 
     entry: _Entry
-    company: tuple[_Key, ...]
+    company: tuple[Key, ...]
 
 
-_received: dict[_Key, _Received] = {}
+_received: dict[Key, _Received] = {}
 
 
 def namespace_of(module: str) -> dict[str, Any]:
@@ -490,6 +455,11 @@ def load_at_home(data: bytes) -> Any:
         _at_home.is_loading = False
 
 
+def _open_joined(head: bytes, rest: bytes) -> Any:
+    function = serialize.loads(head)
+    return serialize.loads(rest) if function is None else (function, *serialize.loads(rest))
+
+
 def _open_call(table: list[_Entry], data: bytes) -> Any:
     _fill(table)
     return serialize.loads(data)
@@ -497,7 +467,8 @@ def _open_call(table: list[_Entry], data: bytes) -> Any:
 
 def _fill(table: list[_Entry]) -> None:
     """Put into the namespaces what the client has changed."""
-    company: tuple[_Key, ...] | None = None
+    global _fillings
+    company: tuple[Key, ...] | None = None
     for entry in table:
         _place, module, name, blob = entry
         if _at_home.is_loading and name in namespace_of(module):
@@ -506,39 +477,64 @@ def _fill(table: list[_Entry]) -> None:
         if known is not None and known.entry[3] == blob:
             continue
         try:
-            namespace_of(module)[name] = serialize.loads(blob)
+            value = serialize.loads(blob)
         except Exception as error:
             add_note(error, f"raised while unpickling {name}, a global of {module} that the call uses")
             raise
+        namespace_of(module)[name] = value
+        _fillings += 1
         if company is None:
             company = tuple([(module, name) for _place, module, name, _blob in table])
         _received[module, name] = _Received(entry, company)
 
 
-_opened: dict[bytes, tuple[_Key, list[tuple[_Key, _Received]]]] = {}  # what came for constant functions
+_fillings = 0
+"""How often something was put into a namespace."""
 
 
-def open_constant(blob: bytes, arguments: bytes) -> Any:
-    """Open a call of a function whose table has been seen before, perhaps: see Constant."""
-    return (open_function(blob), *serialize.loads(arguments))
+class Brought:
+    """A table that has come, perhaps with a function, and has been put into the namespaces."""
+
+    __slots__ = ("_fillings", "_place", "_received")
+
+    def __init__(self, blob: bytes) -> None:
+        self._place, table = serialize.loads(blob)
+        _fill(table)
+        self._fillings = _fillings
+        self._received = [((home, name), _received[home, name]) for _place, home, name, _blob in table]
+
+    def is_current(self) -> bool:
+        """Answer whether nothing of the table has been replaced by what the client has sent since."""
+        if self._fillings == _fillings:
+            return True
+        if any(_received.get(key) is not received for key, received in self._received):
+            return False
+        self._fillings = _fillings
+        return True
+
+    def function(self) -> Any:
+        """Return the function that has the name now; None if nothing but a table has come."""
+        return _at(self._place)
+
+
+def _at(place: Key | None) -> Any:
+    return None if place is None else namespace_of(place[0])[place[1]]
+
+
+_opened: Opened[Brought] = Opened()
 
 
 def open_function(blob: bytes) -> Any:
     """Return a function whose table has been seen before, perhaps: see Constant."""
-    opened = _opened.get(blob)
     if _at_home.is_loading:
-        (module, name), table = serialize.loads(blob)
-        _fill(table)
-        return namespace_of(module)[name]
-    if opened is None or any(_received.get(key) is not received for key, received in opened[1]):
         place, table = serialize.loads(blob)
         _fill(table)
-        if len(_opened) >= CONSTANTS_MAX:
-            _opened.clear()
-        keys = [(module, name) for _place, module, name, _blob in table]
-        opened = _opened[blob] = (place, [(key, _received[key]) for key in keys])
-    module, name = opened[0]
-    return namespace_of(module)[name]
+        return _at(place)
+    opened = _opened.get(blob)
+    if opened is None or not opened.is_current():
+        opened = Brought(blob)
+        _opened.add(blob, opened)
+    return opened.function()
 
 
 def _find(backward: str, name: str) -> Any:
@@ -579,11 +575,11 @@ def _make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> An
 
 def _name_in_client(item: Any) -> Any:
     """Reduce what came from a `__main__` of the client to its name there; a reducer."""
-    if not _received or not isinstance(item, (type, FunctionType, _CACHED)):
+    if not _received or not isinstance(item, (type, FunctionType, CACHED)):
         return NotImplemented
     module, name = item.__module__, item.__qualname__
     if module not in serialize.MAIN_MODULES or (module, name.partition(".")[0]) not in _received:
         return NotImplemented
-    if _place_of(item) is None or not _is_home(module, _namespaces[module]):
+    if place_of(item) is None or not is_home(module, _namespaces[module]):
         return NotImplemented
     return name

@@ -6,13 +6,15 @@ executor is forgotten.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 from . import namespace
 from .buffers import Buffers
-from .plain_calls import PlainCalls
+from .heads import Heads
 from .segments import Segment, SegmentPool
+from .serialize import PROTOCOL
 from .shares import Beside, Shares
 
 _PLAIN = frozenset((int, float, bool, complex, str, type(None)))
@@ -30,26 +32,41 @@ class Packer:
     def __init__(self, shares: Shares, segments: SegmentPool) -> None:
         self.shares = shares
         self._segments = segments
-        self._plain_calls = plain_calls = PlainCalls()
-        self.command_of = plain_calls.command_of
+        heads = Heads()
+        self._head_of, self.command_of = heads.head_of, heads.command_of
 
     def pack_call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any],
         reduce: Callable[[Any], Any] | None,
-    ) -> tuple[bytes, Beside | None]:  # fmt: skip
-        """Return what pack() does, sooner: most calls are plain, with nothing that could go beside them."""
-        if not keywords and reduce is None and self.shares.is_empty:
-            for argument in arguments:
-                if type(argument) not in _PLAIN:
-                    break
-            else:
-                data = self._plain_calls.dumps(function, arguments)
-                if data is not None:
-                    return data, None
-        return self.pack((function, arguments, keywords), reduce)
+    ) -> tuple[bytes, bytes, Beside | None]:  # fmt: skip
+        """Return a pickled call in two: the head, which is its function's, or nothing; the rest; and as pack() does."""
+        if reduce is not None:
+            return (b"", *self.pack((function, arguments, keywords), reduce))
+        if not self.shares.is_empty:
+            with self.shares.collecting() as shares:  # also where it is looked whether globals are as they were
+                head, data, segment = self._pack_headed(self._head_of(function), function, arguments, keywords)
+            return head, data, Beside(segment, tuple(shares.values())) if shares or segment is not None else None
+        known = self._head_of(function)
+        if known is not None and not keywords and _PLAIN.issuperset(map(type, arguments)):
+            return known, pickle.dumps((arguments, keywords), PROTOCOL), None
+        head, data, segment = self._pack_headed(known, function, arguments, keywords)
+        return head, data, None if segment is None else Beside(segment)
+
+    def _pack_headed(
+        self, head: bytes | None, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[bytes, bytes, Segment | None]:
+        """Pickle a call in two; return its large buffers in a segment, if there are any and they have room in one."""
+        buffers = Buffers()
+        packed = namespace.dumps_headed(head, function, arguments, keywords, buffers)
+        if not buffers.views:
+            return (*packed, None)
+        segment = self._segments.fill(buffers.views)
+        if segment is not None:
+            return (*packed, segment)
+        return (*namespace.dumps_headed(head, function, arguments, keywords), None)
 
     def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
-        """Return a pickled call, or an item of a map(), and what must go beside it, if there is anything.
+        """Return a pickled call, its arguments, or an item of a map(), and what must go beside it, if anything.
 
         `reduce` as pickle's.
         """

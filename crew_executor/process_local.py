@@ -28,6 +28,11 @@ def reduction(item: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
     return None
 
 
+def is_one(item: Any) -> bool:
+    """Answer whether something is of this kind, and whatever is in it stays where it is."""
+    return type(item) in _MAKERS
+
+
 def _make_lock() -> Any:
     return threading.Lock()
 

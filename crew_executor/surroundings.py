@@ -31,13 +31,18 @@ class Surroundings:
         self._level = root.level
         self._is_changed = False  # and stays so, though it may become again what it was
 
-    def attach(self, data: bytes) -> bytes:
-        """Return the pickle of a call, with what has changed at its side; unpickled, it is the call.
+    def have_changed(self) -> bool:
+        """Answer whether calls must bring something along.
 
         Of levels that were set only that of the root logger is looked at: this is done for each call.
         """
-        if self._is_changed or sys.path != self._path or self._root.level != self._level:
+        if not self._is_changed and (sys.path != self._path or self._root.level != self._level):
             self._is_changed = True
+        return self._is_changed
+
+    def attach(self, data: bytes) -> bytes:
+        """Return the pickle of a call, with what has changed at its side; unpickled, it is the call."""
+        if self.have_changed():
             return pickle.dumps(_Attached(current_path(), _log_records().current_levels(), data), serialize.PROTOCOL)
         return data
 

@@ -136,7 +136,7 @@ class Ticket:
             flags |= TaskFlag.ANSWER
             self._task_to_answer, self._answer_place = task, place + 1
         timeout = 0.0 if task.budget is None else task.budget.timeout
-        if not hatch.send(encode_frame_of_one(self._run, ordinal, task.task_id, flags, payload, timeout)):
+        if not hatch.send(encode_frame_of_one(self._run, ordinal, task.task_id, flags, task.head, payload, timeout)):
             return False
         self.ordinal_sent = ordinal
         return True
@@ -182,7 +182,8 @@ class Ticket:
 def _is_small(task: Task) -> bool:
     """Answer whether a task goes into one frame of the hatch, to any worker."""
     is_plain = task.parent is None and task.needs is None and task.beside is None
-    return is_plain and type(task.payload) is bytes and task.payload_bytes <= _PAYLOAD_BYTES_MAX
+    is_one_part = type(task.payload) is bytes
+    return is_plain and is_one_part and len(task.head) + len(task.payload) <= _PAYLOAD_BYTES_MAX
 
 
 def _is_at(place: int, task: Task, inbox: Sequence[Task]) -> bool:

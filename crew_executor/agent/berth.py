@@ -158,13 +158,15 @@ class Berth:
         items = decode_tasks(frame)
         pieces: list[Buffer] = [encode_first_ordinal(items[0].ordinal)]
         for item in items:
-            pieces += encode_task(item.task_id, item.attempt, item.flags, self._parts_of(item), item.timeout)
+            flags = item.flags | TaskFlag.HEAD if item.head else item.flags
+            pieces += encode_task(item.task_id, item.attempt, flags, self._parts_of(item), item.timeout)
         return pieces
 
     def _parts_of(self, item: TaskItem) -> Sequence[Buffer]:
-        if not item.flags & TaskFlag.BESIDE or not is_number(item.parts[-1]):
-            return item.parts
-        return (*item.parts[:-1], self._contents.part_for(unpack_number(item.parts[-1]), self._ends.port))
+        parts: list[Buffer] = [item.head, *item.parts] if item.head else [*item.parts]
+        if item.flags & TaskFlag.BESIDE and is_number(item.parts[-1]):
+            parts[-1] = self._contents.part_for(unpack_number(item.parts[-1]), self._ends.port)
+        return parts
 
     def _recall(self, ordinal: int) -> None:
         with self._lock:

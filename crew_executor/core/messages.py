@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
 
-VERSION = 7
+VERSION = 8
 
 HEADER = struct.Struct("<QBBHQQQI")
 PREFIX_BYTES = 8
@@ -106,6 +106,8 @@ class TaskFlag(IntEnum):
     SHARED = 16  # all of these items may have the same function object
     BESIDE = 32  # the last part is the number (8 bytes) of a segment with large buffers, or these themselves
     ANSWER = 64  # who has sent this through the hatch waits there for the outcome
+    HEAD = 128  # the first part is the task's head; see Task
+    SAME_HEAD = 256  # it has the same head as the last task of this frame that brought one
 
 
 class OutcomeFlag(IntEnum):
@@ -142,6 +144,7 @@ class TaskItem(NamedTuple):
     parts: tuple[memoryview, ...]
     timeout: float = 0.0  # seconds; 0: none
     items: int = 1  # of a map(); each has an ordinal
+    head: bytes = b""  # the pickle of the function, if the first part is without it
 
 
 class Outcome(NamedTuple):
@@ -208,14 +211,18 @@ def encode_task(
     return [TASK_ITEM.pack(task_id, attempt, flags, len(parts) - 1, len(first), timeout), lengths, *parts]
 
 
-def encode_frame_of_one(run: int, ordinal: int, task_id: int, flags: int, part: bytes, timeout: float) -> bytes:
-    """Return a whole TASKS frame, without a sequence, of one task of one part that runs for the first time."""
-    size = len(part)
-    head = _FRAME_OF_ONE.pack(
-        _FRAME_OF_ONE.size - PREFIX_BYTES + size, VERSION, Kind.TASKS, 0, run, 0, 0, 1, ordinal, task_id, 1, flags, 0,
-        size, timeout,
+def encode_frame_of_one(
+    run: int, ordinal: int, task_id: int, flags: int, head: bytes, part: bytes, timeout: float
+) -> bytes:
+    """Return a whole TASKS frame, without a sequence, of one task of a head and a part that runs for the first time."""
+    size, extras, lengths = len(part), 0, b""
+    if head:
+        flags, extras, lengths = flags | TaskFlag.HEAD, 1, _U64.pack(size)
+    begin = _FRAME_OF_ONE.pack(
+        _FRAME_OF_ONE.size - PREFIX_BYTES + len(lengths) + len(head) + size, VERSION, Kind.TASKS, 0, run, 0, 0, 1,
+        ordinal, task_id, 1, flags, extras, len(head) or size, timeout,
     )  # fmt: skip
-    return head + part
+    return b"".join((begin, lengths, head, part))
 
 
 _FRAME_OF_ONE = struct.Struct(HEADER.format + _U64.format[1:] + TASK_ITEM.format[1:])  # without padding, each is "<..."
@@ -231,9 +238,14 @@ def encode_clock(seconds: float) -> bytes:
     return _F64.pack(seconds)
 
 
+_HEAD = int(TaskFlag.HEAD)  # to ask an IntEnum takes five times as long
+_HEADS = int(TaskFlag.HEAD | TaskFlag.SAME_HEAD)
+
+
 def decode_tasks(frame: Frame) -> list[TaskItem]:
     """Decode a TASKS frame."""
     body, offset, end = frame.body, _U64.size, len(frame.body)
+    head = b""
     try:
         (ordinal,) = _U64.unpack_from(body)
         tasks = []
@@ -250,7 +262,14 @@ def decode_tasks(frame: Frame) -> list[TaskItem]:
                 if offset > end:
                     raise ProtocolError(f"a part of {length} bytes does not fit into its frame")
                 parts = (body[begin:offset],)
-            tasks.append(_new(TaskItem, (ordinal, task_id, attempt, flags, parts, timeout, count)))
+            if flags & _HEADS:
+                if flags & _HEAD:
+                    head, parts = bytes(parts[0]), parts[1:]
+                if not (head and parts):
+                    raise ProtocolError("a task has a head that its frame has not brought, or nothing else")
+                tasks.append(_new(TaskItem, (ordinal, task_id, attempt, flags & ~_HEADS, parts, timeout, count, head)))
+            else:
+                tasks.append(_new(TaskItem, (ordinal, task_id, attempt, flags, parts, timeout, count, b"")))
             ordinal += count
     except (struct.error, IndexError) as error:
         raise ProtocolError(f"a TASKS frame ends too early: {error}") from None

@@ -25,6 +25,8 @@ class Task:
         key: what tells functions apart when their durations are learned.
         payload: opaque parts, emptied when the task is done. Bytes stand for one part, as most tasks have: a tuple
             around it would be one object more for the garbage collector, of three that a queued task has.
+        payload_bytes: how long it is, with the head if the task before it had another: what it takes in a frame.
+        head: a part that many tasks have in common, opaque: the same object, which crosses once in a frame of them.
         beside: what travels beside it, opaque; forgotten when the task is done.
         handle: whatever the shell wants to find again (its Future); opaque.
         is_dropped: cancelled by its user; its run may have to be ended yet.
@@ -50,6 +52,7 @@ class Task:
         "first",
         "flags",
         "handle",
+        "head",
         "is_dropped",
         "items",
         "key",
@@ -74,6 +77,7 @@ class Task:
         payload: Sequence[Any],
         handle: Any = None,
         beside: Any = None,
+        head: bytes = b"",
         # By name, all these; not behind a star, for CPython looks each of those up in a dictionary, for every task.
         priority: int = 0,
         budget: Budget | None = None,
@@ -88,6 +92,7 @@ class Task:
         self.key = key
         self.payload = payload
         self.beside = beside
+        self.head = head
         if payload_bytes is None:
             payload_bytes = len(payload) if type(payload) is bytes else sum(map(len, payload))
         self.payload_bytes = payload_bytes

@@ -202,7 +202,8 @@ class CallRunner:
                     self._set_deadline(ordinal, timeout + UNPICKLE_SECONDS)
                 if self._is_limited:
                     self._limits.impose()
-                fn, args, kwargs = carrier.loads(task.parts[0])
+                head, data = task.head, task.parts[0]
+                fn, args, kwargs = carrier.loads_headed(head, data) if head else carrier.loads(data)
                 self._fn = fn
                 doing = ""
                 if timeout:

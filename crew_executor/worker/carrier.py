@@ -16,6 +16,7 @@ from ..buffers import Buffers, incoming
 from ..core.messages import Frame, OutcomeFlag, TaskFlag, TaskItem, decode_control
 from ..segment_port import SegmentPort, is_number, pack_number, unpack_number
 from ..segments import FREE_SECONDS, Arrival, LostArrival, SegmentPool
+from .functions import function_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,12 @@ class Carrier:
             return serialize.loads(data)
         with incoming(self._content):
             return serialize.loads(data)
+
+    def loads_headed(self, head: bytes, data: Any) -> tuple[Any, Any, Any]:
+        """Unpickle a call of which the head is apart."""
+        function = function_of(head)
+        rest = self.loads(data)
+        return rest if function is None else (function, *rest)
 
     def forget(self) -> int:
         """Let go of the task's buffers; return RELEASED if nothing else has kept them."""

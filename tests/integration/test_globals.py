@@ -173,7 +173,94 @@ with CrewExecutor(1) as executor, lock:
 """
 
 
-@pytest.mark.parametrize("body", [STATE, CLASSES, LOCAL], ids=["state", "classes", "what belongs to a process"])
+BURSTS = """
+import random
+rate, weights, notes = 1, [1, 2], {"seen": 0}
+class Unit:
+    factor = 2
+    def __init__(self, number): self.number = number
+    def value(self): return self.number * self.factor * rate
+    def add(self, more): return self.number + more + len(weights)
+    def __reduce__(self):
+        if self.number == "bad": raise TypeError("this one cannot travel")
+        return (Unit, (self.number,))
+@dataclasses.dataclass
+class Block:
+    data: bytearray
+class Short(Exception): pass
+def plain(number): return number * rate + sum(weights)
+def of_unit(unit): return unit.value() + len(notes)
+def make(number): return Unit(number)
+def noted(key):
+    notes["seen"] += 1
+    return notes["seen"]
+def size(block): return len(block.data), type(block) is Block
+def fail(number): raise Short(number)
+def adder(by): return lambda number: number + by + rate
+def flaky(unit, seen):
+    with open(seen, "ab") as file: file.write(b".")
+    if os.path.getsize(seen) < 3: raise Short(unit.number)
+    return unit.value()
+def expected(number):
+    of_unit = number if Unit.value.__code__.co_name == "<lambda>" else number * Unit.factor * rate
+    return number * rate + sum(weights), of_unit + len(notes), number + 5 + len(weights), number + 10 + rate
+def burst(executor, numbers):
+    ten = adder(10)
+    futures = [
+        (executor.submit(plain, n), executor.submit(of_unit, Unit(n)), executor.submit(Unit(n).add, 5),
+         executor.submit(ten, n), executor.submit(functools.partial(plain, n)), executor.submit(plain, number=n),
+         executor.submit(make, n), executor.submit(max, [Unit(n)], key=Unit.value))
+        for n in numbers
+    ]
+    for n, (first, *more) in zip(numbers, futures):
+        whole, unit, method, closed = expected(n)
+        results = (first.result(), *[future.result() for future in more[:5]])
+        assert results == (whole, unit, method, closed, whole, whole), n
+        assert type(more[5].result()) is Unit and more[6].result().number == n
+    assert list(executor.map(of_unit, map(Unit, numbers))) == [expected(n)[1] for n in numbers]
+    assert list(executor.map(plain, numbers, chunksize=7)) == [expected(n)[0] for n in numbers]
+with CrewExecutor(2) as executor:
+    for change in ("", "rate = 3", "weights.append(4)", "Unit.factor = 5", "notes['more'] = 1", "weights = (7,)",
+                   "Unit.value.__code__ = (lambda self: self.number).__code__", "del notes['more']", "rate = 1"):
+        exec(change)
+        burst(executor, range(150))
+    futures = [executor.submit(fail, n) for n in range(100)]
+    for n, future in enumerate(futures):
+        assert type(future.exception()) is Short and future.exception().args == (n,)
+    assert "fail" in futures[3].report()
+    try: futures[3].replay()
+    except Short as error: assert error.args == (3,)
+    try: executor.submit(of_unit, Unit("bad")).result()
+    except TypeError as error: assert "cannot travel" in str(error)
+    results = executor.map(of_unit, [Unit(1), Unit(2), Unit("bad"), Unit(4)])
+    assert [next(results), next(results)] == [1 + len(notes), 2 + len(notes)]
+    try: next(results)
+    except TypeError as error: assert "cannot travel" in str(error)
+    blocks = [Block(bytearray(1_000_000 * (n % 3))) for n in range(12)]
+    sizes = [(1_000_000 * (n % 3), True) for n in range(12)]
+    assert list(executor.map(size, blocks)) == sizes
+    assert [executor.submit(size, block).result() for block in blocks] == sizes
+    view = executor.options(retries=4, retry_on=Short, name="flaky", seed=7)
+    assert view.submit(flaky, Unit(3), sys.argv[0] + ".seen").result() == 3
+    seeded = [view.submit(random.random) for _ in range(20)]
+    assert len({future.result() for future in seeded}) == 20
+    sys.path.append(os.path.dirname(sys.argv[0]) + "/more")
+    burst(executor, range(20))
+    shared = executor.share(Unit(8))
+    def with_shared(number): return shared.number + number
+    assert [executor.submit(with_shared, n).result() for n in range(30)] == [8 + n for n in range(30)]
+    assert [executor.submit(of_unit, shared).result() for n in range(30)] == 30 * [8 + len(notes)]
+    burst(executor, range(20))
+with CrewExecutor(1) as executor:
+    assert [executor.submit(noted, 1).result() for _ in range(5)] == [1, 2, 3, 4, 5]
+    notes["seen"] = 100
+    assert [executor.submit(noted, 1).result() for _ in range(2)] == [101, 102]
+"""
+
+
+@pytest.mark.parametrize(
+    "body", [STATE, CLASSES, LOCAL, BURSTS], ids=["state", "classes", "what belongs to a process", "bursts"]
+)
 def test_a_script(body: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + body)

@@ -47,9 +47,12 @@ def ends() -> FakeEnds:
 
 def send(ends: FakeEnds, *sizes: int) -> list[int]:
     """Have tasks of so many bytes sent to a worker; return their ordinals."""
+    return send_tasks(ends, [Task(number, "f", bytes(size)) for number, size in enumerate(sizes)])
+
+
+def send_tasks(ends: FakeEnds, tasks: list[Task]) -> list[int]:
     worker = Worker("w1")
     worker.ordinal = 7
-    tasks = [Task(number, "f", bytes(size)) for number, size in enumerate(sizes)]
     for task in tasks:
         worker.hold(task, 0.0)
     connection = Connection(worker, 1, 0.0, cast(Ends, cast(Any, ends)))
@@ -80,3 +83,35 @@ def test_many_bytes_go_in_several_frames(ends: FakeEnds) -> None:
 @pytest.mark.parametrize("sizes", [(1,), (10, 5 * FRAME_BYTES), (5 * FRAME_BYTES, 10, 10)])
 def test_every_task_goes_once_however_large(ends: FakeEnds, sizes: tuple[int, ...]) -> None:
     assert send(ends, *sizes) == list(itertools.chain(*ends.ordinals()))
+
+
+def test_tasks_with_a_head_in_common_bring_it_once_in_a_frame(ends: FakeEnds) -> None:
+    one, two = b"1" * 100, b"2" * 100
+    heads = [one, one, b"", one, two, two, one, bytes(bytearray(one))]
+    send_tasks(ends, [Task(number, "f", b"x", head=head) for number, head in enumerate(heads)])
+
+    (frame,) = ends.frames
+    assert [item.head for item in decode_tasks(frame)] == heads
+    assert bytes(frame.body).count(one) == 3, "the first, after another, and what is another object"
+    assert bytes(frame.body).count(two) == 1
+
+
+def test_a_head_goes_with_other_parts(ends: FakeEnds) -> None:
+    tasks = [Task(number, "f", (b"call", b"classes"), head=b"head") for number in range(2)]
+    send_tasks(ends, tasks)
+
+    (frame,) = ends.frames
+    assert [(item.head, *map(bytes, item.parts)) for item in decode_tasks(frame)] == 2 * [
+        (b"head", b"call", b"classes")
+    ]
+
+
+@pytest.mark.parametrize("heads", [[b"h" * 70_000], [b"h" * 40_000, b"i" * 40_000]])
+def test_heads_count_for_what_could_make_its_writer_wait(heads: list[bytes]) -> None:
+    """Whoever comes along writes what fits into the socket; a longer frame waits for a thread that may."""
+    connection = Connection(Worker("w1"), 1, 0.0, cast(Ends, cast(Any, FakeEnds())))
+    entries: list[Any] = []
+    connection._put = entries.append  # type: ignore[method-assign]
+    connection.put_tasks([Task(1, "f", b"x", head=heads[number % len(heads)]) for number in range(4)])
+
+    assert [entry.may_block for entry in entries] == [True]

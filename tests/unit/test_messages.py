@@ -21,22 +21,23 @@ U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 SECONDS = st.floats(allow_nan=False)
 PARTS = st.lists(st.binary(max_size=20), min_size=1, max_size=4).map(tuple)
-TASK_FLAGS = U16.map(lambda flags: flags & ~TaskFlag.ITEMS)
+TASK_FLAGS = U16.map(lambda flags: flags & ~(TaskFlag.ITEMS | TaskFlag.HEAD | TaskFlag.SAME_HEAD))
 OUTCOME_FLAGS = U16.map(lambda flags: flags & ~OutcomeFlag.ITEMS)
 NONE = st.just(0)
 OUTCOMES = st.builds(Outcome, U64, U16, OUTCOME_FLAGS, PARTS, SECONDS, SECONDS, SECONDS, U64, NONE, NONE, st.none())
 JSON = st.none() | st.booleans() | st.integers() | st.sampled_from(["", "w1", "\u00e9\u4e2d\0", [1, [None]], {"a": {}}])
 
 
-@given(U64, U64, U64, U16, st.binary(max_size=20), SECONDS)
+@given(U64, U64, U64, TASK_FLAGS, st.binary(max_size=20), st.binary(max_size=20), SECONDS)
 def test_a_frame_of_one_task_is_the_same_as_one_put_together(
-    run: int, ordinal: int, task_id: int, flags: int, part: bytes, timeout: float
+    run: int, ordinal: int, task_id: int, flags: int, head: bytes, part: bytes, timeout: float
 ) -> None:
-    pieces = [messages.encode_first_ordinal(ordinal), *messages.encode_task(task_id, 1, flags, (part,), timeout)]
+    parts, all_flags = ((head, part), flags | TaskFlag.HEAD) if head else ((part,), flags)
+    pieces = [messages.encode_first_ordinal(ordinal), *messages.encode_task(task_id, 1, all_flags, parts, timeout)]
     body = b"".join(map(bytes, pieces))
     header = messages.encode_header(Kind.TASKS, run, 0, 0, 1, len(body))
 
-    assert header + body == messages.encode_frame_of_one(run, ordinal, task_id, flags, part, timeout)
+    assert header + body == messages.encode_frame_of_one(run, ordinal, task_id, flags, head, part, timeout)
 
 
 def make_frame(kind: int, body: bytes, count: int = 0) -> bytes:
@@ -77,12 +78,12 @@ def test_the_length_counts_everything_behind_itself() -> None:
 
 
 def test_the_wire_looks_the_same_for_ever() -> None:
-    """Another layout needs another VERSION: this frame was written down when version 7 was."""
+    """Another layout needs another VERSION: this frame was written down when version 8 was."""
     frame = tasks_frame([(0x0102, 1, 1, (b"ab", b"c"))], first=9)
 
-    assert 7 == VERSION
+    assert 8 == VERSION
     assert (
-        "5300000000000000" "07" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
+        "5300000000000000" "08" "04" "0000" "0700000000000000" "0300000000000000" "0200000000000000" "01000000"
         "0900000000000000" "0201000000000000" "0100" "0100" "01000000" "0200000000000000" "0000000000000000"
         "0100000000000000" "6162" "63"
     ) == frame.hex()  # fmt: skip
@@ -133,6 +134,41 @@ def test_tasks_come_back_as_they_were(tasks: list[tuple[int, int, int, tuple[byt
     assert [(first + index, *task) for index, task in enumerate(tasks)] == [
         (item.ordinal, item.task_id, item.attempt, item.flags, tuple(map(bytes, item.parts))) for item in decoded
     ]
+
+
+def test_tasks_with_the_same_head_bring_it_once() -> None:
+    head, same = TaskFlag.HEAD, TaskFlag.SAME_HEAD
+    tasks = [
+        (1, 1, head | TaskFlag.RETRY_ON, (b"first", b"a", b"b")),
+        (2, 1, same | TaskFlag.ANSWER, (b"c",)),
+        (3, 1, 0, (b"without",)),
+        (4, 1, same, (b"d",)),
+        (5, 1, head, (b"second", b"e")),
+        (6, 1, same, (b"f",)),
+    ]
+    decoded = messages.decode_tasks(open_frame(tasks_frame(tasks)))
+
+    assert [(item.head, item.flags, *map(bytes, item.parts)) for item in decoded] == [
+        (b"first", TaskFlag.RETRY_ON, b"a", b"b"),
+        (b"first", TaskFlag.ANSWER, b"c"),
+        (b"", 0, b"without"),
+        (b"first", 0, b"d"),
+        (b"second", 0, b"e"),
+        (b"second", 0, b"f"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [(1, 1, TaskFlag.SAME_HEAD, (b"a",))],
+        [(1, 1, TaskFlag.HEAD, (b"head alone",))],
+        [(1, 1, TaskFlag.HEAD, (b"", b"a"))],
+    ],
+)
+def test_a_head_that_is_not_there_is_refused(tasks: list[tuple[int, int, int, tuple[bytes, ...]]]) -> None:
+    with pytest.raises(ProtocolError, match="a head that its frame has not brought"):
+        messages.decode_tasks(open_frame(tasks_frame(tasks)))
 
 
 def test_a_large_part_is_not_copied_by_the_encoder() -> None:

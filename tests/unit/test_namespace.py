@@ -5,18 +5,25 @@ The module `home` travels by value; this process is client and worker in one, as
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from crew_executor import namespace, serialize
+from crew_executor import large_globals, namespace, opened, serialize
+from crew_executor.heads import Heads
+from crew_executor.opened import Opened
+
+from .fakes import hypothesis_settings
 
 HOME = """
 import functools
@@ -87,35 +94,59 @@ alias = read
 """
 
 
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A module that travels by value, and a worker that has nothing of it."""
-    for name, empty in (
-        ("_namespaces", {}),
-        ("_received", {}),
-        ("_opened", {}),
-        ("_mentioned", set()),
-        ("_looked_at", set()),
-    ):
-        monkeypatch.setattr(namespace, name, empty)
-    monkeypatch.setattr(namespace, "_classes", weakref.WeakValueDictionary())
-    module = ModuleType("home")
-    monkeypatch.setitem(sys.modules, "home", module)
-    exec(HOME, module.__dict__)
-    cloudpickle.register_pickle_by_value(module)
-    yield module
-    cloudpickle.unregister_pickle_by_value(module)
+@pytest.fixture(params=["whole", "in two"])
+def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return such a module; calls of its functions are pickled in one way or the other."""
+    monkeypatch.setattr(sys.modules[__name__], "dumps", dumps_whole if request.param == "whole" else dumps_in_two)
+    with a_home() as module:
+        yield module
+
+
+def dumps_whole(function: Callable[..., Any], *args: Any) -> bytes:
+    return namespace.dumps_call((function, args, {}))
+
+
+def dumps_in_two(function: Callable[..., Any], *args: Any) -> bytes:
+    """Do what a submit() does; and what is done where the two are needed in one."""
+    return namespace.join(*namespace.dumps_headed(Heads().head_of(function), function, args, {}))
+
+
+dumps = dumps_whole
+
+
+@contextlib.contextmanager
+def a_home() -> Iterator[Any]:
+    """Make a module that travels by value, and a worker that has nothing of it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, empty in (
+            ("_namespaces", {}),
+            ("_received", {}),
+            ("_opened", Opened()),
+            ("_constants", {}),
+        ):
+            monkeypatch.setattr(namespace, name, empty)
+        for name in ("_mentioned", "_looked_at"):
+            monkeypatch.setattr(large_globals, name, set())
+        monkeypatch.setattr(namespace, "_classes", weakref.WeakValueDictionary())
+        module = ModuleType("home")
+        monkeypatch.setitem(sys.modules, "home", module)
+        exec(HOME, module.__dict__)
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            yield module
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def call(function: Callable[..., Any], *args: Any) -> Any:
     """Do what a submit() and a worker do."""
-    there, arguments, keywords = serialize.loads(namespace.dumps_call((function, args, {})))
+    there, arguments, keywords = serialize.loads(dumps(function, *args))
     return there(*arguments, **keywords)
 
 
 def is_constant(function: Callable[..., Any]) -> bool:
     """Answer whether the short way was taken for it."""
-    return b"open_constant" in namespace.dumps_call((function, (), {}))[:100]
+    return namespace.constant_of(function) is not None
 
 
 def test_a_function_has_its_globals(home: Any) -> None:
@@ -292,7 +323,7 @@ def _fail_once() -> str:
 
 
 def test_a_large_global_is_mentioned_once(home: Any, caplog: pytest.LogCaptureFixture) -> None:
-    home.value = bytes(namespace.LARGE_BYTES)
+    home.value = bytes(large_globals.LARGE_BYTES)
     with caplog.at_level(logging.WARNING, "crew_executor"):
         assert call(home.read) == home.value
         assert call(home.read) == home.value
@@ -326,11 +357,12 @@ def test_what_needs_no_globals_is_a_plain_pickle() -> None:
 # ---------------------------------------------------------------------- functions that use constants only
 
 
-def test_functions_that_use_functions_modules_and_numbers_take_the_short_way(home: Any) -> None:
-    taken = {name for name, value in vars(home).items() if callable(value) and is_constant(value)}
+def test_functions_take_the_short_way_if_it_can_be_told_when_what_they_use_changes(home: Any) -> None:
+    functions = {name: value for name, value in vars(home).items() if isinstance(value, FunctionType)}
 
-    assert taken >= {"read", "set_value", "factorial", "is_even", "is_odd", "lines", "define"}
-    assert taken.isdisjoint({"remember", "count", "slow", "call_slow", "Outer"}), "what these use may change inside"
+    assert {name for name, function in functions.items() if not is_constant(function)} == set()
+    home.value = (number for number in ())
+    assert not is_constant(home.read)
 
 
 def test_on_the_short_way_what_the_client_changes_is_used(home: Any) -> None:
@@ -354,22 +386,58 @@ def test_on_the_short_way_a_redefined_function_is_used_also_by_others(home: Any)
     exec("def is_odd(number): return 'asked'", home.__dict__)
     assert call(home.is_even, 7) == "asked"
     home.is_odd.__defaults__ = (1,)
-    assert not is_constant(home.is_even)
     assert call(home.is_even, 7) == "asked"
 
 
-def test_a_value_that_can_change_inside_leaves_the_short_way(home: Any) -> None:
+def test_on_the_short_way_a_value_that_changes_inside_is_sent_anew(home: Any) -> None:
     call(home.read)
     home.value = [1]
-    assert not is_constant(home.read)
     assert call(home.read) == [1]
     home.value.append(2)
     assert call(home.read) == [1, 2]
+    assert is_constant(home.read)
     home.value = [].append
     assert not is_constant(home.read)
     home.value = 3
     assert is_constant(home.read)
     assert call(home.read) == 3
+
+
+CHANGES = [
+    "value = 1", "value = 2", "value = [1]", "value = Outer", "value = Outer()", "cache['a'] = 5", "cache.clear()",
+    "del value", "value = read", "alias = factorial", "alias = read", "Outer.made += 1", "Outer.extra = value_of",
+    "del Outer.extra", "Outer.Inner.get = lambda self: value", "unknown_here = 1", "del unknown_here",
+    "count.__defaults__ = ([5],)", "count.__defaults__[0].append(1)", "slow = functools.lru_cache(factorial)",
+    "slow = functools.lru_cache(lambda number: number)", "def read(): return cache", "def read(): return value",
+    "read.mark = 1", "read.__code__ = use.__code__", "Outer.__bases__ = (Base,)", "Base.scale = 2",
+    "class Outer:\n made = 0\n def get(self): return value",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(CHANGES), min_size=1, max_size=12))
+@hypothesis_settings(examples=60)
+def test_whatever_changes_the_short_way_sends_what_the_long_one_would(changes: list[str]) -> None:
+    """What is known of a function is held against what is made of it anew, after each change of the client's module."""
+    with a_home() as home:
+        exec(USES, home.__dict__)
+        for change in changes:
+            with contextlib.suppress(NameError, AttributeError, TypeError):
+                exec(change, home.__dict__)
+            for function in (home.use, home.read, home.use_class):
+                known, remembered = namespace.constant_of(function), dict(namespace._constants)
+                namespace._constants.clear()
+                namespace._known_functions.clear()
+                anew = namespace.constant_of(function)
+                namespace._constants.update(remembered)
+                assert (known and known.head) == (anew and anew.head), change
+
+
+USES = """
+class Base: scale = 1
+def value_of(self): return value
+def use(): return read(), alias(1), cache, count(1), slow(1), only_there()
+def use_class(): return Outer().made, Base.scale
+"""
 
 
 def test_a_name_that_is_there_later_is_sent_then(home: Any) -> None:
@@ -387,7 +455,7 @@ def test_arguments_that_travel_by_value_leave_the_short_way(home: Any) -> None:
 
 
 def test_a_worker_forgets_functions_when_there_are_many(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(namespace, "CONSTANTS_MAX", 3)
+    monkeypatch.setattr(opened, "OPENED_MAX", 3)
     for number in range(10):
         home.value = number
         assert call(home.read) == number

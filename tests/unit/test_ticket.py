@@ -68,14 +68,14 @@ def test_the_first_task_has_the_place(hatch: FakeHatch) -> None:
 
 def test_its_frame_is_what_the_dispatcher_would_send_but_without_a_number(hatch: FakeHatch) -> None:
     ticket = promise(hatch)
-    task = Task(3, "f", b"payload", flags=TaskFlag.CATCH_OUTPUT, budget=Budget(timeout=1.5))
+    task = Task(3, "f", b"payload", flags=TaskFlag.CATCH_OUTPUT, budget=Budget(timeout=1.5), head=b"head")
     assert ticket.use(task, [task])
 
     frame = decode_frame(memoryview(hatch.frames[0])[8:])
     (item,) = decode_tasks(frame)
     assert (Kind.TASKS, 77, 0, 0) == (frame.kind, frame.run, frame.sequence, frame.ack)
     assert (7, 3, 1, TaskFlag.CATCH_OUTPUT, 1.5) == (item.ordinal, item.task_id, item.attempt, item.flags, item.timeout)
-    assert (b"payload",) == tuple(map(bytes, item.parts))
+    assert (b"head", b"payload") == (item.head, *map(bytes, item.parts))
 
 
 def test_a_closed_ticket_is_of_no_use(hatch: FakeHatch) -> None:

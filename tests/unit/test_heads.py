@@ -1,4 +1,4 @@
-"""Checks plain_calls.py: its pickles are those of pickle, and it notices when something has changed."""
+"""Checks heads.py: its pickles are those of functions, and it notices when something has changed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crew_executor import namespace
-from crew_executor.plain_calls import ARGUMENTS_BYTES_MAX, PlainCalls
+from crew_executor.heads import Heads, name_in
 
 WORDS = st.text(max_size=100)
 PLAIN = st.one_of(
@@ -49,69 +48,68 @@ def opened(data: bytes | None) -> Any:
     return pickle.loads(data)
 
 
-@settings(max_examples=40)
-@given(st.lists(st.one_of(PLAIN, st.sampled_from(["again", "and again"])), max_size=6).map(tuple))
-def test_its_pickles_are_calls(arguments: tuple[Any, ...]) -> None:
-    calls = PlainCalls()
+def test_its_pickles_are_functions() -> None:
+    heads = Heads()
     for function in (noop, operator.add, noop):
-        assert opened(calls.dumps(function, arguments)) == (function, arguments, {})
+        assert opened(heads.head_of(function)) is function
+        assert name_in(heads.head_of(function) or b"") == (function.__module__, function.__name__)
 
 
-def test_the_same_object_twice_is_the_same_object_there() -> None:
-    word = "a word that is the same object"
-    _function, (first, second), _keywords = opened(PlainCalls().dumps(noop, (word, word)))
+def test_heads_of_one_function_have_the_same_object() -> None:
+    heads = Heads()
 
-    assert first is second
-
-
-def test_large_arguments_are_left_to_pickle() -> None:
-    assert PlainCalls().dumps(noop, ("x" * ARGUMENTS_BYTES_MAX,)) is None
+    assert heads.head_of(noop) is heads.head_of(noop)
 
 
 @pytest.mark.parametrize("function", [lambda: None, print, "".join, dict.fromkeys, pytest.MonkeyPatch.context, int])
 def test_what_is_no_function_of_a_module_by_its_name_is_left_to_pickle(function: Any) -> None:
-    data = PlainCalls().dumps(function, (1,))
+    head = Heads().head_of(function)
 
-    assert data is None or opened(data) == (function, (1,), {})
-    assert (data is None) == (function is not print)
+    assert head is None or opened(head) is function
+    assert (head is None) == (function is not print)
+
+
+@pytest.mark.parametrize("head", [b"\x80\x05\x8c\x01a\x93.", pickle.dumps(noop, 5), pickle.dumps(5, 5)])
+def test_another_pickle_has_no_name_in_it(head: bytes) -> None:
+    assert name_in(head) is None
 
 
 def test_a_function_that_another_has_replaced_is_left_to_pickle(module: types.ModuleType) -> None:
-    calls, twice = PlainCalls(), module.twice
-    assert opened(calls.dumps(twice, (1,)))[0] is twice
+    heads, twice = Heads(), module.twice
+    assert opened(heads.head_of(twice)) is twice
     module.twice = noop  # type: ignore[attr-defined]
-    assert calls.dumps(twice, (1,)) is None
+    assert heads.head_of(twice) is None
     module.twice = twice  # type: ignore[attr-defined]
-    calls = PlainCalls()
-    assert calls.dumps(twice, ()) is not None
+    heads = Heads()
+    assert heads.head_of(twice) is not None
     sys.modules[module.__name__] = types.ModuleType(module.__name__)
-    assert calls.dumps(twice, ()) is None
+    assert heads.head_of(twice) is None
 
 
 @pytest.mark.parametrize(
     ("attribute", "value"), [("__qualname__", "other"), ("__module__", "other"), ("__module__", None)]
 )
 def test_a_function_with_another_name_is_left_to_pickle(module: types.ModuleType, attribute: str, value: Any) -> None:
-    calls = PlainCalls()
-    assert calls.dumps(module.twice, (1,)) is not None
+    heads = Heads()
+    assert heads.head_of(module.twice) is not None
     setattr(module.twice, attribute, value)
 
-    assert calls.dumps(module.twice, (1,)) is None
+    assert heads.head_of(module.twice) is None
 
 
 def test_a_module_that_travels_by_value_from_now_on(module: types.ModuleType) -> None:
-    calls = PlainCalls()
-    before = calls.dumps(module.twice, (1,))
+    heads = Heads()
+    before = heads.head_of(module.twice)
     cloudpickle.register_pickle_by_value(module)
     try:
-        after = calls.dumps(module.twice, (1,))
+        after = heads.head_of(module.twice)
         assert after is not None
         assert before is not None
         assert b"open_function" in after
         assert b"open_function" not in before
     finally:
         cloudpickle.unregister_pickle_by_value(module)
-    assert calls.dumps(module.twice, (1,)) == before
+    assert heads.head_of(module.twice) == before
 
 
 def test_a_function_that_travels_by_value_sees_what_its_globals_are_now(
@@ -122,13 +120,12 @@ def test_a_function_that_travels_by_value_sees_what_its_globals_are_now(
     function.__module__, module.scaled, module.FACTOR = module.__name__, function, 3  # type: ignore[attr-defined]
     cloudpickle.register_pickle_by_value(module)
     try:
-        calls = PlainCalls()
-        there, arguments, keywords = opened(calls.dumps(function, (2,)))
+        heads = Heads()
+        there = opened(heads.head_of(function))
         assert there is not function
-        assert (there(*arguments), keywords) == (6, {})
+        assert there(2) == 6
         module.FACTOR = 5  # type: ignore[attr-defined]
-        there, arguments, _keywords = opened(calls.dumps(function, (2,)))
-        assert there(*arguments) == 10
+        assert opened(heads.head_of(function))(2) == 10
     finally:
         cloudpickle.unregister_pickle_by_value(module)
 
@@ -148,7 +145,7 @@ def closing_over(holder: Holder) -> Any:
 
 @pytest.mark.parametrize("way", ["a method", "a closure", "a default", "a partial", "a built-in method"])
 def test_what_a_function_holds_is_not_kept_alive(way: str) -> None:
-    held, calls = Holder(), PlainCalls()
+    held, heads = Holder(), Heads()
     words = WeakWords(["one"])
     functions: dict[str, Any] = {
         "a method": held.method,
@@ -158,8 +155,8 @@ def test_what_a_function_holds_is_not_kept_alive(way: str) -> None:
         "a built-in method": words.append,
     }
     seen = weakref.ref(words if way == "a built-in method" else held)
-    calls.dumps(functions[way], (1,))
-    calls.command_of(functions[way])
+    heads.head_of(functions[way])
+    heads.command_of(functions[way])
     del held, words, functions
     gc.collect()
 
