@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -36,6 +37,58 @@ def _submit(contender: Contender, settings: Settings, whole: int) -> Measured:
     calls = [(1, number) for number in range(count)]
     with warm_pool(contender, settings) as pool:
         seconds, results = seconds_of(lambda: contender.call_all(pool, operator.add, calls))
+    check(results, list(range(1, count + 1)))
+    return Measured(count / seconds, {"tasks": count})
+
+
+SCRIPT = """
+import json
+import re
+
+GRADES = [10, 20, 30]
+NAMES = {"low": 1, "high": 2}
+PATTERN = re.compile("[a-z]+")
+
+
+class Entry:
+    bonus = 5
+
+    def __init__(self, number, name="low"):
+        self.number, self.name = number, name
+
+    def worth(self):
+        return self.number + NAMES[self.name] + self.bonus
+
+
+def describe(entry):
+    if not PATTERN.fullmatch(entry.name):
+        raise ValueError(f"no name: {entry.name!r}")
+    return json.dumps([entry.number, entry.name])
+
+
+def weigh(number):
+    if number < 0:
+        return describe(Entry(number))
+    if number > 10**12:
+        return Entry(number).worth() + GRADES[-1]
+    return number + 1
+"""
+
+
+@make_row(ROWS, "script", "submits of a script's function", "tasks/s", "higher", Bar(5))
+def script(contender: Contender, settings: Settings) -> Measured:
+    """Submit `weigh(i)` 20,000 times, then ask for all results: tasks per second. The function, which does nothing with
+    these numbers, is in `__main__`, where there are also a list, a dictionary, a class and a function that it mentions.
+    """
+    if contender.key in ("spawn", "forkserver"):
+        raise NotOffered("workers that import the script anew find no function that was made in it at run time")
+    main: Any = sys.modules["__main__"]
+    exec(SCRIPT, vars(main))
+    count = contender.share(settings.number(20_000, 500))
+    calls = [(number,) for number in range(count)]
+    with warm_pool(contender, settings) as pool:
+        check(contender.call_all(pool, main.weigh, calls[:100]), list(range(1, 101)))
+        seconds, results = seconds_of(lambda: contender.call_all(pool, main.weigh, calls))
     check(results, list(range(1, count + 1)))
     return Measured(count / seconds, {"tasks": count})
 

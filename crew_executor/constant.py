@@ -20,20 +20,21 @@ _OPEN, _CLOSE = b"\x80\x05ccrew_executor.namespace\nopen_function\n", b"\x85R."
 
 
 class Constant:
-    """Globals, and perhaps a function that is one of them.
+    """Globals, and perhaps a function that is one of them, or uses them.
 
     Args:
         function: the function, or None.
         place: where it is, or None.
+        own: its pickle, if it is not in a place; else nothing.
         table: the globals, pickled.
         witness: watches them.
     """
 
-    def __init__(self, function: Any, place: Key | None, table: list[Any], witness: Witness) -> None:
+    def __init__(self, function: Any, place: Key | None, own: bytes, table: list[Any], witness: Witness) -> None:
         self.function = function
         self.is_current = witness.is_current
         """Answer whether all is as it was."""
-        blob = pickle.dumps((place, table), serialize.PROTOCOL)
+        blob = pickle.dumps((place, table, own), serialize.PROTOCOL)
         self.head = b"".join((_OPEN, _BYTES.pack(b"B", len(blob)), blob, _CLOSE))
         """The pickle of the function, or of None."""
 

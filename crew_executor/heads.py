@@ -8,6 +8,7 @@ guess: in doubt there is no head, and the whole call is pickled in the ordinary 
 from __future__ import annotations
 
 import copyreg
+import weakref
 from collections.abc import Callable
 from sys import modules
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -27,6 +28,7 @@ class Heads:
 
     def __init__(self) -> None:
         self._last: _Known | None = None
+        self._met: Callable[[], Any] = _nobody  # a function that is no global, weakly, which was called last
 
     def command_of(self, function: Callable[..., Any]) -> str:
         """Return what calls.command_of() does, sooner for the function that was called last."""
@@ -37,8 +39,19 @@ class Heads:
         """Return the pickle of a function, or None if its calls must be pickled in the ordinary way."""
         known = self._last
         if known is None or known.function is not function or not known.is_current():
-            known = self._last = _look(function)
+            known = self._last = self._look(function)
         return None if known is None else known.head
+
+    def _look(self, function: Any) -> _Known | None:
+        """Look at a function; None: it has no head, and is not to be remembered, for that would keep what it holds."""
+        if type(function) is FunctionType:
+            if not function.__qualname__.isidentifier() and self._met() is not function:
+                self._met = weakref.ref(function)  # many a lambda is called once: to look at it takes as long as that
+                return None
+            constant = namespace.constant_of(function)
+            if constant is not None:
+                return _Brought(function, constant)
+        return _look_up(function)
 
 
 class _Known:
@@ -88,14 +101,14 @@ class _Brought(_Known):
         return serialize.is_module_by_value(self.function.__module__) and self._is_same()
 
 
-def _look(function: Any) -> _Known | None:
-    """Look at a function; None: it has no head, and is not to be remembered, for that would keep what it holds."""
+def _nobody() -> None: ...
+
+
+def _look_up(function: Any) -> _Known | None:
+    """Return a function that workers import."""
     kind = type(function)
-    if kind is FunctionType:
-        constant = namespace.constant_of(function)
-        if constant is not None:
-            return _Brought(function, constant)
-    elif kind is not BuiltinFunctionType or type(function.__self__) is not ModuleType or kind in copyreg.dispatch_table:
+    is_c = kind is BuiltinFunctionType and type(function.__self__) is ModuleType
+    if kind is not FunctionType and (not is_c or kind in copyreg.dispatch_table):
         return None
     module, name = function.__module__, function.__qualname__
     if not (type(module) is str and type(name) is str and module in modules and name.isidentifier()):

@@ -38,6 +38,9 @@ from .witness import Witness
 CONSTANTS_MAX = 1000
 """Functions whose tables a client remembers."""
 
+OWN_BYTES_MAX = 64_000
+"""Functions that are no globals, with longer pickles, are not kept."""
+
 _CLASS, _FUNCTION, _OTHER, _CALL = range(4)
 
 
@@ -179,16 +182,18 @@ class _Table:
         return None if constant is None else (constant.head, data)
 
     def dumps_constant(self, function: FunctionType | None, values: dict[Key, Any]) -> Constant | None:
-        """Return a global function, and other globals, with their table, if it can be told when that changes."""
-        place = None
-        if function is not None:
-            place = place_of(function)
-            if place is None or "." in place[1]:
-                return None
+        """Return a function, and other globals, with their table, if it can be told when that changes."""
+        witness, place, own = Witness(), None if function is None else place_of(function), b""
+        if place is not None and "." not in place[1]:
             self._add_root(place)
+        elif function is not None:
+            if place is not None or not witness.watch_function(function):
+                return None
+            own = self._dumps_ranked(function, _CALL)
+            if len(own) > OWN_BYTES_MAX:
+                return None
         for key, value in values.items():
             self._add(key, value)
-        witness = Witness()
         while self._todo:
             module, name = key = self._todo.pop()
             home, value = sys.modules[module].__dict__, self._values[key]
@@ -196,7 +201,7 @@ class _Table:
             if home.get(name) is not value or not witness.watch(home, name):
                 return None
             self._enter(module, name, value)
-        return Constant(function, place, sorted(self._entries, key=_order), witness)
+        return Constant(function, place, own, sorted(self._entries, key=_order), witness)
 
     def _enter_as_received(self, key: Key) -> None:
         """Add what the client has sent for a name, and what had come with it; nothing for what is only here."""
@@ -495,11 +500,12 @@ _fillings = 0
 class Brought:
     """A table that has come, perhaps with a function, and has been put into the namespaces."""
 
-    __slots__ = ("_fillings", "_place", "_received")
+    __slots__ = ("_fillings", "_function", "_place", "_received")
 
     def __init__(self, blob: bytes) -> None:
-        self._place, table = serialize.loads(blob)
+        self._place, table, own = serialize.loads(blob)
         _fill(table)
+        self._function = serialize.loads(own) if own else None  # it holds nothing that a call could change
         self._fillings = _fillings
         self._received = [((home, name), _received[home, name]) for _place, home, name, _blob in table]
 
@@ -513,8 +519,8 @@ class Brought:
         return True
 
     def function(self) -> Any:
-        """Return the function that has the name now; None if nothing but a table has come."""
-        return _at(self._place)
+        """Return the function, or the one that has its name now; None if nothing but a table has come."""
+        return self._function or _at(self._place)
 
 
 def _at(place: Key | None) -> Any:
@@ -527,9 +533,9 @@ _opened: Opened[Brought] = Opened()
 def open_function(blob: bytes) -> Any:
     """Return a function whose table has been seen before, perhaps: see Constant."""
     if _at_home.is_loading:
-        place, table = serialize.loads(blob)
+        place, table, own = serialize.loads(blob)
         _fill(table)
-        return _at(place)
+        return serialize.loads(own) if own else _at(place)
     opened = _opened.get(blob)
     if opened is None or not opened.is_current():
         opened = Brought(blob)

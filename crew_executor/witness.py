@@ -74,6 +74,15 @@ class Witness:
             self._checks.append(partial(_is_global_pickled_as, pickled, namespace, name))
         return pickled is not None
 
+    def watch_function(self, function: FunctionType) -> bool:
+        """Watch a function that is no global; False also if it holds objects: these would be kept with it."""
+        try:
+            held = [*(function.__defaults__ or ()), *(cell.cell_contents for cell in function.__closure__ or ())]
+        except ValueError:  # an empty cell
+            return False
+        holds_nothing = _CONSTANTS.issuperset(map(type, held)) and not (function.__kwdefaults__ or function.__dict__)
+        return holds_nothing and self._watch_function(function)
+
     def is_current(self) -> bool:
         """Answer whether all is as it was."""
         try:

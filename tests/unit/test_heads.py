@@ -69,6 +69,24 @@ def test_what_is_no_function_of_a_module_by_its_name_is_left_to_pickle(function:
     assert (head is None) == (function is not print)
 
 
+def test_a_function_that_is_no_global_has_a_head_the_second_time(module: types.ModuleType) -> None:
+    """To look at it the first time would take as long as to pickle it, and many a lambda is called once."""
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        exec("def make(by): return lambda number: number + by", module.__dict__)
+        heads, first, second = Heads(), module.make(1), module.make(2)
+        assert [heads.head_of(function) for function in (first, second, first, second)] == 4 * [None]
+        head = heads.head_of(second)
+        assert opened(head)(1) == 3
+        assert heads.head_of(second) is head
+        second.__closure__[0].cell_contents = 5
+        assert opened(heads.head_of(second))(1) == 6
+        second.__closure__[0].cell_contents = [5]
+        assert heads.head_of(second) is None, "it would be kept, and each call is to have its own"
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
 @pytest.mark.parametrize("head", [b"\x80\x05\x8c\x01a\x93.", pickle.dumps(noop, 5), pickle.dumps(5, 5)])
 def test_another_pickle_has_no_name_in_it(head: bytes) -> None:
     assert name_in(head) is None
@@ -155,7 +173,8 @@ def test_what_a_function_holds_is_not_kept_alive(way: str) -> None:
         "a built-in method": words.append,
     }
     seen = weakref.ref(words if way == "a built-in method" else held)
-    heads.head_of(functions[way])
+    for _ in range(3):
+        assert heads.head_of(functions[way]) is None
     heads.command_of(functions[way])
     del held, words, functions
     gc.collect()

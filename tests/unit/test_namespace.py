@@ -108,7 +108,9 @@ def dumps_whole(function: Callable[..., Any], *args: Any) -> bytes:
 
 def dumps_in_two(function: Callable[..., Any], *args: Any) -> bytes:
     """Do what a submit() does; and what is done where the two are needed in one."""
-    return namespace.join(*namespace.dumps_headed(Heads().head_of(function), function, args, {}))
+    heads = Heads()
+    heads.head_of(function)  # a lambda has none the first time
+    return namespace.join(*namespace.dumps_headed(heads.head_of(function), function, args, {}))
 
 
 dumps = dumps_whole

@@ -319,6 +319,43 @@ def test_a_foreign_functions_globals_are_watched(home: Any) -> None:
         assert not witness.is_current(), change
 
 
+@pytest.mark.parametrize(
+    ("definition", "change"),
+    [
+        ("value = lambda x: x", "value.__code__ = (lambda x: 5).__code__"),
+        ("value = lambda x, y=1: x", "value.__defaults__ = (2,)"),
+        ("value = (lambda y: lambda x: y)(1)", "value.__closure__[0].cell_contents = 2"),
+        ("value = lambda x: later", "later = 1"),
+        ("value = lambda x: x", "value.mark = 1"),
+    ],
+)
+def test_a_change_of_a_function_that_is_no_global_is_noticed(home: Any, definition: str, change: str) -> None:
+    exec(definition, home.__dict__)
+    witness = Witness()
+    assert witness.watch_function(home.value)
+    assert witness.is_current()
+    exec(change, home.__dict__)
+
+    assert not witness.is_current()
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "value = lambda x, y=[1]: x",
+        "value = lambda x, *, y=1: x",
+        "value = lambda x: x\nvalue.mark = 1",
+        "value = (lambda y: lambda x: y)([1])",
+        "value = (lambda y: lambda x: y)(plain)",
+        "def outer():\n    def value(): return later\n    return value\n    later = 1\nvalue = outer()",
+    ],
+)
+def test_a_function_that_holds_something_is_not_watched(home: Any, definition: str) -> None:
+    exec(definition, home.__dict__)
+
+    assert not Witness().watch_function(home.value)
+
+
 def test_what_raises_is_a_change(home: Any) -> None:
     class Fragile:
         is_broken = False
