@@ -293,7 +293,7 @@ class MapRun:
     def _submit_with(self, items: list[tuple[Any, ...]], shares: dict[int, Share]) -> int:
         """Submit the items; `shares` has the constants that were met while they were pickled."""
         try:
-            call = self._attach(namespace.dumps_call(self._fn))
+            call = self._attach(self._packer.head_of(self._fn) or namespace.dumps_call(self._fn))
         except Exception as error:
             return self._fail(len(items), error, (), is_all=True)
         of_function = tuple(shares.values())

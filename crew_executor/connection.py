@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from .core.horizon import FRAME_BYTES, FRAME_TASKS
 from .core.messages import (
     FLUSH_SECONDS,
+    HEADS_MAX,
     Buffer,
     Frame,
     Kind,
@@ -28,6 +29,7 @@ from .core.messages import (
     encode_control,
     encode_first_ordinal,
     encode_task,
+    number_head,
 )
 from .core.task import Task
 from .core.worker import Worker
@@ -165,10 +167,7 @@ class Connection:
             )
             for task in tasks
         ]
-        if len({task.head for task in tasks}) == 1:
-            size += len(tasks[0].head)
-        else:
-            size += sum([len(task.head) for task in tasks])  # at most: they may take turns
+        size += sum(map(len, {task.head for task in tasks}))
         may_block = size > INLINE_BYTES or any(task.beside for task in tasks)  # its content, perhaps: see _write()
         self._put(_Entry(Kind.TASKS, tasks[0].ordinal, entries, may_block=may_block, ticket=ticket))
 
@@ -257,17 +256,22 @@ class Connection:
             for share in () if beside is None else beside.shares:
                 self._write_share(share)
         pieces: list[Buffer] = [encode_first_ordinal(entry.ordinal)]
-        last_head = b""
+        heads: dict[bytes, int] = {}
         for task_id, attempt, flags, head, payload, timeout, beside in entry.tasks:
             if beside is not None and beside.segment is not None:
                 parts = (payload,) if type(payload) is bytes else payload
                 flags, payload = flags | TaskFlag.BESIDE, (*parts, self._part_for(beside.segment))  # noqa: PLW2901
             if head:
-                if head is last_head:
-                    flags |= TaskFlag.SAME_HEAD  # noqa: PLW2901
-                else:
-                    flags, last_head = flags | TaskFlag.HEAD, head  # noqa: PLW2901
+                number = heads.get(head)
+                if number is None:
+                    if len(heads) == HEADS_MAX:
+                        heads.clear()
+                    number = heads[head] = len(heads)
+                    flags |= TaskFlag.HEAD  # noqa: PLW2901
                     payload = (head, payload) if type(payload) is bytes else (head, *payload)  # noqa: PLW2901
+                else:
+                    flags |= TaskFlag.SAME_HEAD  # noqa: PLW2901
+                flags |= number_head(number)  # noqa: PLW2901
             pieces += encode_task(task_id, attempt, flags, payload, timeout)
         self._writer.send_locked(Kind.TASKS, pieces, len(entry.tasks))
 

@@ -87,7 +87,7 @@ class Dispatcher:
         self._connections = self._workforce.connections
         self.events = events = EventStream(self._lock, self._connections)
         self._announcer = announcer = Announcer(name, events)
-        self._task_ids, self._last_head = itertools.count(1), b""
+        self._task_ids = itertools.count(1)
         self._effects = Effects(self._connections, announcer, self._task_ids, self._recall, self._poke)
         self._scheduler = Scheduler(self._effects, rules.max_workers)
         self.recruiter = Recruiter(name, rules, self._scheduler, self._connections, stock)
@@ -97,12 +97,13 @@ class Dispatcher:
         self._inbox = Inbox(self.mailbox)
         self.refuse_later = partial(self._effects.note, self._refuse)
         self._turnstile = Turnstile(self, self._inbox, self._scheduler, self._connections)
+        self._launches_asked: list[threading.Lock] = []
         self.is_closing = self._is_killing = self._is_poked = self._is_tick_planned = self._is_look_planned = False
         self.broken: errors.BrokenCrewError | None = None
         self._new_thread = partial(Thread, self._run, f"crew-dispatcher-{name}")
         self._thread = self._new_thread()
         self._is_started = self._is_running = self._is_ended = self.is_lent_a_thread = False  # the thread
-        self._reader_idents, self._launches_asked = set[int](), list[threading.Lock]()
+        self._reader_idents: set[int] = set()
         self.recaller = Recaller(self, self._scheduler, self._connections)
         self.canceller = Canceller(self, self._lock, self._scheduler, self._workforce, self._inbox, announcer, events)
         self.broadcasts = Broadcasts(self, self._lock, announcer, self._connections, initializer, self._scheduler)
@@ -131,8 +132,6 @@ class Dispatcher:
                 number, key, payload, future, head=head, priority=options.priority or 0, budget=options.make_budget(),
                 flags=options.task_flags, beside=beside, needs=options.resources or None,
             )  # fmt: skip
-        if head is not self._last_head:  # else it crosses the link with the task before
-            self._last_head, task.payload_bytes = head, task.payload_bytes + len(head)
         future._task = task
         self._put(task)
 

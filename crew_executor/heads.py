@@ -23,11 +23,16 @@ _TEXT = b"\x8c"  # a short string; its size is behind it
 _GLOBAL = b"\x93."  # what has the last two strings as module and name; the end
 
 
+NAMED_MAX = 1000
+"""Functions of modules that are remembered."""
+
+
 class Heads:
-    """Remember the function that was called last."""
+    """Remember the function that was called last, and those of modules."""
 
     def __init__(self) -> None:
         self._last: _Known | None = None
+        self._named: dict[Any, _Named] = {}
         self._met: Callable[[], Any] = _nobody  # a function that is no global, weakly, which was called last
 
     def command_of(self, function: Callable[..., Any]) -> str:
@@ -51,7 +56,22 @@ class Heads:
             constant = namespace.constant_of(function)
             if constant is not None:
                 return _Brought(function, constant)
-        return _look_up(function)
+        return self._look_up(function)
+
+    def _look_up(self, function: Any) -> _Known | None:
+        """Return a function that workers import."""
+        kind = type(function)
+        is_c = kind is BuiltinFunctionType and type(function.__self__) is ModuleType
+        if kind is not FunctionType and (not is_c or kind in copyreg.dispatch_table):
+            return None
+        named = self._named.get(function)
+        if named is None or not named.is_current():
+            named = _named(function)
+            if named is not None:
+                if len(self._named) >= NAMED_MAX:
+                    self._named.clear()
+                self._named[function] = named
+        return named
 
 
 class _Known:
@@ -104,12 +124,8 @@ class _Brought(_Known):
 def _nobody() -> None: ...
 
 
-def _look_up(function: Any) -> _Known | None:
-    """Return a function that workers import."""
-    kind = type(function)
-    is_c = kind is BuiltinFunctionType and type(function.__self__) is ModuleType
-    if kind is not FunctionType and (not is_c or kind in copyreg.dispatch_table):
-        return None
+def _named(function: Any) -> _Named | None:
+    """Return a function that its module has under its name."""
     module, name = function.__module__, function.__qualname__
     if not (type(module) is str and type(name) is str and module in modules and name.isidentifier()):
         return None

@@ -31,12 +31,9 @@ from .buffers import Buffers
 from .constant import Constant
 from .large_globals import LARGE_BYTES, look_for_large_closures, mention_large
 from .notes import add_note
-from .opened import Opened
 from .places import CACHED, Key, is_home, is_importable, names_in, place_of
+from .recent import Recent
 from .witness import Witness
-
-CONSTANTS_MAX = 1000
-"""Functions whose tables a client remembers."""
 
 OWN_BYTES_MAX = 64_000
 """Functions that are no globals, with longer pickles, are not kept."""
@@ -90,14 +87,10 @@ def dumps_headed(
         The pickle of the function and that of (arguments, keywords); or else that of None, after whose opening the rest
         can be opened, or nothing, and the pickle of the whole.
     """
-    if head is not None:
-        data = serialize.dumps_by_name((arguments, keywords), None, buffers)
-        if data is not None:
-            return head, data
     call = (function, arguments, keywords)
-    data = serialize.dumps_by_name(call, None, buffers)
+    data = serialize.dumps_by_name(call if head is None else call[1:], None, buffers)
     if data is not None:
-        return b"", data
+        return head or b"", data
     is_apart = head is not None and serialize.is_module_by_value(function.__module__)
     table = _Table(None, False, buffers)
     headed = table.dumps_headed(function if is_apart else None, call[1:] if is_apart else call)
@@ -355,7 +348,7 @@ def _rank(value: Any) -> int:
     return _CLASS if isinstance(value, type) else _FUNCTION if isinstance(value, (FunctionType, CACHED)) else _OTHER
 
 
-_constants: dict[tuple[str, str, frozenset[Key]], Constant] = {}
+_constants: Recent[tuple[str, str, frozenset[Key]], Constant] = Recent()
 
 
 def constant_of(function: FunctionType | None, values: dict[Key, Any] | None = None) -> Constant | None:
@@ -381,11 +374,9 @@ def constant_of(function: FunctionType | None, values: dict[Key, Any] | None = N
     except Exception:
         return None  # the ordinary way says what is wrong
     if constant is None:
-        _constants.pop(key, None)
-        return None
-    if len(_constants) >= CONSTANTS_MAX:
-        _constants.clear()
-    _constants[key] = constant
+        _constants.remove(key)
+    else:
+        _constants.add(key, constant, len(constant.head))
     return constant
 
 
@@ -527,7 +518,7 @@ def _at(place: Key | None) -> Any:
     return None if place is None else namespace_of(place[0])[place[1]]
 
 
-_opened: Opened[Brought] = Opened()
+_opened: Recent[bytes, Brought] = Recent()
 
 
 def open_function(blob: bytes) -> Any:
@@ -539,7 +530,7 @@ def open_function(blob: bytes) -> Any:
     opened = _opened.get(blob)
     if opened is None or not opened.is_current():
         opened = Brought(blob)
-        _opened.add(blob, opened)
+        _opened.add(blob, opened, len(blob))
     return opened.function()
 
 

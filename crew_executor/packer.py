@@ -33,7 +33,7 @@ class Packer:
         self.shares = shares
         self._segments = segments
         heads = Heads()
-        self._head_of, self.command_of = heads.head_of, heads.command_of
+        self.head_of, self.command_of = heads.head_of, heads.command_of
 
     def pack_call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any],
@@ -44,9 +44,9 @@ class Packer:
             return (b"", *self.pack((function, arguments, keywords), reduce))
         if not self.shares.is_empty:
             with self.shares.collecting() as shares:  # also where it is looked whether globals are as they were
-                head, data, segment = self._pack_headed(self._head_of(function), function, arguments, keywords)
+                head, data, segment = self._pack_headed(self.head_of(function), function, arguments, keywords)
             return head, data, Beside(segment, tuple(shares.values())) if shares or segment is not None else None
-        known = self._head_of(function)
+        known = self.head_of(function)
         if known is not None and not keywords and _PLAIN.issuperset(map(type, arguments)):
             return known, pickle.dumps((arguments, keywords), PROTOCOL), None
         head, data, segment = self._pack_headed(known, function, arguments, keywords)

@@ -106,8 +106,8 @@ class TaskFlag(IntEnum):
     SHARED = 16  # all of these items may have the same function object
     BESIDE = 32  # the last part is the number (8 bytes) of a segment with large buffers, or these themselves
     ANSWER = 64  # who has sent this through the hatch waits there for the outcome
-    HEAD = 128  # the first part is the task's head; see Task
-    SAME_HEAD = 256  # it has the same head as the last task of this frame that brought one
+    HEAD = 128  # the first part is the task's head; see Task. The bits above SAME_HEAD give it a number in this frame
+    SAME_HEAD = 256  # it has the head that a task before it in this frame has brought with the same number
 
 
 class OutcomeFlag(IntEnum):
@@ -238,14 +238,22 @@ def encode_clock(seconds: float) -> bytes:
     return _F64.pack(seconds)
 
 
+HEADS_MAX = 128
+"""So many heads have a number in a frame: what the bits above SAME_HEAD hold."""
 _HEAD = int(TaskFlag.HEAD)  # to ask an IntEnum takes five times as long
 _HEADS = int(TaskFlag.HEAD | TaskFlag.SAME_HEAD)
+_HEAD_BITS = 9
+
+
+def number_head(number: int) -> int:
+    """Return the flags that say which head of its frame it is."""
+    return number << _HEAD_BITS
 
 
 def decode_tasks(frame: Frame) -> list[TaskItem]:
     """Decode a TASKS frame."""
     body, offset, end = frame.body, _U64.size, len(frame.body)
-    head = b""
+    heads: dict[int, bytes] = {}
     try:
         (ordinal,) = _U64.unpack_from(body)
         tasks = []
@@ -264,10 +272,12 @@ def decode_tasks(frame: Frame) -> list[TaskItem]:
                 parts = (body[begin:offset],)
             if flags & _HEADS:
                 if flags & _HEAD:
-                    head, parts = bytes(parts[0]), parts[1:]
+                    heads[flags >> _HEAD_BITS], parts = bytes(parts[0]), parts[1:]
+                head = heads.get(flags >> _HEAD_BITS)
                 if not (head and parts):
                     raise ProtocolError("a task has a head that its frame has not brought, or nothing else")
-                tasks.append(_new(TaskItem, (ordinal, task_id, attempt, flags & ~_HEADS, parts, timeout, count, head)))
+                flags &= _HEAD - 1
+                tasks.append(_new(TaskItem, (ordinal, task_id, attempt, flags, parts, timeout, count, head)))
             else:
                 tasks.append(_new(TaskItem, (ordinal, task_id, attempt, flags, parts, timeout, count, b"")))
             ordinal += count

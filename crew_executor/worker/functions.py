@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .. import namespace, serialize
 from ..constant import blob_of
 from ..heads import name_in
-from ..opened import Opened
+from ..recent import Recent
 
 
 class _Found(Protocol):
@@ -43,7 +43,7 @@ class _Named:
             return serialize.loads(self._head)
 
 
-_found: Opened[_Found] = Opened()
+_found: Recent[bytes, _Found] = Recent()
 
 
 def function_of(head: bytes) -> Any:
@@ -53,7 +53,7 @@ def function_of(head: bytes) -> Any:
         found = _find(head)
         if found is None:
             return serialize.loads(head)
-        _found.add(head, found)
+        _found.add(head, found, len(head))
     return found.function()
 
 

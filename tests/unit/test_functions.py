@@ -13,7 +13,7 @@ import pytest
 
 from crew_executor import namespace, serialize
 from crew_executor.heads import Heads
-from crew_executor.opened import Opened
+from crew_executor.recent import Recent
 from crew_executor.worker import functions
 from crew_executor.worker.functions import function_of
 
@@ -21,8 +21,8 @@ from crew_executor.worker.functions import function_of
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a module with a function, of which this process remembers nothing."""
-    monkeypatch.setattr(functions, "_found", Opened())
-    for name, empty in (("_namespaces", {}), ("_received", {}), ("_opened", Opened()), ("_constants", {})):
+    monkeypatch.setattr(functions, "_found", Recent())
+    for name, empty in (("_namespaces", {}), ("_received", {}), ("_opened", Recent()), ("_constants", Recent())):
         monkeypatch.setattr(namespace, name, empty)
     made = ModuleType("a_module")
     exec("value = 1\ndef read(): return value\ndef other(): return 'other'", made.__dict__)

@@ -16,6 +16,7 @@ import cloudpickle
 import pytest
 from hypothesis import strategies as st
 
+from crew_executor import heads as heads_module
 from crew_executor import namespace
 from crew_executor.heads import Heads, name_in
 
@@ -55,10 +56,21 @@ def test_its_pickles_are_functions() -> None:
         assert name_in(heads.head_of(function) or b"") == (function.__module__, function.__name__)
 
 
-def test_heads_of_one_function_have_the_same_object() -> None:
+def test_calls_of_a_function_have_the_same_object_also_in_turns() -> None:
     heads = Heads()
+    first = [heads.head_of(function) for function in (noop, operator.add, print)]
+    again = [heads.head_of(function) for function in (noop, operator.add, print)]
 
-    assert heads.head_of(noop) is heads.head_of(noop)
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    assert heads.command_of(noop) == f"{noop.__module__}.noop"
+
+
+def test_it_forgets_functions_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads_module, "NAMED_MAX", 2)
+    heads = Heads()
+    for function in 3 * [noop, operator.add, print, operator.sub]:
+        assert opened(heads.head_of(function)) is function
+        assert len(heads._named) <= 2
 
 
 @pytest.mark.parametrize("function", [lambda: None, print, "".join, dict.fromkeys, pytest.MonkeyPatch.context, int])

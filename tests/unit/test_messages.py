@@ -138,13 +138,17 @@ def test_tasks_come_back_as_they_were(tasks: list[tuple[int, int, int, tuple[byt
 
 def test_tasks_with_the_same_head_bring_it_once() -> None:
     head, same = TaskFlag.HEAD, TaskFlag.SAME_HEAD
+    last = messages.number_head(messages.HEADS_MAX - 1)
     tasks = [
         (1, 1, head | TaskFlag.RETRY_ON, (b"first", b"a", b"b")),
         (2, 1, same | TaskFlag.ANSWER, (b"c",)),
         (3, 1, 0, (b"without",)),
         (4, 1, same, (b"d",)),
-        (5, 1, head, (b"second", b"e")),
-        (6, 1, same, (b"f",)),
+        (5, 1, head | last, (b"second", b"e")),
+        (6, 1, same | last, (b"f",)),
+        (7, 1, same, (b"g",)),
+        (8, 1, head, (b"third", b"h")),
+        (9, 1, same, (b"i",)),
     ]
     decoded = messages.decode_tasks(open_frame(tasks_frame(tasks)))
 
@@ -155,6 +159,9 @@ def test_tasks_with_the_same_head_bring_it_once() -> None:
         (b"first", 0, b"d"),
         (b"second", 0, b"e"),
         (b"second", 0, b"f"),
+        (b"first", 0, b"g"),
+        (b"third", 0, b"h"),
+        (b"third", 0, b"i"),
     ]
 
 
@@ -162,6 +169,7 @@ def test_tasks_with_the_same_head_bring_it_once() -> None:
     "tasks",
     [
         [(1, 1, TaskFlag.SAME_HEAD, (b"a",))],
+        [(1, 1, TaskFlag.HEAD, (b"head", b"a")), (2, 1, TaskFlag.SAME_HEAD | messages.number_head(1), (b"b",))],
         [(1, 1, TaskFlag.HEAD, (b"head alone",))],
         [(1, 1, TaskFlag.HEAD, (b"", b"a"))],
     ],

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crew_executor import large_globals, namespace, opened, serialize
+from crew_executor import large_globals, namespace, recent, serialize
 from crew_executor.heads import Heads
-from crew_executor.opened import Opened
+from crew_executor.recent import Recent
 
 from .fakes import hypothesis_settings
 
@@ -123,8 +123,8 @@ def a_home() -> Iterator[Any]:
         for name, empty in (
             ("_namespaces", {}),
             ("_received", {}),
-            ("_opened", Opened()),
-            ("_constants", {}),
+            ("_opened", Recent()),
+            ("_constants", Recent()),
         ):
             monkeypatch.setattr(namespace, name, empty)
         for name in ("_mentioned", "_looked_at"):
@@ -426,11 +426,11 @@ def test_whatever_changes_the_short_way_sends_what_the_long_one_would(changes: l
             with contextlib.suppress(NameError, AttributeError, TypeError):
                 exec(change, home.__dict__)
             for function in (home.use, home.read, home.use_class):
-                known, remembered = namespace.constant_of(function), dict(namespace._constants)
-                namespace._constants.clear()
+                known, remembered = namespace.constant_of(function), namespace._constants
+                namespace._constants = Recent()
                 namespace._known_functions.clear()
                 anew = namespace.constant_of(function)
-                namespace._constants.update(remembered)
+                namespace._constants = remembered
                 assert (known and known.head) == (anew and anew.head), change
 
 
@@ -457,7 +457,7 @@ def test_arguments_that_travel_by_value_leave_the_short_way(home: Any) -> None:
 
 
 def test_a_worker_forgets_functions_when_there_are_many(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "OPENED_MAX", 3)
+    monkeypatch.setattr(recent, "RECENT_MAX", 3)
     for number in range(10):
         home.value = number
         assert call(home.read) == number
