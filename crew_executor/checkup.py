@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from . import namespace
+from . import table
 from .buffers import Buffers
 from .calls import command_of
 from .obituary import in_words
@@ -125,7 +125,7 @@ def _size(value: Any) -> tuple[int | None, str]:
     """Return the bytes of a value's pickle, or None and why there is none."""
     buffers = Buffers()
     try:
-        data = namespace.dumps_call(value, None, buffers)
+        data = table.dumps_call(value, None, buffers)
     except Exception as error:
         return None, f"{type(error).__name__}: {error}"
     return len(data) + sum(view.nbytes for view in buffers.views), ""

@@ -23,7 +23,7 @@ from concurrent.futures import TimeoutError as FuturesTimeoutError
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import namespace, serialize, tracebacks
+from . import serialize, table, tracebacks
 from .buffers import Buffers, incoming
 from .calls import command_of, pickling_error
 from .condition import FutureCondition, may_hold
@@ -293,7 +293,7 @@ class MapRun:
     def _submit_with(self, items: list[tuple[Any, ...]], shares: dict[int, Share]) -> int:
         """Submit the items; `shares` has the constants that were met while they were pickled."""
         try:
-            call = self._attach(self._packer.head_of(self._fn) or namespace.dumps_call(self._fn))
+            call = self._attach(self._packer.head_of(self._fn) or table.dumps_call(self._fn))
         except Exception as error:
             return self._fail(len(items), error, (), is_all=True)
         of_function = tuple(shares.values())
@@ -301,7 +301,7 @@ class MapRun:
         pickles = serialize.dumps_each_by_name(items, buffers)
         if pickles is None and not buffers.views:
             with contextlib.suppress(Exception):  # of one of them: it will be told which
-                packed = namespace.dumps_items(self._fn, items)
+                packed = table.dumps_items(self._fn, items)
                 if packed is not None:
                     call, pickles = self._attach(packed[0]), packed[1]
         if pickles is None or buffers.views:

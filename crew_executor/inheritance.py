@@ -18,7 +18,7 @@ import sys
 import weakref
 from typing import Any
 
-from . import namespace, on_import
+from . import on_import, table
 
 received: list[int] = []
 """In a worker: the descriptors that came with it, in the order of the Courier's."""
@@ -95,7 +95,7 @@ def dumps(value: Any) -> tuple[bytes, Courier | None]:
         The bytes, and who keeps the descriptors that must travel beside them: alive as long as workers are launched.
     """
     if "multiprocessing.synchronize" not in sys.modules and "multiprocessing.connection" not in sys.modules:
-        return namespace.dumps_call(value), None  # nobody can have made such an object
+        return table.dumps_call(value), None  # nobody can have made such an object
     from multiprocessing import context
     from multiprocessing.reduction import ForkingPickler
 
@@ -118,6 +118,6 @@ def dumps(value: Any) -> tuple[bytes, Courier | None]:
     courier.value = value
     context.set_spawning_popen(courier)  # type: ignore[arg-type]  # it does what is asked of one
     try:
-        return namespace.dumps_call(value, reduce), courier
+        return table.dumps_call(value, reduce), courier
     finally:
         context.set_spawning_popen(None)

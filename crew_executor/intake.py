@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from . import namespace, seeding
+from . import seeding, table
 from .buffers import Buffers
 from .calls import pickling_error
 from .chunks import MapRun
@@ -66,7 +66,7 @@ class Intake:
             if beside is None and len(head) + len(data) <= REPLAY_BYTES_MAX:
                 future._head, future._call = head, data
             if self._surroundings.have_changed():
-                head, data = b"", self._surroundings.attach(namespace.join(head, data))
+                head, data = b"", self._surroundings.attach(table.join(head, data))
             payload = data if is_plain or options.retry_part is None else (data, options.retry_part)
         except BaseException as error:
             if not isinstance(error, (Exception, SystemExit)):
@@ -98,7 +98,7 @@ class Intake:
 
         All items would share one copy of that, and a worker that has unpickled it begins anew: the same numbers twice.
         """
-        if seeding.is_used and seeding.travels_in(partial(namespace.dumps_call, fn)):
+        if seeding.is_used and seeding.travels_in(partial(table.dumps_call, fn)):
             return None
         dispatcher = self._dispatcher
         return MapRun(
@@ -110,14 +110,14 @@ class Intake:
 
     def run_on_all(self, fn: Callable[..., T], args: tuple[Any, ...]) -> list[CrewFuture[T]]:
         """Have every worker run a call; see CrewExecutor.run_on_all()."""
-        data = namespace.dumps_call((fn, args, {}))
+        data = table.dumps_call((fn, args, {}))
         return self._dispatcher.broadcasts.run(fn, self._surroundings.attach(data))
 
     def share(self, obj: T) -> T:
         """Return a handle that stands for a constant; see CrewExecutor.share()."""
         self._dispatcher.check_open()
         buffers = Buffers(SHARED_BYTES_MIN)
-        data = namespace.dumps_call(obj, None, buffers)
+        data = table.dumps_call(obj, None, buffers)
         content: Segment | bytes | None = None
         if buffers.views:
             content = segment = self._dispatcher.segments.fill(buffers.views)

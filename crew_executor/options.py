@@ -129,9 +129,9 @@ class TaskOptions:
     @cached_property
     def retry_part(self) -> bytes | None:
         """The classes of `retry_on`, pickled for workers: they compare, so that the client need not open the error."""
-        from . import namespace  # late: see intake.py
+        from . import table  # late: see intake.py
 
-        return namespace.dumps_call(self.retried_classes) if self.retries else None
+        return table.dumps_call(self.retried_classes) if self.retries else None
 
     @cached_property
     def task_flags(self) -> int:

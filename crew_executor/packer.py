@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from . import namespace
+from . import table
 from .buffers import Buffers
 from .heads import Heads
 from .segments import Segment, SegmentPool
@@ -33,7 +33,7 @@ class Packer:
         self.shares = shares
         self._segments = segments
         heads = Heads()
-        self.head_of, self.command_of = heads.head_of, heads.command_of
+        self.head_of, self.command_of, self._dumps = heads.head_of, heads.command_of, heads.dumps
 
     def pack_call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any],
@@ -57,13 +57,13 @@ class Packer:
     ) -> tuple[bytes, bytes, Segment | None]:
         """Pickle a call in two; return its large buffers in a segment, if there are any and they have room in one."""
         buffers = Buffers()
-        packed = namespace.dumps_headed(head, function, arguments, keywords, buffers)
+        packed = self._dumps(head, function, arguments, keywords, buffers)
         if not buffers.views:
             return (*packed, None)
         segment = self._segments.fill(buffers.views)
         if segment is not None:
             return (*packed, segment)
-        return (*namespace.dumps_headed(head, function, arguments, keywords), None)
+        return (*self._dumps(head, function, arguments, keywords), None)
 
     def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
         """Return a pickled call, its arguments, or an item of a map(), and what must go beside it, if anything.
@@ -80,8 +80,8 @@ class Packer:
     def _pack_parted(self, call: Any, reduce: Callable[[Any], Any] | None) -> tuple[bytes, Segment | None]:
         """Pickle a call; return its large buffers in a segment, if there are any and they have room in one."""
         buffers = Buffers()
-        data = namespace.dumps_call(call, reduce, buffers)
+        data = table.dumps_call(call, reduce, buffers)
         if not buffers.views:
             return data, None
         segment = self._segments.fill(buffers.views)
-        return (namespace.dumps_call(call, reduce), None) if segment is None else (data, segment)
+        return (table.dumps_call(call, reduce), None) if segment is None else (data, segment)

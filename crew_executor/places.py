@@ -5,9 +5,10 @@ Only answers; must not pickle anything, nor keep anything alive.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from . import serialize
@@ -53,6 +54,47 @@ def is_home(module: str, namespace: dict[str, Any]) -> bool:
     if module in serialize.MAIN_MODULES and "__file__" in namespace:
         return _script_globals.setdefault(module, namespace) is namespace
     return False
+
+
+class Submodules:
+    """Remember which modules cloudpickle would have imported with a function.
+
+    Of a package that the function uses these are all that are loaded, and whose names are in its code.
+    """
+
+    def __init__(self, function: FunctionType) -> None:
+        self._names = names_in(function.__code__)
+        home = function.__globals__
+        used = [home.get(name) for name in self._names]
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):  # it is empty
+                used.append(cell.cell_contents)
+        self._prefixes = tuple({f"{module.__name__}." for module in used if getattr(module, "__package__", None)
+                                and isinstance(module, ModuleType)})  # fmt: skip
+        self.are_any = bool(self._prefixes)
+        """Whether it uses a package at all."""
+        self._number = len(sys.modules)
+        self._loaded = self._look()
+
+    def are_same(self) -> bool:
+        """Answer whether they are the same now."""
+        number = len(sys.modules)
+        if number == self._number or not self._prefixes:
+            return True
+        if self._look() != self._loaded:
+            return False
+        self._number = number
+        return True
+
+    def _look(self) -> set[str]:
+        if not self._prefixes:
+            return set()
+        return {
+            name
+            for name in list(sys.modules)
+            for prefix in self._prefixes
+            if name.startswith(prefix) and self._names.issuperset(name[len(prefix) :].split("."))
+        }
 
 
 def names_in(code: CodeType) -> set[str]:

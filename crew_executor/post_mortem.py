@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import namespace, tracebacks
+from . import namespace, table, tracebacks
 from .core.messages import Outcome
 
 if TYPE_CHECKING:
@@ -115,5 +115,5 @@ def replay(future: CrewFuture[Any]) -> Any:
             f"the call of task {future.name()} is not kept: it could not be pickled, was above 1 MB, or had large "
             "buffers or shared constants beside it; call the function yourself"
         )
-    fn, args, kwargs = namespace.load_at_home(namespace.join(future._head, data))
+    fn, args, kwargs = namespace.load_at_home(table.join(future._head, data))
     return fn(*args, **kwargs)

@@ -28,9 +28,11 @@ def reduction(item: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
     return None
 
 
-def is_one(item: Any) -> bool:
-    """Answer whether something is of this kind, and whatever is in it stays where it is."""
-    return type(item) in _MAKERS
+def inside(item: Any) -> tuple[Any, ...] | None:
+    """Return what of its inside goes to workers; None for what is not of this kind."""
+    if type(item) in _MAKERS:
+        return ()
+    return _default_of(item) if isinstance(item, contextvars.ContextVar) else None
 
 
 def _make_lock() -> Any:

@@ -5,6 +5,7 @@ Bounded by number and by bytes: a global that the client changes before each cal
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -46,3 +47,13 @@ class Recent(Generic[K, T]):
         known = self._values.pop(key, None)
         if known is not None:
             self._bytes -= known[1]
+
+    def oldest(self, number: int) -> list[tuple[K, T]]:
+        """Return those that were added or renewed first."""
+        return [(key, known[0]) for key, known in itertools.islice(list(self._values.items()), number)]
+
+    def renew(self, key: K) -> None:
+        """Count one as added now."""
+        known = self._values.pop(key, None)
+        if known is not None:
+            self._values[key] = known

@@ -169,19 +169,19 @@ def is_by_value(data: bytes) -> bool:
     """Answer whether a pickle mentions a module that workers do not have."""
     if _MAIN in data:
         return True
-    registered = _registered()
-    return bool(registered) and any(name.encode() in data for name in registered)
+    names = registered()
+    return bool(names) and any(name.encode() in data for name in names)
 
 
 def is_module_by_value(name: str) -> bool:
     """Answer whether what is defined in a module travels by value."""
     if name in MAIN_MODULES:
         return True
-    if "cloudpickle" not in sys.modules:  # asked for each call; see _registered()
+    if "cloudpickle" not in sys.modules:  # asked for each call; see registered()
         return False
-    registered = _registered()
-    while registered and name:
-        if name in registered:
+    names = registered()
+    while names and name:
+        if name in names:
             return True
         name = name.rpartition(".")[0]
     return False
@@ -195,10 +195,15 @@ def ship(module: ModuleType) -> None:
     cloudpickle.register_pickle_by_value(module)
 
 
-def _registered() -> set[str]:
+def registered() -> set[str]:
+    """Return the names of modules that a program has registered to travel by value."""
     # Nobody can have registered a module with what is not imported, or not yet whole.
-    registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", None)
-    return set() if registry is None else registry()
+    return registry()()
+
+
+def registry() -> Callable[[], set[str]]:
+    """Return what tells these names, as long as cloudpickle is loaded or is not."""
+    return getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", set)
 
 
 def dumps_by_value(

@@ -8,7 +8,8 @@ millisecond where there is a class among that; to look whether anything has chan
 - any other value by its plain pickle, made anew each time. That names classes and functions, which are looked after by
   themselves.
 
-Must not guess: watch() answers False for what it cannot be sure of. Keeps no values that have a pickle of their own.
+Must not guess: watch() answers False for what it cannot be sure of, or is too much. A global that is looked at by its
+pickle is not kept.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, KeysView, Mapping
 from functools import partial
-from operator import is_
+from operator import attrgetter, is_
 from types import (
     BuiltinFunctionType,
     CellType,
-    CodeType,
     FunctionType,
     GetSetDescriptorType,
     MemberDescriptorType,
@@ -33,10 +33,12 @@ from types import (
 from typing import Any
 
 from . import process_local, serialize
-from .places import CACHED, found, is_home, is_importable, names_in, place_of
+from .places import CACHED, Submodules, found, is_home, is_importable, names_in, place_of
 
 PICKLE_BYTES_MAX = 1_000_000
-"""Values with longer pickles are not watched: to keep those, and to compare them, would cost more than it gains."""
+"""What is watched may have so long pickles, together: to keep longer ones, and compare them, would cost too much."""
+OBJECTS_MAX = 1000
+"""So many objects are watched at most: to look at them for each call would cost too much."""
 
 _CONSTANTS = frozenset(
     (
@@ -47,41 +49,53 @@ _CONSTANTS = frozenset(
 """Types whose instances cannot change."""
 _CONSTANT_NAMES = {("typing", "ForwardRef"), ("annotationlib", "ForwardRef"), ("typing", "TypeVar")}
 """More of them, whose modules are not always loaded."""
+_annotations_of = attrgetter("__annotate__" if sys.version_info >= (3, 14) else "__annotations__")
+"""Since Python 3.14 annotations are made when somebody asks for them."""
 
 
 class Witness:
-    """Remember how things are; nothing is watched at first."""
+    """Remember how things are; nothing is watched at first.
+
+    Attributes:
+        size: bytes of pickles that are kept.
+    """
 
     def __init__(self) -> None:
         self._named: list[tuple[Mapping[str, Any], str, Any]] = []
         self._absent: dict[int, tuple[KeysView[str], set[str]]] = {}
-        self._functions: list[tuple[FunctionType, CodeType, Any, Any, bool]] = []
+        self._functions: list[tuple[Any, ...]] = []
         self._tables: list[tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = []
+        self._attributes: list[tuple[Any, str, Any]] = []
         self._checks: list[Callable[[], bool]] = []
-        self._seen: dict[int, Any] = {}
+        self._seen: dict[int, tuple[Any, bool]] = {}
+        serialize.load()  # who registers modules needs it, too
+        self._registered, self._registry = serialize.registered(), serialize.registry()
+        self.size = 0
 
     def watch(self, namespace: Mapping[str, Any], name: str) -> bool:
         """Watch a global; return False if nobody can say whether it changes."""
         value = namespace[name]
-        if self._is_watched(value, is_pickle_enough=False):
+        is_known = self._watcher_of(value) is not None
+        if is_known or _is_plain(value):
             self._named.append((namespace, name, value))
-            return True
-        if self._watcher_of(value) is not None:
-            return False
+            return not is_known or self._is_watched(value)
         # Its table entry names the classes and functions that it refers to, as this pickle does: they are globals, too.
-        pickled = _pickled(value)
+        pickled = self._pickle(value)
         if pickled is not None:
             self._checks.append(partial(_is_global_pickled_as, pickled, namespace, name))
         return pickled is not None
 
     def watch_function(self, function: FunctionType) -> bool:
-        """Watch a function that is no global; False also if it holds objects: these would be kept with it."""
+        """Watch a function that is no global; False also if it holds objects, which would be kept with it.
+
+        A function that exec() has made in a dictionary of its own holds all that is in there.
+        """
         try:
             held = [*(function.__defaults__ or ()), *(cell.cell_contents for cell in function.__closure__ or ())]
         except ValueError:  # an empty cell
             return False
         holds_nothing = _CONSTANTS.issuperset(map(type, held)) and not (function.__kwdefaults__ or function.__dict__)
-        return holds_nothing and self._watch_function(function)
+        return holds_nothing and is_home(function.__module__, function.__globals__) and self._is_watched(function)
 
     def is_current(self) -> bool:
         """Answer whether all is as it was."""
@@ -97,36 +111,47 @@ class Witness:
             return False
 
     def _have_same_insides(self) -> bool:
-        for function, code, defaults, keyword_defaults, has_attributes in self._functions:
+        for function, code, defaults, keyword_defaults, attributes, noted, name, path, module, doc in self._functions:
             if (
                 function.__code__ is not code
                 or function.__defaults__ is not defaults
                 or function.__kwdefaults__ is not keyword_defaults
-                or bool(function.__dict__) is not has_attributes
+                or (function.__dict__ or None) is not attributes
+                or (_annotations_of(function) or None) is not noted
+                or function.__name__ is not name
+                or function.__qualname__ is not path
+                or function.__module__ is not module
+                or function.__doc__ is not doc
             ):
+                return False
+        for value, name, before in self._attributes:
+            if getattr(value, name) is not before:
                 return False
         for table, keys, values in self._tables:
             if tuple(table) != keys or not all(map(is_, table.values(), values)):
                 return False
-        return not self._checks or all(check() for check in self._checks)
+        return self._registry() == self._registered and all(check() for check in self._checks)
 
     # ------------------------------------------------------------------ what is remembered
 
-    def _is_watched(self, value: Any, *, is_pickle_enough: bool = True) -> bool:
+    def _is_watched(self, value: Any) -> bool:
         """Watch what can change inside a value whose identity somebody else watches; False if that cannot be done.
 
-        `is_pickle_enough`: to keep a value that is of no kind known here, with its pickle.
+        Once it is False, all is in vain: whoever asked must not go on in another way.
         """
-        kind = type(value)
-        if kind in _CONSTANTS or id(value) in self._seen:
+        if type(value) in _CONSTANTS:
             return True
-        if kind in (tuple, frozenset):
-            return all(map(self._is_watched, value))
-        watch = self._watcher_of(value)
-        if watch is not None:
-            self._seen[id(value)] = value  # before: a method refers to its class
-            return watch(value)
-        return is_pickle_enough and self._is_watched_by_pickle(value)
+        seen = self._seen.get(id(value))
+        if seen is not None:
+            return seen[1]
+        if len(self._seen) >= OBJECTS_MAX:
+            return False
+        self._seen[id(value)] = value, True  # before: a method refers to its class
+        watch = self._watcher_of(value) or self._watch_value
+        is_watched = watch(value)
+        if not is_watched:
+            self._seen[id(value)] = value, False
+        return is_watched
 
     def _watcher_of(self, value: Any) -> Callable[[Any], bool] | None:
         """Return how to watch a value of a kind that is known."""
@@ -142,8 +167,10 @@ class Witness:
             watch = is_importable
         elif kind is BuiltinFunctionType:
             watch = _is_no_method
-        elif process_local.is_one(value) or (kind.__module__, kind.__name__) in _CONSTANT_NAMES:
+        elif (kind.__module__, kind.__name__) in _CONSTANT_NAMES:
             watch = _is_constant
+        elif process_local.inside(value) is not None:
+            watch = self._watch_own
         elif kind.__module__ == "dataclasses":
             watch = self._watch_field
         elif isinstance(kind, _class_named("enum", "EnumMeta")):
@@ -152,8 +179,7 @@ class Witness:
 
     def _watch_function(self, function: FunctionType) -> bool:
         """Watch a function that travels by value; those of a library travel by name."""
-        module = function.__module__
-        if not serialize.is_module_by_value(module or "") and found(function) is not None:
+        if not serialize.is_module_by_value(function.__module__ or "") and found(function) is not None:
             return True
         home, code = function.__globals__, function.__code__
         names = names_in(code)
@@ -166,8 +192,20 @@ class Witness:
                 if not self._is_watched(home[name]):
                     return False
                 self._named.append((home, name, home[name]))
+        submodules = Submodules(function)
+        if submodules.are_any:
+            self._checks.append(submodules.are_same)
+        attributes, noted = function.__dict__ or None, _annotations_of(function) or None
         defaults, keyword_defaults = function.__defaults__, function.__kwdefaults__
-        self._functions.append((function, code, defaults, keyword_defaults, bool(function.__dict__)))
+        words = (function.__name__, function.__qualname__, function.__module__, function.__doc__)
+        self._functions.append((function, code, defaults, keyword_defaults, attributes, noted, *words))
+        if isinstance(noted, dict):
+            self._tables.append((noted, tuple(noted), tuple(noted.values())))
+        return self._is_closure_watched(function) and all(
+            map(self._watch_table, [table for table in (keyword_defaults, attributes) if table])
+        )
+
+    def _is_closure_watched(self, function: FunctionType) -> bool:
         for cell in function.__closure__ or ():
             try:
                 value = cell.cell_contents
@@ -176,20 +214,23 @@ class Witness:
             if not self._is_watched(value):
                 return False
             self._checks.append(partial(_is_cell_of, cell, value))
-        tables = [table for table in (keyword_defaults, function.__dict__) if table]
-        return self._is_watched(defaults) and all(map(self._watch_table, tables))
+        return self._is_watched(function.__defaults__)
 
     def _watch_class(self, cls: type) -> bool:
         """Watch a class that travels by value, with its attributes; those of a library travel by name."""
         if not serialize.is_module_by_value(cls.__module__):
-            return found(cls) is not None
+            return found(cls) is not None or cls.__module__ == "builtins"
         if serialize.is_module_by_value(type(cls).__module__) or place_of(cls) is None:
             return False
         attributes = vars(cls)
         if "_abc_impl" in attributes:
             self._checks.append(partial(_has_registry, cls, _registry_of(cls)))
-        self._checks.append(partial(_has_bases, cls, cls.__bases__))
+        self._watch_attributes(cls, "__bases__", "__name__", "__qualname__")
         return self._watch_table(attributes, without="_abc_impl") and all(map(self._is_watched, cls.__bases__))
+
+    def _watch_attributes(self, value: Any, *names: str) -> None:
+        """Watch the identity of attributes, not what is inside of them."""
+        self._attributes += [(value, name, getattr(value, name)) for name in names]
 
     def _watch_table(self, table: Mapping[Any, Any], without: str | None = None) -> bool:
         """Watch what is in a dictionary; for the inside of one of them somebody else cares."""
@@ -203,48 +244,77 @@ class Witness:
         return all(map(self._is_watched, values))
 
     def _watch_parts(self, value: Any) -> bool:
-        return all(self._is_watched(getattr(value, name)) for name in _PARTS[type(value)])
+        parts, changeable = _PARTS[type(value)]
+        self._watch_attributes(value, *changeable)
+        return all(self._is_watched(getattr(value, name)) for name in parts)
+
+    def _watch_own(self, value: Any) -> bool:
+        """Watch what of its inside goes along with what each process makes anew."""
+        return self._are_watched(process_local.inside(value) or ())
 
     def _watch_field(self, field: Any) -> bool:
-        """Watch what dataclasses keep in a class: nobody changes it, but what a default refers to."""
-        return self._is_watched(getattr(field, "default", None)) and self._is_watched(
-            getattr(field, "default_factory", None)
+        """Watch what dataclasses keep in a class; the types of fields are globals, or words."""
+        names = getattr(type(field), "__slots__", ())
+        if len(names) > 1:  # else an attrgetter returns no tuple; and those are what stands for nothing
+            get = attrgetter(*names)
+            self._checks.append(partial(_has_attributes, field, get, get(field)))
+        metadata = getattr(field, "metadata", None)
+        return (
+            self._is_watched(getattr(field, "default", None))
+            and self._is_watched(getattr(field, "default_factory", None))
+            and (not metadata or self._watch_table(metadata))
         )
 
     def _watch_member(self, member: Any) -> bool:
-        """Watch a member of an enumeration: it is what its class says."""
-        return self._is_watched(type(member))
+        """Watch a member of an enumeration."""
+        return self._is_watched(type(member)) and self._watch_table(vars(member))
 
-    def _is_watched_by_pickle(self, value: Any) -> bool:
-        pickled = _pickled(value)
+    def _watch_value(self, value: Any) -> bool:
+        """Watch a value of a kind that is not known here, with a pickle, or by what is in it."""
+        if _is_plain(value):
+            return True
+        pickled = self._pickle(value)
         # What it names by value would be in the pickle of the whole, by value: of that, this one does not tell.
         if pickled is not None and not serialize.is_by_value(pickled):
             self._checks.append(partial(_is_pickled_as, pickled, value))
             return True
-        if type(value) is dict:
+        kind = type(value)
+        if kind is dict:
             return self._watch_table(value)
-        if type(value) is list:
+        if kind is list:
             self._checks.append(partial(_has_items, value, tuple(value)))
-            return self._are_watched(value)
-        return False
+        return kind in (list, tuple, frozenset) and self._are_watched(value)
+
+    def _pickle(self, value: Any) -> bytes | None:
+        """Return a plain pickle, which is kept; None if there is none, or too much is kept."""
+        pickled = _pickled(value)
+        if pickled is None or self.size + len(pickled) > PICKLE_BYTES_MAX:
+            return None
+        self.size += len(pickled)
+        return pickled
 
 
-_PARTS: dict[type, tuple[str, ...]] = {
-    property: ("fget", "fset", "fdel"),
-    staticmethod: ("__func__",),
-    classmethod: ("__func__",),
-    functools.cached_property: ("func",),
-    CACHED: ("__wrapped__",),
+_PARTS: dict[type, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    property: (("fget", "fset", "fdel"), ("__doc__",)),
+    staticmethod: (("__func__",), ()),
+    classmethod: (("__func__",), ()),
+    functools.cached_property: (("func",), ("func", "attrname")),
+    CACHED: (("__wrapped__",), ("__wrapped__",)),
 }
-"""What is inside of what makes attributes, or remembers results."""
+"""What is inside of what makes attributes, or remembers results; and which of their own attributes can be set."""
+
+
+def _is_plain(value: Any) -> bool:
+    """Answer whether nothing can change inside a value, which is no kind that is known."""
+    kind = type(value)
+    return kind in _CONSTANTS or (kind in (tuple, frozenset) and all(map(_is_plain, value)))
 
 
 def _pickled(value: Any) -> bytes | None:
     try:
-        pickled = pickle.dumps(value, serialize.PROTOCOL)
+        return pickle.dumps(value, serialize.PROTOCOL)
     except Exception:
         return None
-    return pickled if len(pickled) <= PICKLE_BYTES_MAX else None
 
 
 def _is_constant(_value: Any) -> bool:
@@ -268,6 +338,10 @@ def _registry_of(cls: type) -> Any:
     return _abc._get_dump(cls)[0]
 
 
+def _has_attributes(value: Any, get: Callable[[Any], tuple[Any, ...]], before: tuple[Any, ...]) -> bool:
+    return all(map(is_, get(value), before))
+
+
 def _is_global_pickled_as(pickled: bytes, namespace: Mapping[str, Any], name: str) -> bool:
     return _pickled(namespace.get(name)) == pickled
 
@@ -282,10 +356,6 @@ def _is_cell_of(cell: CellType, value: Any) -> bool:
 
 def _has_items(items: list[Any], before: tuple[Any, ...]) -> bool:
     return len(items) == len(before) and all(map(is_, items, before))
-
-
-def _has_bases(cls: type, bases: tuple[type, ...]) -> bool:
-    return cls.__bases__ is bases
 
 
 def _has_registry(cls: type, registry: Any) -> bool:

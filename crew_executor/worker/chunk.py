@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from .. import serialize
+from .. import namespace, serialize
 from ..core.messages import (
     FLUSH_SECONDS,
     TaskFlag,
@@ -46,7 +46,7 @@ class ChunkRunner:
         self._outbox = outbox
         self._limits = limits
         self._pid = os.getpid()
-        self._call, self._fn = b"", None
+        self._call, self._fn, self._fillings = b"", None, 0
 
     def run(self, task: TaskItem) -> int:
         """Run the items, as far as they are not withdrawn and memory allows; return the ordinal of the last."""
@@ -102,12 +102,16 @@ class ChunkRunner:
         return ordinal - 1
 
     def _load_function(self, call: bytes, is_shared: bool) -> tuple[Any, bytes | None]:
-        """Return the function, or the record of why there is none; the one before if nobody can tell."""
-        if is_shared and call == self._call:
+        """Return the function, or the record of why there is none; the one before if nobody can tell.
+
+        What the client has sent since may have replaced what came with the call: then it is put back.
+        """
+        if is_shared and call == self._call and namespace.fillings() == self._fillings:
             return self._fn, None
         try:
             fn = serialize.loads(call)
             self._call, self._fn = (call, fn) if is_shared else (b"", None)
+            self._fillings = namespace.fillings()
             return fn, None
         except BaseException as error:
             return None, self._record_error(error, "unpickling the call")

@@ -10,8 +10,7 @@ import sys
 from typing import Any, Protocol
 
 from .. import namespace, serialize
-from ..constant import blob_of
-from ..heads import name_in
+from ..head import blob_in, name_in
 from ..recent import Recent
 
 
@@ -47,7 +46,7 @@ _found: Recent[bytes, _Found] = Recent()
 
 
 def function_of(head: bytes) -> Any:
-    """Return the function of which this is the pickle."""
+    """Return the function of which this is the pickle; None if it only brings what the rest of the call needs."""
     found = _found.get(head)
     if found is None or not found.is_current():
         found = _find(head)
@@ -58,7 +57,7 @@ def function_of(head: bytes) -> Any:
 
 
 def _find(head: bytes) -> _Found | None:
-    blob = blob_of(head)
+    blob = blob_in(head)
     if blob is not None:
         return namespace.Brought(blob)
     named = name_in(head)

@@ -251,6 +251,46 @@ with CrewExecutor(2) as executor:
     assert [executor.submit(with_shared, n).result() for n in range(30)] == [8 + n for n in range(30)]
     assert [executor.submit(of_unit, shared).result() for n in range(30)] == 30 * [8 + len(notes)]
     burst(executor, range(20))
+def counter(n):
+    def inc():
+        nonlocal n
+        n += 1
+        return n
+    return inc
+def summing():
+    total = 0
+    def add(x):
+        nonlocal total
+        total += x
+        return total
+    return add
+space = {"__name__": "__main__"}
+exec("acc = []\\ndef grow(x):\\n acc.append(x)\\n return len(acc)", space)
+class Kind:
+    k = 1
+    def __init__(self, x): self.x = x
+def times(kind): return kind.x * Kind.k
+def scaled(x): return x * rate
+with CrewExecutor(1) as executor:
+    call = lambda function, *args: executor.submit(function, *args).result()
+    # Each call has a copy of its own of what a function holds that is no global.
+    inc, adders = counter(0), [summing(), summing()]
+    assert [call(inc) for _ in range(4)] == [1, 1, 1, 1]
+    assert [call(add, 3) for add in 3 * adders] == 6 * [3]
+    assert [call(space["grow"], 1) for _ in range(4)] == [1, 1, 1, 1]
+    # What was submitted before has the globals of that time, and each map() those of its own.
+    for Kind.k, rate in ((1, 1), (10, 10), (1, 1)):
+        assert list(executor.map(times, [Kind(1), Kind(2)])) == [Kind.k, 2 * Kind.k]
+        assert list(executor.map(scaled, [1, 2])) == [rate, 2 * rate]
+        Kind.k = rate = 7
+        assert call(times, Kind(1)) == 7 and call(scaled, 1) == 7
+    kinds = (Kind,)
+    class Meta(type): pass
+    class Kind(metaclass=Meta): k = 1
+    kinds = (Kind,)
+    def of_kinds(): return kinds[0].k
+    for Kind.k in (1, 2, 3):
+        assert call(of_kinds) == Kind.k
 with CrewExecutor(1) as executor:
     assert [executor.submit(noted, 1).result() for _ in range(5)] == [1, 2, 3, 4, 5]
     notes["seen"] = 100

@@ -22,7 +22,7 @@ from crew_executor.worker.functions import function_of
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a module with a function, of which this process remembers nothing."""
     monkeypatch.setattr(functions, "_found", Recent())
-    for name, empty in (("_namespaces", {}), ("_received", {}), ("_opened", Recent()), ("_constants", Recent())):
+    for name, empty in (("_namespaces", {}), ("_received", {}), ("_opened", Recent())):
         monkeypatch.setattr(namespace, name, empty)
     made = ModuleType("a_module")
     exec("value = 1\ndef read(): return value\ndef other(): return 'other'", made.__dict__)

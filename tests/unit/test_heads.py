@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from crew_executor import heads as heads_module
 from crew_executor import namespace
-from crew_executor.heads import Heads, name_in
+from crew_executor.head import name_in
+from crew_executor.heads import Heads
 
 WORDS = st.text(max_size=100)
 PLAIN = st.one_of(

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crew_executor import large_globals, namespace, recent, serialize
+from crew_executor import constants, large_globals, namespace, recent, serialize, table
 from crew_executor.heads import Heads
 from crew_executor.recent import Recent
 
@@ -103,14 +103,14 @@ def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def dumps_whole(function: Callable[..., Any], *args: Any) -> bytes:
-    return namespace.dumps_call((function, args, {}))
+    return table.dumps_call((function, args, {}))
 
 
 def dumps_in_two(function: Callable[..., Any], *args: Any) -> bytes:
     """Do what a submit() does; and what is done where the two are needed in one."""
     heads = Heads()
     heads.head_of(function)  # a lambda has none the first time
-    return namespace.join(*namespace.dumps_headed(heads.head_of(function), function, args, {}))
+    return table.join(*heads.dumps(heads.head_of(function), function, args, {}))
 
 
 dumps = dumps_whole
@@ -124,7 +124,6 @@ def a_home() -> Iterator[Any]:
             ("_namespaces", {}),
             ("_received", {}),
             ("_opened", Recent()),
-            ("_constants", Recent()),
         ):
             monkeypatch.setattr(namespace, name, empty)
         for name in ("_mentioned", "_looked_at"):
@@ -148,7 +147,7 @@ def call(function: Callable[..., Any], *args: Any) -> Any:
 
 def is_constant(function: Callable[..., Any]) -> bool:
     """Answer whether the short way was taken for it."""
-    return namespace.constant_of(function) is not None
+    return Heads().head_of(function) is not None
 
 
 def test_a_function_has_its_globals(home: Any) -> None:
@@ -190,9 +189,9 @@ def test_a_mutable_global_that_the_client_changed_in_place_is_used(home: Any) ->
 
 
 def test_a_call_has_the_globals_of_when_it_was_submitted(home: Any) -> None:
-    first = namespace.dumps_call(home.read)
+    first = table.dumps_call(home.read)
     home.value = 2
-    second = namespace.dumps_call(home.read)
+    second = table.dumps_call(home.read)
 
     assert serialize.loads(second)() == 2
     assert serialize.loads(first)() == 1
@@ -242,11 +241,11 @@ def test_a_redefined_function_is_used_also_by_those_that_call_it(home: Any) -> N
 def test_a_function_that_was_changed_in_place_is_pickled_again(
     home: Any, change: Callable[[Any], None], expected: int
 ) -> None:
-    before = namespace.dumps_call(home.read)
-    assert namespace.dumps_call(home.read) == before
+    before = table.dumps_call(home.read)
+    assert table.dumps_call(home.read) == before
     change(home.read)
 
-    assert namespace.dumps_call(home.read) != before
+    assert table.dumps_call(home.read) != before
     assert call(home.read) == expected
 
 
@@ -294,14 +293,14 @@ def test_a_global_that_cannot_be_pickled_is_named(home: Any) -> None:
     home.value = (number for number in ())
 
     with pytest.raises(TypeError, match="cannot pickle") as caught:
-        namespace.dumps_call(home.read)
+        table.dumps_call(home.read)
 
     assert "raised while pickling value, a global of home" in str(getattr(caught.value, "__notes__", ""))
 
 
 def test_a_global_that_cannot_be_unpickled_is_named_and_tried_again(home: Any) -> None:
     home.value = _FailsOnce()
-    pickled = namespace.dumps_call(home.read)
+    pickled = table.dumps_call(home.read)
     _FailsOnce.failures = 1
 
     with pytest.raises(ValueError, match="not yet") as caught:
@@ -353,7 +352,7 @@ def test_a_large_variable_of_a_closure_is_mentioned_once(home: Any, caplog: pyte
 def test_what_needs_no_globals_is_a_plain_pickle() -> None:
     import pickle
 
-    assert namespace.dumps_call((len, "abc")) == pickle.dumps((len, "abc"), serialize.PROTOCOL)
+    assert table.dumps_call((len, "abc")) == pickle.dumps((len, "abc"), serialize.PROTOCOL)
 
 
 # ---------------------------------------------------------------------- functions that use constants only
@@ -420,18 +419,17 @@ CHANGES = [
 @hypothesis_settings(examples=60)
 def test_whatever_changes_the_short_way_sends_what_the_long_one_would(changes: list[str]) -> None:
     """What is known of a function is held against what is made of it anew, after each change of the client's module."""
-    with a_home() as home:
+    with a_home() as home, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(constants, "CALLS_LEFT_OUT", 0)
         exec(USES, home.__dict__)
+        heads = Heads()
         for change in changes:
             with contextlib.suppress(NameError, AttributeError, TypeError):
                 exec(change, home.__dict__)
             for function in (home.use, home.read, home.use_class):
-                known, remembered = namespace.constant_of(function), namespace._constants
-                namespace._constants = Recent()
-                namespace._known_functions.clear()
-                anew = namespace.constant_of(function)
-                namespace._constants = remembered
-                assert (known and known.head) == (anew and anew.head), change
+                known = heads.head_of(function)
+                table._known_functions.clear()
+                assert known == Heads().head_of(function), change
 
 
 USES = """

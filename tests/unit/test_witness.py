@@ -14,11 +14,13 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from crew_executor.witness import PICKLE_BYTES_MAX, Witness
+from crew_executor.witness import OBJECTS_MAX, PICKLE_BYTES_MAX, Witness
 
 HOME = """
 import abc
 import collections
+import contextvars
+import xml
 import dataclasses
 import enum
 import functools
@@ -121,10 +123,26 @@ class Square(Shape):
     def area(self):
         return 1
 
+units = {"names": "km"}
+
+def annotated(x: int) -> int:
+    return x
+
+def packaged(x):
+    return xml.etree.ElementInclude
+
+class Around:
+    tree = {"c": Base, "in": [1]}
+    tree["self"] = tree
+    tree["in"].append(tree)
+
+letters = ["a"]
+variable = contextvars.ContextVar("variable", default=letters)
+
 @dataclasses.dataclass
 class Config:
     depth: int = 1
-    names: list = dataclasses.field(default_factory=lambda: ["a"])
+    names: list = dataclasses.field(default_factory=lambda: ["a"], metadata=units)
 
 class Color(enum.Enum):
     RED = 1
@@ -166,7 +184,8 @@ def watching(home: Any, name: str) -> Witness:
 WATCHED = [
     "number", "words", "mixed", "settings", "items", "pattern", "log", "lock", "nothing", "unlisted", "plain",
     "branching", "with_default", "marked", "closing", "decorated", "remembering", "Base", "Point", "Slotted", "Shape",
-    "Square", "Config", "Color", "Pair", "Old", "point", "config", "red", "partial", "pair", "json", "enum",
+    "Square", "Config", "Color", "annotated", "packaged", "Around", "variable", "Pair", "Old", "point", "config", "red",
+    "partial", "pair", "json", "enum",
 ]  # fmt: skip
 
 
@@ -253,6 +272,30 @@ CHANGES = [
     ("config", "config.names.append('b')"),
     ("red", "red = Color.BLUE"),
     ("partial", "partial = functools.partial(plain, 2)"),
+    ("variable", "letters.append('b')"),
+    ("plain", "plain.__doc__ = 'new'"),
+    ("plain", "plain.__name__ = 'other'"),
+    ("plain", "plain.__qualname__ = 'other'"),
+    ("plain", "plain.__module__ = 'other'"),
+    ("marked", "marked.__dict__ = {'mark': marked.mark}"),
+    ("annotated", "annotated.__annotations__ = {}"),
+    ("plain", "plain.__annotations__ = {'x': int}"),
+    *([] if sys.version_info >= (3, 14) else [("annotated", "annotated.__annotations__['x'] = str")]),
+    ("packaged", "import xml.etree.ElementInclude"),
+    ("Point", "Point.norm.__doc__ = 'new'"),
+    ("Point", "Point.__name__ = 'Dot'"),
+    ("Point", "Point.double.__doc__ = 'new'") if sys.version_info >= (3, 12) else ("Point", "del Point.double"),
+    ("Point", "Point.__dict__['slow'].func = handler"),
+    ("Point", "Point.__dict__['slow'].attrname = 'other'"),
+    ("remembering", "remembering.__wrapped__ = plain"),
+    ("Config", "units['names'] = 'm'"),
+    ("Config", "Config.__dataclass_fields__['depth'].default = 5"),
+    ("Config", "Config.__dataclass_fields__['depth'].type = str"),
+    ("Config", "Config.__dataclass_params__.eq = 5"),
+    ("Color", "Color.RED._name_ = 'ROT'"),
+    ("Around", "Around.tree['more'] = 1"),
+    ("Around", "Around.tree['in'].append(1)"),
+    ("Around", "Around.tree['c'].scale = 7"),
 ]
 
 
@@ -308,6 +351,56 @@ def test_what_it_cannot_be_sure_of_is_not_watched(home: Any, definition: str) ->
                 value.close()
 
 
+@pytest.mark.parametrize("kinds", ["(A,)", "frozenset([A])", "[A]", "{'a': A}"])
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "class Meta(type): pass\nclass A(metaclass=Meta): pass",
+        "class A:\n    origin = Point(1)",
+        "class A:\n    def norm(self, other=Point(1)): pass\n    def later(self): pass",
+    ],
+)
+def test_a_class_that_cannot_be_watched_is_not_wherever_it_was_seen_before(
+    home: Any, definition: str, kinds: str
+) -> None:
+    exec(f"{definition}\nKINDS = {kinds}", home.__dict__)
+    witness = Witness()
+    witness.watch(vars(home), "KINDS")
+
+    assert not witness.watch(vars(home), "A")
+    assert not witness.watch(vars(home), "A")
+
+
+def test_what_is_large_in_many_parts_is_not_watched(home: Any) -> None:
+    exec("class A:\n    tree = {}", home.__dict__)
+    home.A.tree.update({number: {"class": home.Base, "number": [number]} for number in range(OBJECTS_MAX)})
+    assert not Witness().watch(vars(home), "A")
+    witness = Witness()
+    home.one, home.two = 2 * [[bytes(PICKLE_BYTES_MAX // 2 + 1)]]
+    assert [witness.watch(vars(home), name) for name in ("one", "two")] == [True, False]
+    assert PICKLE_BYTES_MAX // 2 < witness.size < PICKLE_BYTES_MAX
+
+
+def test_what_refers_to_itself_many_times_is_looked_at_once(home: Any) -> None:
+    exec("class A:\n    tree = {'a': Base}\n    for _ in range(40): tree = {'a': tree, 'b': tree}", home.__dict__)
+    witness = watching(home, "A")
+    home.A.tree["a"]["b"]["a"]["new"] = 1
+
+    assert not witness.is_current()
+
+
+def test_a_module_that_travels_by_value_from_now_on_is_a_change(home: Any) -> None:
+    witness, module = watching(home, "plain"), ModuleType("another_home")
+    sys.modules["another_home"] = module
+    try:
+        cloudpickle.register_pickle_by_value(module)
+        assert not witness.is_current()
+        cloudpickle.unregister_pickle_by_value(module)
+        assert witness.is_current()
+    finally:
+        del sys.modules["another_home"]
+
+
 def test_a_foreign_functions_globals_are_watched(home: Any) -> None:
     foreign: dict[str, Any] = {"__name__": "foreign", "flag": 1, "table": {"a": 1}}
     exec("def decorate(function):\n    def inner(): return flag, table, missing, function\n    return inner", foreign)
@@ -348,6 +441,7 @@ def test_a_change_of_a_function_that_is_no_global_is_noticed(home: Any, definiti
         "value = (lambda y: lambda x: y)([1])",
         "value = (lambda y: lambda x: y)(plain)",
         "def outer():\n    def value(): return later\n    return value\n    later = 1\nvalue = outer()",
+        "value = eval('lambda x: x', {'__name__': 'home', 'more': 1})",
     ],
 )
 def test_a_function_that_holds_something_is_not_watched(home: Any, definition: str) -> None:
