@@ -36,6 +36,8 @@ class Constant:
         self.function = function
         self.is_current = witness.is_current
         """Answer whether all is as it was."""
+        self.has_names = witness.has_names
+        """Answer whether its globals have their names: else nobody will ask for it."""
         self.head = table_head(pickle.dumps((place, table, own, is_own_kept), serialize.PROTOCOL))
         """The pickle of the function, or of None."""
         self.size = len(self.head) + witness.size

@@ -63,9 +63,12 @@ class Constants:
         return constant
 
     def _sweep(self) -> None:
-        """Forget some of which something has changed: perhaps nobody will call them again, and they keep objects."""
+        """Forget some whose functions or classes are gone: nobody will call them again, and they keep objects.
+
+        Nothing of a user's is called: this is not about the function that is called now.
+        """
         for key, kept in self._kept.oldest(SWEPT):
-            if kept.constant is not None and not kept.constant.is_current():
+            if kept.constant is not None and not kept.constant.has_names():
                 kept.constant = None
                 self._kept.add(key, kept, 0)
             else:

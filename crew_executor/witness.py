@@ -47,8 +47,8 @@ _CONSTANTS = frozenset(
     )
 )  # fmt: skip
 """Types whose instances cannot change."""
-_CONSTANT_NAMES = {("typing", "ForwardRef"), ("annotationlib", "ForwardRef"), ("typing", "TypeVar")}
-"""More of them, whose modules are not always loaded."""
+_ALIASES = {("types", "GenericAlias"), ("types", "UnionType"), ("annotationlib", "ForwardRef")}
+"""Types of what annotations consist of, besides those of typing."""
 _annotations_of = attrgetter("__annotate__" if sys.version_info >= (3, 14) else "__annotations__")
 """Since Python 3.14 annotations are made when somebody asks for them."""
 
@@ -100,15 +100,21 @@ class Witness:
     def is_current(self) -> bool:
         """Answer whether all is as it was."""
         try:
-            for namespace, name, value in self._named:
-                if namespace.get(name) is not value:
-                    return False
+            if not self.has_names():
+                return False
             for names_there, names in self._absent.values():
                 if not names_there.isdisjoint(names):
                     return False
             return self._have_same_insides()
         except Exception:  # a user's __reduce__, a dictionary that another thread changes: who pickles it will say
             return False
+
+    def has_names(self) -> bool:
+        """Answer whether the globals have their names, without a look inside, and so without a call of a user's."""
+        for namespace, name, value in self._named:  # noqa: SIM110  a generator takes longer
+            if namespace.get(name) is not value:
+                return False
+        return True
 
     def _have_same_insides(self) -> bool:
         for function, code, defaults, keyword_defaults, attributes, noted, name, path, module, doc in self._functions:
@@ -167,8 +173,8 @@ class Witness:
             watch = is_importable
         elif kind is BuiltinFunctionType:
             watch = _is_no_method
-        elif (kind.__module__, kind.__name__) in _CONSTANT_NAMES:
-            watch = _is_constant
+        elif kind.__module__ == "typing" or (kind.__module__, kind.__name__) in _ALIASES:
+            watch = self._watch_type
         elif process_local.inside(value) is not None:
             watch = self._watch_own
         elif kind.__module__ == "dataclasses":
@@ -199,11 +205,8 @@ class Witness:
         defaults, keyword_defaults = function.__defaults__, function.__kwdefaults__
         words = (function.__name__, function.__qualname__, function.__module__, function.__doc__)
         self._functions.append((function, code, defaults, keyword_defaults, attributes, noted, *words))
-        if isinstance(noted, dict):
-            self._tables.append((noted, tuple(noted), tuple(noted.values())))
-        return self._is_closure_watched(function) and all(
-            map(self._watch_table, [table for table in (keyword_defaults, attributes) if table])
-        )
+        tables = [table for table in (keyword_defaults, attributes, noted) if table and isinstance(table, dict)]
+        return self._is_closure_watched(function) and all(map(self._watch_table, tables))
 
     def _is_closure_watched(self, function: FunctionType) -> bool:
         for cell in function.__closure__ or ():
@@ -247,6 +250,11 @@ class Witness:
         parts, changeable = _PARTS[type(value)]
         self._watch_attributes(value, *changeable)
         return all(self._is_watched(getattr(value, name)) for name in parts)
+
+    def _watch_type(self, alias: Any) -> bool:
+        """Watch what an annotation consists of: that cannot change, but what it is annotated with can."""
+        parts = [getattr(alias, name, None) for name in ("__origin__", "__args__", "__metadata__")]
+        return self._are_watched(parts)
 
     def _watch_own(self, value: Any) -> bool:
         """Watch what of its inside goes along with what each process makes anew."""
@@ -315,10 +323,6 @@ def _pickled(value: Any) -> bytes | None:
         return pickle.dumps(value, serialize.PROTOCOL)
     except Exception:
         return None
-
-
-def _is_constant(_value: Any) -> bool:
-    return True
 
 
 def _is_no_method(function: Any) -> bool:

@@ -16,13 +16,16 @@ class FakeConstant:
     """A constant that is current as long as it is told so."""
 
     size = 1
-    is_now = True
+    is_now = is_there = True
 
     def __init__(self, function: Any) -> None:
         self.function = function
 
     def is_current(self) -> bool:
         return self.is_now
+
+    def has_names(self) -> bool:
+        return self.is_there
 
 
 class Maker:
@@ -115,7 +118,7 @@ def test_those_of_functions_that_are_gone_are_forgotten(maker: Maker) -> None:
     seen = [weakref.ref(function) for function in functions]
     for function in functions:
         constant: Any = kept.of(function, {})
-        constant.is_now = False
+        constant.is_there = False
     maker.made.clear()
     del functions, function, constant
     for number in range(10):
@@ -123,6 +126,17 @@ def test_those_of_functions_that_are_gone_are_forgotten(maker: Maker) -> None:
     gc.collect()
 
     assert [reference() for reference in seen] == 5 * SWEPT * [None]
+
+
+def test_others_are_not_looked_into(maker: Maker) -> None:
+    """That may take long, and runs what is a user's, who may hold a lock in the call of another function."""
+    kept = Constants(maker.make)
+    other: Any = kept.of(first, {})
+    other.is_current = None
+    for number in range(10):
+        kept.of(second, {("module", f"name_{number}"): 1})
+
+    assert other.is_there
 
 
 def test_they_may_be_many(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:

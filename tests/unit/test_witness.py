@@ -28,6 +28,7 @@ import json
 import logging
 import re
 import threading
+import typing
 from typing import NamedTuple
 
 number = 1
@@ -128,6 +129,18 @@ units = {"names": "km"}
 def annotated(x: int) -> int:
     return x
 
+limits = {"low": 1}
+
+class Limit:
+    depth = 1
+
+def limited(x: typing.Annotated[int, limits], y: typing.Optional[Limit], z: "dict[str, list[int]] | None") -> None:
+    return x
+
+limited.__annotations__ |= {
+    "x": typing.Annotated[int, limits], "y": typing.Optional[Limit], "z": dict[str, list[int]] | None
+}
+
 def packaged(x):
     return xml.etree.ElementInclude
 
@@ -184,7 +197,8 @@ def watching(home: Any, name: str) -> Witness:
 WATCHED = [
     "number", "words", "mixed", "settings", "items", "pattern", "log", "lock", "nothing", "unlisted", "plain",
     "branching", "with_default", "marked", "closing", "decorated", "remembering", "Base", "Point", "Slotted", "Shape",
-    "Square", "Config", "Color", "annotated", "packaged", "Around", "variable", "Pair", "Old", "point", "config", "red",
+    "Square", "Config", "Color", "annotated", "limited", "packaged", "Around", "variable", "Pair", "Old",
+    "point", "config", "red",
     "partial", "pair", "json", "enum",
 ]  # fmt: skip
 
@@ -279,6 +293,8 @@ CHANGES = [
     ("plain", "plain.__module__ = 'other'"),
     ("marked", "marked.__dict__ = {'mark': marked.mark}"),
     ("annotated", "annotated.__annotations__ = {}"),
+    ("limited", "limits['low'] = 5"),
+    ("limited", "limited.__annotations__['y'].__args__[0].depth = 5"),
     ("plain", "plain.__annotations__ = {'x': int}"),
     *([] if sys.version_info >= (3, 14) else [("annotated", "annotated.__annotations__['x'] = str")]),
     ("packaged", "import xml.etree.ElementInclude"),
