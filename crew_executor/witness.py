@@ -47,6 +47,12 @@ _CONSTANTS = frozenset(
     )
 )  # fmt: skip
 """Types whose instances cannot change."""
+_CONSTANT_NAMES = {
+    ("datetime", "date"), ("datetime", "timedelta"),
+    ("decimal", "Decimal"), ("fractions", "Fraction"), ("logging", "Logger"), ("numpy", "ufunc"),
+    ("pathlib", "PosixPath"), ("pathlib", "PurePosixPath"), ("re", "Pattern"), ("uuid", "UUID"),
+}  # fmt: skip
+"""More of them, whose modules are not always loaded; of a logger nothing but the name is sent."""
 _ALIASES = {("types", "GenericAlias"), ("types", "UnionType"), ("annotationlib", "ForwardRef")}
 """Types of what annotations consist of, besides those of typing."""
 _annotations_of = attrgetter("__annotate__" if sys.version_info >= (3, 14) else "__annotations__")
@@ -66,6 +72,7 @@ class Witness:
         self._functions: list[tuple[Any, ...]] = []
         self._tables: list[tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = []
         self._attributes: list[tuple[Any, str, Any]] = []
+        self._pickled_globals: list[tuple[Mapping[str, Any], str, bytes]] = []
         self._checks: list[Callable[[], bool]] = []
         self._seen: dict[int, tuple[Any, bool]] = {}
         serialize.load()  # who registers modules needs it, too
@@ -82,7 +89,7 @@ class Witness:
         # Its table entry names the classes and functions that it refers to, as this pickle does: they are globals, too.
         pickled = self._pickle(value)
         if pickled is not None:
-            self._checks.append(partial(_is_global_pickled_as, pickled, namespace, name))
+            self._pickled_globals.append((namespace, name, pickled))
         return pickled is not None
 
     def watch_function(self, function: FunctionType) -> bool:
@@ -105,7 +112,12 @@ class Witness:
             for names_there, names in self._absent.values():
                 if not names_there.isdisjoint(names):
                     return False
-            return self._have_same_insides()
+            if not self._have_same_insides():
+                return False
+            for namespace, name, pickled in self._pickled_globals:
+                if pickle.dumps(namespace.get(name), serialize.PROTOCOL) != pickled:
+                    return False
+            return True
         except Exception:  # a user's __reduce__, a dictionary that another thread changes: who pickles it will say
             return False
 
@@ -173,6 +185,8 @@ class Witness:
             watch = is_importable
         elif kind is BuiltinFunctionType:
             watch = _is_no_method
+        elif (kind.__module__, kind.__name__) in _CONSTANT_NAMES:
+            watch = _is_constant
         elif kind.__module__ == "typing" or (kind.__module__, kind.__name__) in _ALIASES:
             watch = self._watch_type
         elif process_local.inside(value) is not None:
@@ -325,6 +339,10 @@ def _pickled(value: Any) -> bytes | None:
         return None
 
 
+def _is_constant(_value: Any) -> bool:
+    return True
+
+
 def _is_no_method(function: Any) -> bool:
     """Answer whether a function of C belongs to a module or a class, not to an object that may change."""
     return isinstance(function.__self__, (ModuleType, type))
@@ -344,10 +362,6 @@ def _registry_of(cls: type) -> Any:
 
 def _has_attributes(value: Any, get: Callable[[Any], tuple[Any, ...]], before: tuple[Any, ...]) -> bool:
     return all(map(is_, get(value), before))
-
-
-def _is_global_pickled_as(pickled: bytes, namespace: Mapping[str, Any], name: str) -> bool:
-    return _pickled(namespace.get(name)) == pickled
 
 
 def _is_pickled_as(pickled: bytes, value: Any) -> bool:
