@@ -300,7 +300,7 @@ class MapRun:
         buffers = Buffers()
         pickles = serialize.dumps_each_by_name(items, buffers)
         if pickles is None and not buffers.views:
-            with contextlib.suppress(Exception):  # of one of them: it will be told which
+            with contextlib.suppress(Exception, SystemExit):  # of one of them: it will be told which
                 packed = table.dumps_items(self._fn, items)
                 if packed is not None:
                     call, pickles = self._attach(packed[0]), packed[1]

@@ -46,8 +46,8 @@ class Constants:
         if kept.calls_left_out:
             kept.calls_left_out -= 1
             return None
-        is_of = constant is not None and constant is not stale and constant.function is function
-        if constant is not None and is_of and constant.is_current():
+        is_of_this = constant is not None and constant.function is function and constant is not stale
+        if is_of_this and constant.is_current():  # type: ignore[union-attr]  # it is not None
             kept.useless = 0
             return constant
         self._sweep()

@@ -319,9 +319,9 @@ class CrewFuture(Future[T]):
             if outcome.flags & _EXTRAS:
                 outcome = self._take_extras(outcome)
             if not outcome.flags & OutcomeFlag.ERROR:
-                self._call = None
+                self._call, self._head = None, b""
         else:
-            self._call = None
+            self._call, self._head = None, b""
         self._unopened = outcome
         with _making:
             is_awaited = self._made_condition is not None
@@ -350,6 +350,7 @@ class CrewFuture(Future[T]):
                 self._worker, self._attempt, self._unopened = worker, outcome[1], outcome
                 self._state = FINISHED
                 self._ticket = self._task = self._call = None
+                self._head = b""
         return is_mine
 
     def _was_finished_early(self) -> bool:
@@ -453,7 +454,7 @@ class CrewFuture(Future[T]):
         try:
             if self._state not in _ENDS:
                 self._state = CANCELLED_AND_NOTIFIED
-                self._call = None
+                self._call, self._head = None, b""
                 for waiter in self._waiters:
                     waiter.add_cancelled(self)
             condition.notify_all()

@@ -67,7 +67,7 @@ def received_for(key: Key) -> _Received | None:
 
 
 def fillings() -> int:
-    """Return how often something was put into a namespace: if that is the same, all is as the client has sent it."""
+    """Return how often something was put into a namespace: as long as that is the same, nothing else was."""
     return _fillings
 
 

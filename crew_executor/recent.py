@@ -50,7 +50,8 @@ class Recent(Generic[K, T]):
 
     def oldest(self, number: int) -> list[tuple[K, T]]:
         """Return those that were added or renewed first."""
-        return [(key, known[0]) for key, known in itertools.islice(list(self._values.items()), number)]
+        keys = list(itertools.islice(self._values, number))  # at once: other threads may add some meanwhile
+        return [(key, known[0]) for key in keys if (known := self._values.get(key)) is not None]
 
     def renew(self, key: K) -> None:
         """Count one as added now."""

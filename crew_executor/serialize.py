@@ -83,7 +83,7 @@ def dumps_each_by_name(values: Iterable[Any], buffers: Buffers) -> list[bytes] |
     take = _begin(buffers)
     try:
         pickles = [pickle.dumps(value, PROTOCOL, buffer_callback=take) for value in values]
-    except Exception:
+    except (Exception, SystemExit):  # of one of them, which is told when it is pickled alone
         return None
     return None if is_by_value(b"".join(pickles)) else pickles
 

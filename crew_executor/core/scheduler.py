@@ -178,7 +178,7 @@ class Scheduler:
             return False
         task.state = DONE
         task.is_dropped = True
-        task.payload = ()
+        task.payload, task.head = (), b""
         task.beside = None
         self.tasks_done += task.items
         if is_subtask:  # then no user's thread is here: subtasks are cancelled by threads of ours
@@ -531,7 +531,7 @@ class Scheduler:
     def _mark_done(self, task: Task) -> None:
         task.state = DONE
         task.worker = None
-        task.payload = ()
+        task.payload, task.head = (), b""
         task.beside = None
         self.tasks_done += task.items
         if task.parent is not None:

@@ -26,7 +26,7 @@ class Task:
         payload: opaque parts, emptied when the task is done. Bytes stand for one part, as most tasks have: a tuple
             around it would be one object more for the garbage collector, of three that a queued task has.
         payload_bytes: how long it is, without its head.
-        head: a part that many tasks have in common, opaque: it crosses once in a frame of them.
+        head: a part that many tasks have in common, opaque: it crosses once in a frame of them; emptied as well.
         beside: what travels beside it, opaque; forgotten when the task is done.
         handle: whatever the shell wants to find again (its Future); opaque.
         is_dropped: cancelled by its user; its run may have to be ended yet.

@@ -183,6 +183,7 @@ class Unit:
     def add(self, more): return self.number + more + len(weights)
     def __reduce__(self):
         if self.number == "bad": raise TypeError("this one cannot travel")
+        if self.number == "exit": raise SystemExit("this one neither")
         return (Unit, (self.number,))
 @dataclasses.dataclass
 class Block:
@@ -236,6 +237,12 @@ with CrewExecutor(2) as executor:
     assert [next(results), next(results)] == [1 + len(notes), 2 + len(notes)]
     try: next(results)
     except TypeError as error: assert "cannot travel" in str(error)
+    results = executor.map(of_unit, [Unit(1), Unit("exit")])
+    assert next(results) == 1 + len(notes)
+    try: next(results)
+    except SystemExit as error: assert "neither" in str(error)
+    ended = executor.submit(of_unit, Unit(1))
+    assert ended.result() and not ended._head, "a future would keep what the call used"
     blocks = [Block(bytearray(1_000_000 * (n % 3))) for n in range(12)]
     sizes = [(1_000_000 * (n % 3), True) for n in range(12)]
     assert list(executor.map(size, blocks)) == sizes

@@ -100,11 +100,6 @@ def test_a_function_that_is_no_global_has_a_head_the_second_time(module: types.M
         cloudpickle.unregister_pickle_by_value(module)
 
 
-@pytest.mark.parametrize("head", [b"\x80\x05\x8c\x01a\x93.", pickle.dumps(noop, 5), pickle.dumps(5, 5)])
-def test_another_pickle_has_no_name_in_it(head: bytes) -> None:
-    assert name_in(head) is None
-
-
 def test_a_function_that_another_has_replaced_is_left_to_pickle(module: types.ModuleType) -> None:
     heads, twice = Heads(), module.twice
     assert opened(heads.head_of(twice)) is twice

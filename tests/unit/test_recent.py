@@ -42,3 +42,14 @@ def test_it_forgets_when_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None
     remembered.add(1, 1, 60)
     remembered.add(2, 2, 40)
     assert len(remembered) == 2
+
+
+def test_the_oldest_are_those_that_were_not_renewed() -> None:
+    remembered: Recent[int, int] = Recent()
+    for number in range(4):
+        remembered.add(number, number, 1)
+    remembered.renew(0)
+    remembered.renew(9)
+
+    assert remembered.oldest(2) == [(1, 1), (2, 2)]
+    assert [key for key, _value in remembered.oldest(9)] == [1, 2, 3, 0]
