@@ -315,10 +315,11 @@ class Dispatcher:
 
     def serve(self, connection: Connection) -> None:
         """Read from a worker until its link ends."""
-        ident = threading.get_ident()
-        self._reader_idents.add(ident)
-        serve(connection, self)
-        self._reader_idents.discard(ident)
+        self._reader_idents.add(threading.get_ident())
+        try:
+            serve(connection, self)
+        finally:  # a lent main thread goes on after a Ctrl-C: it waits for the others then
+            self._reader_idents.discard(threading.get_ident())
 
     def worker_joined(self, connection: Connection) -> None:
         """Give the worker tasks."""

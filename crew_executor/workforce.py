@@ -226,6 +226,9 @@ class Workforce:
 
     def kill_all(self, signal_number: int) -> None:
         """Send every worker a signal, and SIGKILL after EXIT_GRACE."""
+        with contextlib.suppress(IndexError):  # the lent thread takes them, too
+            while True:  # it may never come again: a Ctrl-C has sent it here
+                self.readerless.popleft().is_reader_done = True
         for connection in list(self.connections.values()):
             connection.killed_because = connection.killed_because or TOLD_TO_END
             connection.kill_at = time.monotonic() + EXIT_GRACE
