@@ -538,9 +538,11 @@ class CrewFuture(Future[T]):
                 else:
                     with incoming(outcome.beside):
                         result = serialize.loads(outcome.parts[0])
-            except KeyboardInterrupt:  # meant for the asker
-                raise
             except BaseException as failure:
+                from .handlers import is_from_handler  # late: rarely needed
+
+                if isinstance(failure, KeyboardInterrupt) or is_from_handler(failure):
+                    raise  # meant for the asker
                 error, frames = failure, failure.__traceback__
                 add_note(error, f"raised while unpickling the result of {command_of(self._fn)} in the client")
         # No call in between: a handler that raises finds the future open or not.

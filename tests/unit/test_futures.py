@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import signal
 import sys
 import threading
 import warnings
@@ -104,6 +105,41 @@ def test_a_future_whose_task_waits_for_another_attempt_is_pending_again() -> Non
 
 def success(result: Any) -> Any:
     return make_outcome(1, parts=(serialize.dumps(result),))
+
+
+class Interrupted:
+    """Its unpickling is interrupted, the first time."""
+
+    times = 0
+
+    def __reduce__(self) -> Any:
+        return _load_interrupted, ()
+
+
+def _load_interrupted() -> str:
+    Interrupted.times += 1
+    if Interrupted.times == 1:
+        signal.raise_signal(signal.SIGUSR1)
+    return "opened"
+
+
+def test_what_a_signal_handler_raises_while_a_result_is_opened_is_not_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def alarm(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("too late")
+
+    monkeypatch.setattr(Interrupted, "times", 0)
+    future: CrewFuture[Any] = CrewFuture()
+    future._finish(success(Interrupted()), WorkerFacts("w1"))
+    before = signal.signal(signal.SIGUSR1, alarm)
+    try:
+        with pytest.raises(TimeoutError, match="too late"):
+            future.result(timeout=0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert "opened" == future.result(timeout=0)
 
 
 def test_a_callback_needs_no_condition() -> None:

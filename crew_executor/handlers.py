@@ -1,0 +1,36 @@
+"""Tell what a signal handler has raised from what the code has raised that it interrupted. Installs no handler."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from types import CodeType
+from typing import Any
+
+
+def is_from_handler(error: BaseException) -> bool:
+    """Answer whether an exception comes out of a signal handler; of one that is installed now, and written in Python.
+
+    Handlers run in the main thread, wherever that is: a `TimeoutError` for SIGALRM may come out of any line.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    import signal  # late: rarely needed
+
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in codes:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """Return the code that runs when a handler is called; None if that is not Python's, or not called at all."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not callable(handler):
+        return None  # SIG_DFL and SIG_IGN are of an Enum: the code that its class is called by is many others', too
+    code = getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
