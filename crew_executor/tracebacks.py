@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import threading
 from collections.abc import Callable
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import late, namespace, serialize
 from .errors import CrewError, RemoteTaskError
+from .frames import Remembered
 
 if TYPE_CHECKING:
     import traceback
@@ -64,13 +66,7 @@ def describe(
     except failures as broken:  # a user's __str__ may fail; its failure is the text then
         text = f"<no text: str() raised {type(broken).__name__}>"
     try:
-        with late.imports():
-            import traceback  # late: the first worker is up sooner
-
-        formatted = traceback.TracebackException(kind, error, frames or error.__traceback__, compact=True)
-        if not isinstance(error, CrewError):
-            _leave_out_ours(formatted)
-        lines = "".join(formatted.format())
+        lines = _format(error, frames or error.__traceback__)
     except failures as broken:
         lines = f"<no traceback: formatting raised {type(broken).__name__}>"
     return {
@@ -78,6 +74,38 @@ def describe(
         "text": text[:TEXT_MAX],
         "traceback_text": lines[-TEXT_MAX:],
     }
+
+
+_texts: Remembered[str] = Remembered()
+_ENTANGLED = (CrewError, NameError, AttributeError, ImportError, SyntaxError)
+"""Whose frames are shown in another way, or whose last line depends on them."""
+
+
+def _format(error: BaseException, frames: TracebackType | None) -> str:
+    with late.imports():
+        import traceback  # late: the first worker is up sooner
+
+    kind, is_followed = type(error), error.__context__ is not None and not error.__suppress_context__
+    is_alone = error.__cause__ is None and not is_followed and not hasattr(error, "exceptions")
+    if frames is None or not is_alone or isinstance(error, _ENTANGLED):
+        return "".join(_formatted(error, frames).format())
+    text = _texts.of(frames, lambda: "".join(_formatted(error, frames).stack.format()) or None)
+    if text is None:  # without frames, there is no header
+        return "".join(_formatted(error, frames).format())
+    last = traceback.TracebackException(kind, error, None, compact=True).format_exception_only()
+    return "".join((_HEADER, text, *last))
+
+
+_HEADER = "Traceback (most recent call last):\n"
+
+
+def _formatted(error: BaseException, frames: TracebackType | None) -> traceback.TracebackException:
+    import traceback
+
+    formatted = traceback.TracebackException(type(error), error, frames, compact=True)
+    if not isinstance(error, CrewError):
+        _leave_out_ours(formatted)
+    return formatted
 
 
 def _leave_out_ours(formatted: traceback.TracebackException) -> None:
@@ -141,10 +169,22 @@ def dumps_error(error: BaseException) -> bytes:
 
 def _dumps_checked(error: BaseException, reduce: Callable[[Any], Any]) -> bytes:
     data = namespace.dumps_answer(error, reduce)
-    loaded = pickle.loads(data)
+    _checking.is_on = True
+    try:
+        loaded = pickle.loads(data)
+    finally:
+        _checking.is_on = False
     if type(loaded) is not type(error) and type(loaded).__qualname__ != type(error).__qualname__:
         raise pickle.PicklingError(f"{type(error).__qualname__} comes back as {type(loaded).__qualname__}")
     return data
+
+
+class _Checking(threading.local):
+    is_on = False
+    """Whether this thread only tries to unpickle an exception: its frames are half of the work, and no danger."""
+
+
+_checking = _Checking()
 
 
 class _Chain:
@@ -241,13 +281,13 @@ _UNREDUCED = {
 
 def _reduce(value: Any, cause: BaseException | None = None, context: BaseException | None = None) -> Any:
     """Reduce an exception, or a traceback; `cause` and `context`: what is to lead to it at the other end."""
+    if isinstance(value, TracebackType):
+        return _loads_frames, (_pickles.of(value, lambda: _dumps_frames(value)),)
+    if not isinstance(value, BaseException):
+        return NotImplemented
     with late.imports():
         from tblib import pickling_support  # late: only tasks that fail pay for it
 
-    if isinstance(value, TracebackType):
-        return pickling_support.pickle_traceback(value)
-    if not isinstance(value, BaseException):
-        return NotImplemented
     reduced = value.__reduce_ex__(serialize.PROTOCOL)
     if isinstance(reduced, str):
         raise pickle.PicklingError(f"{type(value).__qualname__} reduces to a global name, {reduced!r}")
@@ -261,6 +301,27 @@ def _reduce(value: Any, cause: BaseException | None = None, context: BaseExcepti
     notes = getattr(value, "__notes__", None)
     hung_on = (cause, value.__traceback__, context, value.__suppress_context__, notes)
     return (pickling_support.unpickle_exception, (function, args, *hung_on), *state)
+
+
+_pickles: Remembered[bytes] = Remembered()
+
+
+def _dumps_frames(traceback: TracebackType) -> bytes:
+    with late.imports():
+        from tblib import pickling_support
+
+    _function, arguments = pickling_support.pickle_traceback(traceback)
+    return pickle.dumps(arguments, serialize.PROTOCOL)
+
+
+def _loads_frames(data: bytes) -> TracebackType | None:
+    if _checking.is_on:
+        return None
+    with late.imports():
+        from tblib import pickling_support
+
+    frames: TracebackType | None = pickling_support.unpickle_traceback(*pickle.loads(data))
+    return frames
 
 
 def _has_python_method(value: object, *names: str) -> bool:
