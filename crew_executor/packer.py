@@ -17,7 +17,7 @@ from .segments import Segment, SegmentPool
 from .serialize import PROTOCOL
 from .shares import Beside, Shares
 
-_PLAIN = frozenset((int, float, bool, complex, str, type(None)))
+_PLAIN = frozenset((int, float, bool, complex, str, bytes, type(None)))
 """Types without a large buffer that could travel beside the pickle, nor a shared constant."""
 
 
@@ -47,7 +47,7 @@ class Packer:
                 head, data, segment = self._pack_headed(self.head_of(function), function, arguments, keywords)
             return head, data, Beside(segment, tuple(shares.values())) if shares or segment is not None else None
         known = self.head_of(function)
-        if known is not None and not keywords and _PLAIN.issuperset(map(type, arguments)):
+        if known is not None and _PLAIN.issuperset(map(type, arguments)) and (not keywords or _are_plain(keywords)):
             return known, pickle.dumps((arguments, keywords), PROTOCOL), None
         head, data, segment = self._pack_headed(known, function, arguments, keywords)
         return head, data, None if segment is None else Beside(segment)
@@ -85,3 +85,8 @@ class Packer:
             return data, None
         segment = self._segments.fill(buffers.views)
         return (table.dumps_call(call, reduce), None) if segment is None else (data, segment)
+
+
+def _are_plain(keywords: dict[str, Any]) -> bool:
+    # The names, too: f(**{name: 1}) takes those of a class of the user's.
+    return _PLAIN.issuperset(map(type, keywords)) and _PLAIN.issuperset(map(type, keywords.values()))

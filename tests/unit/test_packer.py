@@ -88,3 +88,22 @@ def test_a_shared_object_goes_beside_the_call_by_number(packer: Packer) -> None:
     assert [share.data for share in beside.shares] == [b"pickle"]
     assert beside_another is None
     assert len(data) < 1_000
+
+
+@pytest.mark.parametrize("value", [1, b"x" * 20_000, "text", [1, 2], {"a": (1,)}, None])
+def test_arguments_by_name_travel_as_they_are(packer: Packer, value: Any) -> None:
+    _head, data, beside = packer.pack_call(abs, (value,), {"name": value}, None)
+
+    assert pickle.loads(data) == ((value,), {"name": value})
+    assert beside is None
+
+
+def test_a_name_of_a_class_of_the_users_stays_what_it_is(packer: Packer) -> None:
+    class Name(str):  # a local class: only cloudpickle can pickle it
+        __slots__ = ()
+
+    head, data, _beside = packer.pack_call(abs, (), {Name("name"): 1}, None)
+
+    assert head or data
+    ((name, value),) = pickle.loads(data)[-1].items()
+    assert (str(name), type(name).__name__, value) == ("name", "Name", 1)
