@@ -368,19 +368,24 @@ class Connection:
     def unsent_outcomes(self) -> list[Outcome]:
         """Return what the worker has finished and perhaps not sent, from its cell.
 
-        A task can write into the cell, too, by way of a child that it forked: what makes no sense is left out.
+        A task can write into the cell, too, by way of a child that it forked: what makes no sense is left out. What has
+        been handed over for them is kept until their frame comes, for they may be of no use yet:
+
+        1. worker: sends an item of a map(), empties the outbox, and puts the next one there
+        2. reader: has that frame, and waits for the lock   3. recaller, which has it: reads the outbox
+        4. scheduler: drops what it was told, for the item before is missing
         """
         try:
-            return self.with_buffers(decode_outcome_items(self.cell.read_outbox()))
+            return self.with_buffers(decode_outcome_items(self.cell.read_outbox()), are_kept=True)
         except ProtocolError as error:
             logger.error("the outbox of worker %s is damaged and was left out: %s", self.worker.name, error)
             return []
 
-    def with_buffers(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Give outcomes the large buffers that the worker has handed over for them."""
+    def with_buffers(self, outcomes: list[Outcome], *, are_kept: bool = False) -> list[Outcome]:
+        """Give outcomes the large buffers that the worker has handed over for them; if kept, they come again."""
         for place, outcome in enumerate(outcomes):
             if outcome.flags and outcome.flags & OutcomeFlag.BESIDE and is_number(outcome.parts[-1]):
-                arrival = self._port.find(unpack_number(outcome.parts[-1]))
+                arrival = self._port.find(unpack_number(outcome.parts[-1]), is_kept=are_kept)
                 outcomes[place] = outcome._replace(parts=outcome.parts[:-1], beside=arrival)
         return outcomes
 

@@ -65,8 +65,8 @@ class Port(Protocol):
     def lend(self, segment: Segment, *, is_kept: bool = False, is_constant: bool = False) -> int | None:
         """Hand a segment over; return its number, or None if that cannot be done."""
 
-    def find(self, number: int) -> Content | None:
-        """Return the content with this number, if it has been handed over."""
+    def find(self, number: int, *, is_kept: bool = False) -> Content | None:
+        """Return the content with this number, if it has been handed over; if kept, it will be asked for again."""
 
 
 class Ends(Protocol):

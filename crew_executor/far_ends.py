@@ -131,11 +131,15 @@ class FarEnds:
         self._has_content = True
         return self.relay.content_number(content)
 
-    def find(self, number: int) -> FarContent | None:
-        """Return what the worker has handed over under this number; what came before it is given up."""
+    def find(self, number: int, *, is_kept: bool = False) -> FarContent | None:
+        """Return what the worker has handed over under this number; what came before it is given up.
+
+        `is_kept`: it will be asked for again.
+        """
         for older in [known for known in self._contents if known < number]:
             del self._contents[older]
-        content = self._contents.pop(number, None) or self._found.get(number)
+        content = self._contents.get(number) if is_kept else self._contents.pop(number, None)
+        content = content or self._found.get(number)
         if content is not None:
             self._found[number] = content
         return content

@@ -91,11 +91,16 @@ class SegmentPort:
             self._lent[number] = segment, time.monotonic()
         return number
 
-    def find(self, number: int) -> Arrival | None:
-        """Return the segment with this number, if it has been handed over, and not been found and forgotten."""
+    def find(self, number: int, *, is_kept: bool = False) -> Arrival | None:
+        """Return the segment with this number, if it has been handed over, and not been found and forgotten.
+
+        Args:
+            number: the lender's.
+            is_kept: whoever asks may have no use for it yet: it will be asked for again.
+        """
         with self._lock:
             self._receive()
-            arrival = self._waiting.pop(number, None)
+            arrival = self._waiting.get(number) if is_kept else self._waiting.pop(number, None)
             if arrival is None:
                 return self._found.get(number)
             self._found[number] = arrival

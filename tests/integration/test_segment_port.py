@@ -52,6 +52,19 @@ def test_what_is_lent_is_found_by_its_number(ends: tuple[SegmentPort, SegmentPor
     assert reader.find(77) is None
 
 
+def test_what_is_kept_is_there_for_who_asks_again(ends: tuple[SegmentPort, SegmentPort], pool: SegmentPool) -> None:
+    """An outcome that is read from a cell may be of no use before its frame comes; see Connection.unsent_outcomes()."""
+    lender, reader = ends
+    number = lender.lend(fill(pool)) or 0
+    for _ in range(2):
+        assert reader.find(number, is_kept=True) is not None
+        gc.collect()
+
+    assert reader.find(number) is not None
+    gc.collect()
+    assert reader.find(number, is_kept=True) is None
+
+
 def test_who_takes_gives_up_what_came_before(ends: tuple[SegmentPort, SegmentPort], pool: SegmentPool) -> None:
     lender, reader = ends
     for _ in range(3):
