@@ -10,6 +10,7 @@ import operator
 import statistics
 import sys
 import time
+from collections import deque
 from typing import Any
 
 import benchmark_tasks as tasks
@@ -145,6 +146,39 @@ def asyncio_gather(contender: Contender, settings: Settings) -> Measured:
         seconds, results = asyncio.run(gather())
     check(results, list(range(1, count + 1)))
     return Measured(count / seconds, {"tasks": count})
+
+
+@make_row(ROWS, "arrays-100k", "arrays of 100 kB there and back", "tasks/s", "higher", Bar(1))
+def arrays_100k(contender: Contender, settings: Settings) -> Measured:
+    """Submit a function that returns its argument with an array of 100 kB, 2,000 times, each when the result of the
+    sixteenth before it has been taken: tasks per second.
+    """
+    return _arrays(contender, settings, 100_000, settings.number(2_000, 50))
+
+
+@make_row(ROWS, "arrays-1m", "arrays of 1 MB there and back", "tasks/s", "higher", Bar(2))
+def arrays_1m(contender: Contender, settings: Settings) -> Measured:
+    """The same with 400 arrays of 1 MB."""
+    return _arrays(contender, settings, 1_000_000, settings.number(400, 20))
+
+
+def _arrays(contender: Contender, settings: Settings, size: int, whole: int) -> Measured:
+    whole_array = _array(settings)
+    arrays = [whole_array[number : number + size // 8] for number in range(16)]  # each begins with its number
+    count = contender.share(whole)
+
+    def run() -> None:
+        open_: deque[Any] = deque()
+        for number in range(count + 16):
+            if number >= 16 and contender.result(open_.popleft())[0] != number % 16:
+                raise WrongResultError("another array came back")
+            if number < count:
+                open_.append(contender.submit(pool, tasks.same, arrays[number % 16]))
+
+    with warm_pool(contender, settings) as pool:
+        run()  # imports numpy everywhere, and fills what is used again
+        seconds, _nothing = seconds_of(run)
+    return Measured(count / seconds, {"tasks": count, "MB/s": 2 * count * arrays[0].nbytes / seconds / 1e6})
 
 
 @make_row(ROWS, "numpy-echo", "100 MB of numpy there and back", "s", "lower", Bar(0.25), seconds=240)

@@ -1,23 +1,44 @@
-"""Large buffers travel beside the pickle that needs them (pickle protocol 5): what is left out, and put in again.
+"""Buffers leave the pickle that needs them (pickle protocol 5), and are put in again: large ones travel beside it.
 
     sender:    pickle with Buffers --> bytes that name lengths, and views of the memory itself
     receiver:  with incoming(content): unpickle --> objects whose memory is the content, not a copy of it
 
-How the content gets there is not known here.
+How the content gets there is not known here. What is not large stands behind the pickle, in one piece with it: pickle
+makes room for it in steps, and in each anew, and a pickle is searched for names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import pickle
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-BUFFER_BYTES_MIN = 512 * 1024
-"""A buffer from this size on travels beside its pickle: a smaller one is copied sooner than it is mapped."""
+APART_BYTES_MIN = 8 * 1024
+"""A buffer from this size on is left out of its pickle."""
+BESIDE_BYTES_MIN = 256 * 1024
+"""Buffers of this size in all travel beside it: smaller ones are copied sooner than they are mapped."""
+NEVER = 1 << 62
+"""As beside_bytes_min: all are put behind the pickle."""
 ALIGNMENT = 64
 """Of each buffer in the content, in bytes: what numpy gives its own arrays."""
+
+
+def apart(value: Any) -> Any:
+    """Return what stands for a value in a pickle: bytes can leave it only so."""
+    return _Apart(value) if type(value) is bytes and len(value) >= APART_BYTES_MIN else value
+
+
+class _Apart:
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        return bytes, (pickle.PickleBuffer(self._data),)
 
 
 class Buffers:
@@ -25,15 +46,17 @@ class Buffers:
 
     Args:
         bytes_min: smaller ones stay in.
+        beside_bytes_min: if all that were left out are smaller, they are put behind the pickle.
 
     Attributes:
         views: the memory of those left out, in the order the pickle names them. It is the object's own.
     """
 
-    __slots__ = ("_bytes_min", "views")
+    __slots__ = ("_beside_bytes_min", "_bytes_min", "views")
 
-    def __init__(self, bytes_min: int = BUFFER_BYTES_MIN) -> None:
+    def __init__(self, bytes_min: int = APART_BYTES_MIN, beside_bytes_min: int = BESIDE_BYTES_MIN) -> None:
         self._bytes_min = bytes_min
+        self._beside_bytes_min = beside_bytes_min
         self.views: list[memoryview] = []
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
@@ -61,10 +84,33 @@ class Buffers:
         return bytes(content)
 
     def wrap(self, data: bytes) -> bytes:
-        """Return what stands for a pickle: itself, if it has left nothing out."""
+        """Return what stands for a pickle: itself, if it has left nothing out; with its buffers, if they are small."""
         if not self.views:
             return data
-        return pickle.dumps(_Parted([view.nbytes for view in self.views], data), 5)
+        lengths = [view.nbytes for view in self.views]
+        if sum(lengths) >= self._beside_bytes_min:
+            return pickle.dumps(_Parted(lengths, data), 5)
+        views, self.views = self.views, []
+        return _whole(data, views)
+
+
+_LENGTH = struct.Struct("<cQ")
+_BYTES, _BYTEARRAY = b"\x8e", b"\x96"
+_OPEN = b"\x80\x05ccrew_executor.buffers\nput_in\n("  # a global, and the mark before its arguments
+_CLOSE = b"tR."  # all since the mark, the call, the end
+
+
+def _whole(data: bytes, views: Sequence[memoryview]) -> bytes:
+    """Return a pickle of what put_in() returns for another and its buffers, made by hand: each is copied once."""
+    pieces = [_OPEN, _LENGTH.pack(_BYTES, len(data)), data]
+    for view in views:
+        pieces += (_LENGTH.pack(_BYTES if view.readonly else _BYTEARRAY, view.nbytes), view)  # type: ignore[arg-type]
+    return b"".join((*pieces, _CLOSE))
+
+
+def put_in(data: bytes, *buffers: bytes | bytearray) -> Any:
+    """Unpickle what these buffers were left out of."""
+    return pickle.loads(data, buffers=buffers)
 
 
 def offsets_of(lengths: Sequence[int]) -> list[int]:

@@ -193,9 +193,9 @@ class Cell:
         self._slots[_USED] = end  # after the bytes: a reader never sees half an item
         return True
 
-    def peek(self) -> bytes:
-        """Return the outbox without emptying it."""
-        return bytes(self._outbox[: self._slots[_USED]])
+    def peek(self) -> memoryview:
+        """Return what is in the outbox, not a copy: it holds until more is put there after clear()."""
+        return self._outbox[: self._slots[_USED]]
 
     def clear(self) -> None:
         """Empty the outbox, after it was sent: whoever reads in between sees an item twice, never not at all."""

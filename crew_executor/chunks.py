@@ -24,7 +24,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import serialize, table, tracebacks
-from .buffers import Buffers, incoming
+from .buffers import Buffers, apart, incoming
 from .calls import command_of, pickling_error
 from .condition import FutureCondition, may_hold
 from .core.messages import (
@@ -167,6 +167,10 @@ def has_errors(part: bytes) -> bool:
     return False
 
 
+def _apart(item: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(map(apart, item))
+
+
 def _is_stateless(fn: Any) -> bool:
     """Answer whether nobody can tell if two items are given the same object of this function, or each its own."""
     if isinstance(fn, FunctionType):
@@ -298,7 +302,8 @@ class MapRun:
             return self._fail(len(items), error, (), is_all=True)
         of_function = tuple(shares.values())
         buffers = Buffers()
-        pickles = serialize.dumps_each_by_name(items, buffers)
+        is_apart = bytes in map(type, items[0])  # then it may be in the others
+        pickles = serialize.dumps_each_by_name(map(_apart, items) if is_apart else items, buffers)
         if pickles is None and not buffers.views:
             with contextlib.suppress(Exception, SystemExit):  # of one of them: it will be told which
                 packed = table.dumps_items(self._fn, items)
@@ -312,7 +317,7 @@ class MapRun:
 
     def _submit_one(self, call: bytes, item: tuple[Any, ...], shares: tuple[Share, ...]) -> int:
         try:
-            data, beside = self._packer.pack(item)
+            data, beside = self._packer.pack(_apart(item))
         except BaseException as error:
             if not isinstance(error, (Exception, SystemExit)):
                 raise

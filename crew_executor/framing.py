@@ -39,6 +39,8 @@ class FramedStream(ABC):
     recv() belongs to one thread; send() may be called by any; close() by any.
     """
 
+    join_bytes = JOIN_BYTES
+
     def __init__(self) -> None:
         self._buffer = bytearray(RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
@@ -143,17 +145,24 @@ class FramedStream(ABC):
 
     def send_locked(self, pieces: Sequence[Buffer]) -> None:
         """Send like send(), for a caller that holds `send_lock`."""
-        if sum(map(len, pieces)) <= JOIN_BYTES:
+        if sum(map(len, pieces)) <= self.join_bytes:
             self._write(b"".join(pieces))
             return
+        joined: list[Buffer] = []
         small: list[Buffer] = []
         for piece in pieces:
-            if len(piece) < JOIN_BYTES:
+            if len(piece) < self.join_bytes:
                 small.append(piece)
                 continue
             if small:
-                self._write(b"".join(small))
+                joined.append(b"".join(small))
                 small = []
-            self._write(piece)
+            joined.append(piece)
         if small:
-            self._write(b"".join(small))
+            joined.append(b"".join(small))
+        self._write_all(joined)
+
+    def _write_all(self, pieces: Sequence[Buffer]) -> None:
+        """Hand all pieces to the kernel; raise LinkClosed."""
+        for piece in pieces:
+            self._write(piece)

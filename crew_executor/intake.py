@@ -116,7 +116,7 @@ class Intake:
     def share(self, obj: T) -> T:
         """Return a handle that stands for a constant; see CrewExecutor.share()."""
         self._dispatcher.check_open()
-        buffers = Buffers(SHARED_BYTES_MIN)
+        buffers = Buffers(SHARED_BYTES_MIN, beside_bytes_min=0)
         data = table.dumps_call(obj, None, buffers)
         content: Segment | bytes | None = None
         if buffers.views:

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from . import table
-from .buffers import Buffers
+from .buffers import NEVER, Buffers, apart
 from .heads import Heads
 from .segments import Segment, SegmentPool
 from .serialize import PROTOCOL
 from .shares import Beside, Shares
 
-_PLAIN = frozenset((int, float, bool, complex, str, bytes, type(None)))
+_PLAIN = frozenset((int, float, bool, complex, str, type(None)))
 """Types without a large buffer that could travel beside the pickle, nor a shared constant."""
 
 
@@ -57,13 +57,14 @@ class Packer:
     ) -> tuple[bytes, bytes, Segment | None]:
         """Pickle a call in two; return its large buffers in a segment, if there are any and they have room in one."""
         buffers = Buffers()
+        arguments = tuple(map(apart, arguments))
         packed = self._dumps(head, function, arguments, keywords, buffers)
         if not buffers.views:
             return (*packed, None)
         segment = self._segments.fill(buffers.views)
         if segment is not None:
             return (*packed, segment)
-        return (*self._dumps(head, function, arguments, keywords), None)
+        return (*self._dumps(head, function, arguments, keywords, Buffers(beside_bytes_min=NEVER)), None)
 
     def pack(self, call: Any, reduce: Callable[[Any], Any] | None = None) -> tuple[bytes, Beside | None]:
         """Return a pickled call, its arguments, or an item of a map(), and what must go beside it, if anything.
@@ -84,7 +85,9 @@ class Packer:
         if not buffers.views:
             return data, None
         segment = self._segments.fill(buffers.views)
-        return (table.dumps_call(call, reduce), None) if segment is None else (data, segment)
+        if segment is None:
+            data = table.dumps_call(call, reduce, Buffers(beside_bytes_min=NEVER))
+        return data, segment
 
 
 def _are_plain(keywords: dict[str, Any]) -> bool:

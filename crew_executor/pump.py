@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from .framing import LinkClosed
 
-INLINE_BYTES = 64 * 1024
+INLINE_BYTES = 272 * 1024
 """What is no longer than this is written by whoever comes along: the socket's buffer takes it. What is longer could
 make its writer wait until the worker reads."""
 

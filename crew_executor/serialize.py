@@ -81,11 +81,23 @@ def dumps_each_by_name(values: Iterable[Any], buffers: Buffers) -> list[bytes] |
     If large buffers were left out, the pickles are of no use: each must have its own.
     """
     take = _begin(buffers)
+    pickles: list[bytes] = []
+    parted: dict[int, bytes] = {}
     try:
-        pickles = [pickle.dumps(value, PROTOCOL, buffer_callback=take) for value in values]
+        for value in values:
+            data = pickle.dumps(value, PROTOCOL, buffer_callback=take)
+            if buffers.views:
+                parted[len(pickles)] = buffers.wrap(data)
+                if buffers.views:
+                    return pickles
+            pickles.append(data)
     except (Exception, SystemExit):  # of one of them, which is told when it is pickled alone
         return None
-    return None if is_by_value(b"".join(pickles)) else pickles
+    if is_by_value(b"".join(pickles)):
+        return None
+    for place, whole in parted.items():
+        pickles[place] = whole
+    return pickles
 
 
 class _Watch:

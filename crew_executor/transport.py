@@ -27,6 +27,7 @@ import socket
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 from . import late
@@ -39,6 +40,10 @@ POLL_MS_MAX = (1 << 31) - 1
 POLL_SECONDS_MIN = 0.001
 """The shortest: select() takes shorter ones, but no descriptor from SELECT_FDS on."""
 SELECT_FDS = 1024
+SEND_BUFFER_BYTES = 1 << 20
+"""What is asked for; Linux gives up to 416 kB where nothing else is set, twice its default."""
+IOV_MAX = 1024
+"""Pieces that one call writes."""
 
 _NEEDED = (
     "nng_aio_alloc", "nng_aio_count", "nng_aio_free", "nng_aio_get_output", "nng_aio_result",
@@ -217,9 +222,13 @@ class _Stream:
 class Link(FramedStream):
     """A framed stream on a connected stream socket of this machine, which is taken over."""
 
+    join_bytes = 16 * 1024  # one call writes several pieces, and to join them would take fresh memory
+
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
         sock.setblocking(True)  # whatever the program's socket.setdefaulttimeout() says
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._socket = sock
         self._stream: _Stream | None = None
         self._is_inert = False
@@ -287,32 +296,50 @@ class Link(FramedStream):
     def has_room(self) -> bool:
         """Answer whether the socket takes a frame of a few ten kB at once.
 
-        The kernel calls a Unix socket writable as long as three quarters of its buffer, 208 kB, are free.
+        The kernel calls a Unix socket writable as long as three quarters of its buffer, 416 kB, are free.
         """
         return self._is_inert or self._is_closed or bool(self._poll_out.poll(0))
 
     def _write(self, data: Buffer) -> None:
         """Hand all of `data` to the kernel."""
+        self._write_rest(self._write_now([data]), [data])
+
+    def _write_all(self, pieces: Sequence[Buffer]) -> None:
+        """Hand all pieces to the kernel."""
+        for start in range(0, len(pieces), IOV_MAX):
+            some = pieces[start : start + IOV_MAX]
+            self._write_rest(self._write_now(some), some)
+
+    def _write_now(self, pieces: Sequence[Buffer]) -> int:
+        """Hand the kernel what it takes at once; return how much that was."""
         if self._is_inert or self._is_closed:  # or even freed
             raise LinkClosed(_SENDING_CLOSED)
         with self._gate:
             if self._is_closed:
                 raise LinkClosed(_SENDING_CLOSED)
             try:
-                sent = self._socket.send(data, _NOW)
+                sent = (
+                    self._socket.send(pieces[0], _NOW) if len(pieces) == 1 else self._socket.sendmsg(pieces, (), _NOW)
+                )
             except BlockingIOError:
                 sent = 0
             except OSError as error:
                 raise LinkClosed(f"sending: {error}") from None
         self.bytes_sent += sent
-        if sent < len(data):
-            try:
-                self._write_rest(memoryview(data)[sent:])
-            except Exception as error:  # no descriptor, no NNG: half a frame is out, and nothing must follow it
-                self.close()
-                raise LinkClosed(f"sending: {error}") from error
+        return sent
 
-    def _write_rest(self, data: memoryview) -> None:
+    def _write_rest(self, sent: int, pieces: Sequence[Buffer]) -> None:
+        """Write what is left of the pieces when so many bytes have been sent."""
+        for piece in pieces:
+            if sent < len(piece):
+                try:
+                    self._wait_written(memoryview(piece)[sent:])
+                except Exception as error:  # no descriptor, no NNG: half a frame is out, and nothing must follow it
+                    self.close()
+                    raise LinkClosed(f"sending: {error}") from error
+            sent = max(0, sent - len(piece))
+
+    def _wait_written(self, data: memoryview) -> None:
         """Let NNG write what the socket has not taken at once: it waits for the peer without a thread of ours."""
         sent = 0
         while sent < len(data):

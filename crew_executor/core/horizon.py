@@ -17,13 +17,14 @@ from .worker import Worker
 FRAME_TASKS = 640
 """Tasks in a frame, after which a worker reports: 4 ms of the shortest, about as long as a client that submits takes to
 send more."""
-FRAME_BYTES = 48 * 1024
-"""Payload bytes in a frame of several tasks: less than what whoever comes along may write (INLINE_BYTES of pump.py)."""
+FRAME_BYTES = 256 * 1024
+"""Payload bytes in a frame of several tasks: less than what whoever comes along may write (INLINE_BYTES of pump.py). A
+frame costs both sides some 80 us, whatever is in it."""
 AHEAD_TASKS = 2 * FRAME_TASKS
 """Tasks a worker may hold, started or not: while it works on one frame, the client deals with the one before and sends
 the next (docs/adr/0037)."""
 AHEAD_BYTES = 2 * FRAME_BYTES
-"""Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds about 200 kB."""
+"""Payload bytes sent ahead of a busy worker: they wait in the socket, whose buffer holds 400 kB, and for room in it."""
 HORIZON_MIN = 3 * FLUSH_SECONDS
 HORIZON_MAX = 0.060
 """Bounds of the horizon in seconds. A worker reports after FLUSH_SECONDS and the task it is in, which is no longer:

@@ -42,8 +42,11 @@ TASK_ITEM = struct.Struct("<QHHIQd")
 OUTCOME_ITEM = struct.Struct("<QHHIQdddQ")
 OUTPUT_BYTES_MAX = 1_000_000
 """What is kept of a task's caught output, from its end."""
-COPY_BYTES = 1 << 20
+COPY_BYTES = 64 * 1024
 """Outcomes that are shorter together are copied once as a whole: half the time of taking views one by one."""
+LARGE_PART = 4
+"""What is more than one part in so many of a longer frame is not copied at all, though it keeps the whole: fresh memory
+costs more."""
 _new = tuple.__new__
 """Makes a named tuple of all its fields sooner than its class, whose own __new__ is a Python function."""
 _U64 = struct.Struct("<Q")
@@ -341,12 +344,18 @@ def decode_outcome_items(items: memoryview | bytes) -> list[Outcome]:
                 begin, offset = offset, offset + length
                 if offset > end:
                     raise ProtocolError(f"an outcome of {length} bytes ends after {end - begin}")
-                parts = (bytes(items[begin:offset]),)
+                parts = (_part_of(items, begin, offset),)
             fields = (task_id, attempt, flags, parts, started, seconds, cpu, max_rss, 0, 0, None)
             outcomes.append(make(Outcome, fields))
     except struct.error as error:
         raise ProtocolError(f"an outcome ends too early: {error}") from None
     return outcomes
+
+
+def _part_of(items: memoryview | bytes, begin: int, end: int) -> Any:
+    """Return a part, copied if it is small beside the frame that it would keep."""
+    part = items[begin:end]
+    return part if (end - begin) * LARGE_PART > len(items) else bytes(part)
 
 
 def _take_parts(body: Any, offset: int, first: int, extras: int) -> tuple[tuple[Any, ...], int]:
@@ -415,17 +424,18 @@ def encode_item_warnings(warnings: bytes) -> bytes:
     return _U64.pack(len(warnings) | IS_WARNINGS) + warnings
 
 
-def decode_items(part: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the records of an outcome of items: 0 or IS_ERROR or IS_WARNINGS, and the bytes."""
+def decode_items(part: Buffer) -> Iterator[tuple[int, Any]]:
+    """Yield the records of an outcome of items: 0 and a pickle, or IS_ERROR or IS_WARNINGS, and the bytes."""
     offset = _U64.size
     while offset < len(part):
         (length,) = _U64.unpack_from(part, offset)
         start = offset + _U64.size
         offset = start + (length & _LENGTH)
-        yield length & ~_LENGTH, part[start:offset]
+        kind = length & ~_LENGTH
+        yield kind, bytes(part[start:offset]) if kind else part[start:offset]
 
 
-def first_place(part: bytes) -> int:
+def first_place(part: Buffer) -> int:
     """Return the place of the first item of an outcome of items."""
     (first,) = _U64.unpack_from(part)
     return int(first)
@@ -453,7 +463,7 @@ def _take_items(items: Any, offset: int, task_id: int, attempt: int, flags: int,
             flags |= OutcomeFlag.WARNINGS
         else:
             count += 1
-    part = bytes(items[begin:offset])
+    part = _part_of(items, begin, offset)
     if offset < end:
         times = _ITEMS_END.unpack_from(items, offset)[1:]
         offset += _ITEMS_END.size

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from .. import namespace, serialize, shares
-from ..buffers import Buffers, incoming
+from ..buffers import NEVER, Buffers, apart, incoming
 from ..core.messages import Frame, OutcomeFlag, TaskFlag, TaskItem, decode_control
 from ..segment_port import SegmentPort, is_number, pack_number, unpack_number
 from ..segments import FREE_SECONDS, Arrival, LostArrival, SegmentPool
@@ -83,6 +83,7 @@ class Carrier:
 
     def pickle(self, value: Any) -> tuple[int, tuple[bytes, ...]]:
         """Pickle a result; return the flags of its outcome, and its parts."""
+        value = apart(value)
         if type(value) in PLAIN:
             return 0, (pickle.dumps(value, serialize.PROTOCOL),)
         buffers = self._buffers
@@ -91,7 +92,7 @@ class Carrier:
             return 0, (data,)
         number = self._lend()
         if number is None:
-            return 0, (namespace.dumps_answer(value),)
+            return 0, (namespace.dumps_answer(value, None, Buffers(beside_bytes_min=NEVER)),)
         return OutcomeFlag.BESIDE, (data, pack_number(number))
 
     def _lend(self) -> int | None:

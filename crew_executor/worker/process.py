@@ -60,6 +60,10 @@ ANSWERED_SECONDS, LONG_SECONDS = 0.0003, 0.001
 """A worker that has answered through the hatch, and has nothing else to do, reports after the first time: who waits and
 sends the next task takes 50 us for it, and if nobody has waited the report is all there is. What took longer than the
 second is reported at once: by then the client may look after the task."""
+MALLOC_BYTES = 8 << 20
+"""Of one block, not touched, that each worker takes from malloc and gives back. From then on glibc keeps up to twice
+that of freed memory, as it does in any process that has freed a large block: else each result of 100 kB would be
+pickled into fresh pages, which take longer than all else, and tasks would make their arrays in fresh ones."""
 
 
 class WorkerLoop:
@@ -316,6 +320,7 @@ def run_worker(
     """Set this process up, serve, and end as an ordinary Python process would."""
     gc.freeze()  # or the first collection would write to, and so copy, every page that this process was forked with
     gc.enable()  # see boot_arguments()
+    bytes(MALLOC_BYTES)
     sys.path[:] = message["sys_path"]
     with contextlib.suppress(OSError):  # a directory that was deleted: the client has the same trouble
         os.chdir(message["cwd"])

@@ -54,7 +54,7 @@ def _warm_up() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     resource_tracker.ensure_running()
     with CrewExecutor(1) as executor:
-        executor.submit(len, bytes(3_000_000)).result()  # more than a socket takes at once: NNG starts
+        executor.submit(len, 3_000_000 * "x").result()  # more than a socket takes at once: NNG starts
 
 
 @pytest.fixture(autouse=True)

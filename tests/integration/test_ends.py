@@ -85,7 +85,7 @@ def test_a_forked_child_of_a_client_ends_cleanly_and_gets_a_clear_error() -> Non
 import gc, os, sys
 from crew_executor import CrewExecutor
 executor = CrewExecutor(1)
-future = executor.submit(len, bytes(3_000_000))  # more than a socket takes at once: NNG writes it
+future = executor.submit(len, 3_000_000 * "x")  # more than a socket takes at once: NNG writes it
 assert future.result() == 3_000_000
 pid = os.fork()
 if pid == 0:

@@ -190,7 +190,7 @@ socket.setdefaulttimeout(0.1)
 with CrewExecutor(1, {mp_context!r}) as executor:
     first = executor.submit(time.sleep, 0.5)
     first.result()
-    assert executor.submit(len, bytes(1_000_000)).result() == 1_000_000
+    assert executor.submit(len, 1_000_000 * "x").result() == 1_000_000
     time.sleep(0.3)
     assert executor.submit(pow, 2, 5).result() == 32
     (worker,) = executor.stats().workers

@@ -32,7 +32,7 @@ def use_another():
     with CrewExecutor(1) as other:
         return other.submit(operator.add, 2, 3).result(30)
 def use_nng(executor):  # it writes what is more than a socket takes at once
-    assert executor.submit(len, bytes(3_000_000)).result(30) == 3_000_000
+    assert executor.submit(len, 3_000_000 * "x").result(30) == 3_000_000
 def ends(pid):  # the exit code; None if the process hangs
     until = time.monotonic() + 20
     while time.monotonic() < until:

@@ -170,6 +170,7 @@ with CrewExecutor(2) as executor:
     futures += [executor.submit(time.sleep, 0.01) for _ in range(20)]
     futures[0].add_done_callback(lambda future: None)
     executor.submit(len, bytes(10**6))
+    executor.submit(len, 10**6 * "x")
     concurrent.futures.wait([stopped, *futures])
 print("imported by threads of ours:", seen)
 """

@@ -513,8 +513,8 @@ def test_a_worker_that_dies_of_itself_while_it_is_stopped_is_no_crash_for_anybod
     assert not isinstance(future.record().error, WorkerCrashError)
 
 
-def _return_much() -> bytes:
-    return bytes(50_000_000)
+def _return_much() -> str:
+    return 50_000_000 * "x"
 
 
 SLOW_CLIENT = """

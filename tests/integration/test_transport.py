@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from crew_executor import transport
+from crew_executor.core.horizon import FRAME_BYTES
+from crew_executor.pump import INLINE_BYTES
 from crew_executor.transport import Link, LinkClosed, LinkTimeout
 
 from .helpers import wait_until
@@ -161,3 +164,55 @@ def test_a_link_that_nng_writes_to_as_well_waits_for_what_comes(ends: tuple[Link
 
     assert bytes(link.recv()) == b"ok"
     late.join()
+
+
+def _received(peer: socket.socket, size: int) -> bytes:
+    got = bytearray()
+    while len(got) < size:
+        got += peer.recv(100_000)
+    return bytes(got)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(10, 20_000, 7, 300_000, 5), (1_000_000, 1, 1_000_000), 300 * (20_000,), (transport.IOV_MAX + 10) * (16_500,)],
+    ids=["a few", "larger than the socket", "many", "more than one call takes"],
+)
+def test_pieces_arrive_whole_and_in_order(ends: tuple[Link, socket.socket], sizes: tuple[int, ...]) -> None:
+    """What is large is not joined; the socket takes a part of it at once, and NNG writes the rest."""
+    link, peer = ends
+    pieces: list[bytes | memoryview] = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    pieces[-1] = memoryview(pieces[-1])
+    sender = threading.Thread(target=lambda: [link.send(pieces), link.send([b"after"])])
+    sender.start()
+    whole = b"".join(pieces) + b"after"
+
+    assert _received(peer, len(whole)) == whole
+    sender.join()
+    assert link.bytes_sent == len(whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have smaller buffers: there NNG waits for the peer")
+@pytest.mark.parametrize("size", [1, 3_000, FRAME_BYTES, INLINE_BYTES])
+def test_a_link_that_has_room_takes_what_whoever_comes_along_may_write(
+    ends: tuple[Link, socket.socket], size: int
+) -> None:
+    """Else a user's thread would wait in submit() until the worker reads."""
+    link, _peer = ends
+    while link.has_room():
+        link.send([bytes(size)])
+
+    assert link._stream is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as above")
+@pytest.mark.parametrize("size", [1, 700, 5_000, 40_000])
+def test_so_it_is_with_as_much_in_the_socket_as_there_may_be(ends: tuple[Link, socket.socket], size: int) -> None:
+    link, peer = ends
+    while link.has_room():
+        link.send([bytes(size)])
+    peer.recv(size)  # the last of them was one too many
+
+    assert link.has_room()
+    link.send([bytes(INLINE_BYTES)])
+    assert link._stream is None

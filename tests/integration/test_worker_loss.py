@@ -261,9 +261,9 @@ def test_a_full_queue_of_long_tasks_does_not_stop_a_crash_from_being_told(tmp_pa
 
 
 def test_large_arguments_and_results_travel_and_do_not_block_submit() -> None:
-    blob = bytes(50_000_000)
+    blob = 50_000_000 * "x"
     with CrewExecutor(1) as executor:
-        futures = [executor.submit(operator.concat, blob, b"x") for _ in range(3)]
+        futures = [executor.submit(operator.concat, blob, "x") for _ in range(3)]
 
         assert all(len(future.result(timeout=60)) == 50_000_001 for future in futures)
 

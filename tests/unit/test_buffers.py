@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crew_executor import buffers
-from crew_executor.buffers import ALIGNMENT, Buffers, incoming, offsets_of
+from crew_executor.buffers import ALIGNMENT, APART_BYTES_MIN, NEVER, Buffers, apart, incoming, offsets_of
 
 LEAST = 1000
 
@@ -25,7 +25,7 @@ class Block:
 
 def split(value: object) -> tuple[bytes, bytearray]:
     """Return the pickle, and the content of a segment for its buffers."""
-    taken = Buffers(LEAST)
+    taken = Buffers(LEAST, beside_bytes_min=0)
     data = taken.wrap(pickle.dumps(value, 5, buffer_callback=taken.take))
     offsets = offsets_of([view.nbytes for view in taken.views])
     content = bytearray(offsets[-1])
@@ -96,6 +96,62 @@ def test_what_comes_in_is_forgotten_afterwards_even_if_one_is_inside_another() -
             assert buffers._here.content == b"inner"
         assert buffers._here.content == b"outer"
     assert buffers._here.content is None
+
+
+def whole(value: object, beside_bytes_min: int = NEVER) -> bytes:
+    """Return the pickle with its buffers behind it."""
+    taken = Buffers(LEAST, beside_bytes_min)
+    data = taken.wrap(pickle.dumps(value, 5, buffer_callback=taken.take))
+    assert not taken.views
+    return data
+
+
+def test_buffers_that_are_small_together_stand_behind_their_pickle() -> None:
+    blocks = [Block(bytearray([number]) * (LEAST + number)) for number in range(5)]
+    found = pickle.loads(whole([*blocks, Block(b"small")]))
+
+    assert [bytes(block.memory) for block in found] == [*(bytes(block.memory) for block in blocks), b"small"]
+
+
+def test_memory_behind_a_pickle_can_be_written_to_if_it_could_be_before() -> None:
+    writable, constant = pickle.loads(whole([Block(bytearray(LEAST)), Block(bytes(LEAST))]))
+
+    assert [memoryview(block.memory).readonly for block in (writable, constant)] == [False, True]
+
+
+def test_what_stands_behind_a_pickle_is_a_copy() -> None:
+    memory = bytearray(LEAST)
+    data = whole(Block(memory))
+    memory[0] = 1
+
+    assert bytes(pickle.loads(data).memory) == bytes(LEAST)
+
+
+@pytest.mark.parametrize(("sizes", "is_beside"), [((LEAST, LEAST - 1), False), ((LEAST, LEAST), True)])
+def test_they_travel_beside_it_from_a_size_in_all_on(sizes: tuple[int, ...], is_beside: bool) -> None:
+    taken = Buffers(1, beside_bytes_min=2 * LEAST)
+    taken.wrap(pickle.dumps([Block(bytearray(size)) for size in sizes], 5, buffer_callback=taken.take))
+
+    assert is_beside is bool(taken.views)
+
+
+@pytest.mark.parametrize("size", [0, APART_BYTES_MIN - 1, APART_BYTES_MIN, 10 * APART_BYTES_MIN])
+def test_bytes_leave_their_pickle_and_are_bytes_again(size: int) -> None:
+    value = bytes(range(256)) * (size // 256 + 1)
+    taken = Buffers(beside_bytes_min=0)
+    data = taken.wrap(pickle.dumps(apart(value), 5, buffer_callback=taken.take))
+    assert bool(taken.views) is (len(value) >= APART_BYTES_MIN)
+    content = taken.join() if taken.views else None
+    with incoming(content):
+        found = pickle.loads(data)
+
+    assert (type(found), found) == (bytes, value)
+    assert pickle.loads(whole(apart(value))) == value
+
+
+@pytest.mark.parametrize("value", [bytearray(APART_BYTES_MIN), "x" * APART_BYTES_MIN, type("Own", (bytes,), {})(10**5)])
+def test_nothing_else_has_a_stand_in(value: Any) -> None:
+    assert apart(value) is value
 
 
 def test_who_begins_again_forgets_what_was_left_out() -> None:

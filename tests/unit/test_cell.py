@@ -87,7 +87,7 @@ def test_the_outbox_is_read_whole_and_emptied(sides: tuple[Cell, Cell]) -> None:
     worker.clear()
 
     assert put == [True, True]
-    assert full == worker.peek() + b"onetwo"
+    assert full == bytes(worker.peek()) + b"onetwo"
     assert client.read_outbox() == b""
 
 

@@ -10,11 +10,13 @@ from typing import Any, cast
 import pytest
 
 from crew_executor.connection import Connection
+from crew_executor.core import messages
 from crew_executor.core.horizon import FRAME_BYTES, FRAME_TASKS
-from crew_executor.core.messages import HEADS_MAX, Buffer, Frame, Kind, decode_tasks
+from crew_executor.core.messages import HEADS_MAX, Buffer, Frame, Kind, OutcomeFlag, decode_tasks
 from crew_executor.core.task import Task
 from crew_executor.core.worker import Worker
 from crew_executor.ends import Ends
+from crew_executor.pump import INLINE_BYTES
 
 
 class FakeEnds:
@@ -114,7 +116,9 @@ def test_a_head_goes_with_other_parts(ends: FakeEnds) -> None:
     ]
 
 
-@pytest.mark.parametrize("heads", [[b"h" * 70_000], [b"h" * 40_000, b"i" * 40_000]])
+@pytest.mark.parametrize(
+    "heads", [[b"h" * (INLINE_BYTES + 1)], 2 * [bytes(INLINE_BYTES // 2), bytes([1]) * (INLINE_BYTES // 2)]]
+)
 def test_heads_count_for_what_could_make_its_writer_wait(heads: list[bytes]) -> None:
     """Whoever comes along writes what fits into the socket; a longer frame waits for a thread that may."""
     connection = Connection(Worker("w1"), 1, 0.0, cast(Ends, cast(Any, FakeEnds())))
@@ -123,3 +127,42 @@ def test_heads_count_for_what_could_make_its_writer_wait(heads: list[bytes]) -> 
     connection.put_tasks([Task(1, "f", b"x", head=heads[number % len(heads)]) for number in range(4)])
 
     assert [entry.may_block for entry in entries] == [True]
+
+
+class FakePort:
+    """Hand each segment over once, as the socket does; a kept one stays."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.waiting = set(numbers)
+
+    def find(self, number: int, *, is_kept: bool = False) -> str | None:
+        if number not in self.waiting:
+            return None
+        if not is_kept:
+            self.waiting.remove(number)
+        return f"segment {number}"
+
+
+class FakeCell:
+    """A cell with outcomes that were not sent."""
+
+    def __init__(self, outbox: bytes) -> None:
+        self.outbox = outbox
+
+    def read_outbox(self) -> bytes:
+        return self.outbox
+
+
+def test_buffers_of_what_is_read_from_the_cell_are_there_when_it_comes_in_a_frame(ends: FakeEnds) -> None:
+    """What the scheduler drops the first time, for the item before is missing, it takes the second time."""
+    item = messages.encode_items_head(1, 1, 0, OutcomeFlag.BESIDE, (5).to_bytes(8, "little"))
+    item += messages.encode_item(b"pickle") + messages.encode_items_end(1.0, 2.0, 3.0, 4)
+    fakes: Any = ends
+    fakes.cell, fakes.port = FakeCell(item), FakePort(5)
+    connection = Connection(Worker("w1"), 1, 0.0, cast(Ends, fakes))
+
+    for _ in range(2):
+        assert [outcome.beside for outcome in connection.unsent_outcomes()] == ["segment 5"]
+    sent = connection.with_buffers(messages.decode_outcome_items(item))
+    assert [outcome.beside for outcome in sent] == ["segment 5"]
+    assert not fakes.port.waiting

@@ -290,7 +290,31 @@ def test_large_outcomes_come_back_as_they_were() -> None:
     _, decoded = messages.decode_outcomes(open_frame(outcomes_frame(large)))
 
     assert large == decoded
-    assert all(type(part) is bytes for outcome in decoded for part in outcome.parts)
+
+
+def test_a_small_part_does_not_keep_a_large_frame_in_memory_and_a_large_one_is_not_copied() -> None:
+    size = messages.COPY_BYTES
+    outcomes = [make_outcome(number, parts=(bytes(length),)) for number, length in enumerate((size, 10, size // 4))]
+    frame = open_frame(outcomes_frame(outcomes))
+    _, decoded = messages.decode_outcomes(frame)
+
+    kept = [part.obj if isinstance(part, memoryview) else None for (part,) in (outcome.parts for outcome in decoded)]
+    assert kept == [frame.body.obj, None, None]
+
+
+@pytest.mark.parametrize("length", [10, messages.COPY_BYTES])
+def test_records_of_items_are_bytes_but_for_the_pickles_of_a_large_frame(length: int) -> None:
+    records = [
+        messages.encode_item_warnings(b"w" * length), messages.encode_item(b"p" * length),
+        messages.encode_item_error(b"e" * length, b"{}"),
+    ]  # fmt: skip
+    items = messages.encode_items_head(1, 1, 0) + b"".join(records) + messages.encode_items_end(1.0, 2.0, 3.0, 4)
+    (outcome,) = messages.decode_outcome_items(memoryview(items))
+
+    (_, warnings), (_, pickled), (_, error) = messages.decode_items(outcome.parts[0])
+    assert (warnings, bytes(pickled)) == (b"w" * length, b"p" * length)
+    assert messages.decode_item_error(error) == (b"e" * length, b"{}")
+    assert [type(warnings), type(error)] == [bytes, bytes]
 
 
 @pytest.mark.parametrize(
