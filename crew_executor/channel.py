@@ -57,7 +57,7 @@ class Channel:
         return self.link.bytes_sent
 
     def has_room(self) -> bool:
-        """Answer whether a frame of a few ten kB can be sent without waiting for the other side to read."""
+        """Answer whether a frame of INLINE_BYTES (pump.py) can be sent without waiting for the other side to read."""
         return self.link.has_room()
 
     def send_control(self, kind: Kind, fields: dict[str, Any] | None = None, parts: Sequence[Buffer] = ()) -> None:

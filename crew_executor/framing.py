@@ -40,6 +40,7 @@ class FramedStream(ABC):
     """
 
     join_bytes = JOIN_BYTES
+    """What it is for this kind of stream."""
 
     def __init__(self) -> None:
         self._buffer = bytearray(RECEIVE_BYTES)
@@ -61,7 +62,7 @@ class FramedStream(ABC):
         """Hand all of `data` to the kernel; raise LinkClosed."""
 
     def has_room(self) -> bool:
-        """Answer whether a frame of a few ten kB can be sent without waiting for the peer to read."""
+        """Answer whether a frame of INLINE_BYTES (pump.py) can be sent without waiting for the peer to read."""
         return True
 
     @abstractmethod

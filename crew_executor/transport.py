@@ -294,7 +294,7 @@ class Link(FramedStream):
     # ------------------------------------------------------------------ sending
 
     def has_room(self) -> bool:
-        """Answer whether the socket takes a frame of a few ten kB at once.
+        """Answer whether the socket takes a frame of INLINE_BYTES (pump.py) at once.
 
         The kernel calls a Unix socket writable as long as three quarters of its buffer, 416 kB, are free.
         """

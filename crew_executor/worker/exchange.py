@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, late, table, tracebacks
+from ..buffers import NEVER, Buffers
 from ..channel import Channel
 from ..core.messages import Frame, Kind, OutcomeFlag, decode_control, decode_outcome_items
 from ..framing import LinkClosed, LinkTimeout
@@ -122,7 +123,8 @@ class Exchange:
 
     def pickle(self, call: Any) -> bytes:
         """Pickle a call for another worker of the pool."""
-        return self._surroundings.attach(table.dumps_call(call, is_relayed=True))
+        buffers = Buffers(beside_bytes_min=NEVER)  # there is no port to another worker
+        return self._surroundings.attach(table.dumps_call(call, buffers=buffers, is_relayed=True))
 
     def is_a_parents(self) -> bool:
         """Answer whether this is a process that a task has forked."""
