@@ -23,6 +23,7 @@ from .buffers import incoming
 from .calls import command_of
 from .condition import FutureCondition, may_hold
 from .core.messages import Outcome, OutcomeFlag
+from .handlers import is_from_handler
 from .notes import add_note
 from .task_warnings import show_warnings
 from .waiting import wait_at_hatch, wait_for_bell
@@ -539,8 +540,6 @@ class CrewFuture(Future[T]):
                     with incoming(outcome.beside):
                         result = serialize.loads(outcome.parts[0])
             except BaseException as failure:
-                from .handlers import is_from_handler  # late: rarely needed
-
                 if isinstance(failure, KeyboardInterrupt) or is_from_handler(failure):
                     raise  # meant for the asker
                 error, frames = failure, failure.__traceback__
