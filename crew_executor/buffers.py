@@ -31,6 +31,14 @@ def apart(value: Any) -> Any:
     return _Apart(value) if type(value) is bytes and len(value) >= APART_BYTES_MIN else value
 
 
+def apart_each(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the values with what stands for them in one pickle; what is the same object twice is so there, too."""
+    if bytes not in map(type, values):
+        return values
+    stands = {id(value): apart(value) for value in values}
+    return tuple(stands[id(value)] for value in values)
+
+
 class _Apart:
     __slots__ = ("_data",)
 

@@ -10,7 +10,6 @@ how many are put together here depends on their size alone, and on how fast they
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -24,7 +23,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import serialize, table, tracebacks
-from .buffers import Buffers, apart, incoming
+from .buffers import Buffers, apart_each, incoming
 from .calls import command_of, pickling_error
 from .condition import FutureCondition, may_hold
 from .core.messages import (
@@ -38,6 +37,7 @@ from .core.messages import (
     first_place,
     pack_table,
 )
+from .handlers import is_from_handler
 from .notes import add_note
 from .packer import Packer
 from .shares import Beside, Share
@@ -165,10 +165,6 @@ def has_errors(part: bytes) -> bool:
             return True
         offset += _U64.size + (length & (IS_WARNINGS - 1))
     return False
-
-
-def _apart(item: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(map(apart, item))
 
 
 def _is_stateless(fn: Any) -> bool:
@@ -299,16 +295,21 @@ class MapRun:
         try:
             call = self._attach(self._packer.head_of(self._fn) or table.dumps_call(self._fn))
         except Exception as error:
+            if is_from_handler(error):
+                raise
             return self._fail(len(items), error, (), is_all=True)
         of_function = tuple(shares.values())
         buffers = Buffers()
         is_apart = bytes in map(type, items[0])  # then it may be in the others
-        pickles = serialize.dumps_each_by_name(map(_apart, items) if is_apart else items, buffers)
+        pickles = serialize.dumps_each_by_name(map(apart_each, items) if is_apart else items, buffers)
         if pickles is None and not buffers.views:
-            with contextlib.suppress(Exception, SystemExit):  # of one of them: it will be told which
+            try:
                 packed = table.dumps_items(self._fn, items)
                 if packed is not None:
                     call, pickles = self._attach(packed[0]), packed[1]
+            except (Exception, SystemExit) as error:  # of one of them: it will be told which
+                if is_from_handler(error):
+                    raise
         if pickles is None or buffers.views:
             del buffers
             return sum(self._submit_one(call, item, of_function) for item in items)
@@ -317,9 +318,9 @@ class MapRun:
 
     def _submit_one(self, call: bytes, item: tuple[Any, ...], shares: tuple[Share, ...]) -> int:
         try:
-            data, beside = self._packer.pack(_apart(item))
+            data, beside = self._packer.pack(apart_each(item))
         except BaseException as error:
-            if not isinstance(error, (Exception, SystemExit)):
+            if not isinstance(error, (Exception, SystemExit)) or is_from_handler(error):
                 raise
             return self._fail(1, error, item)
         if shares:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 import threading
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 
@@ -14,15 +14,15 @@ def is_from_handler(error: BaseException) -> bool:
 
     Handlers run in the main thread, wherever that is: a `TimeoutError` for SIGALRM may come out of any line.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return False
+    frames: list[FrameType] = []
+    entry = error.__traceback__
+    while entry is not None:
+        frames.append(entry.tb_frame)
+        entry = entry.tb_next
+    if len(frames) < 2 or threading.current_thread() is not threading.main_thread():
+        return False  # what is raised by C code that the caller has called has one
     codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code in codes:
-            return True
-        traceback = traceback.tb_next
-    return False
+    return any(frame.f_code in codes for frame in frames)
 
 
 def _code_of(handler: Any) -> CodeType | None:

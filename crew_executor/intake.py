@@ -18,6 +18,7 @@ from .calls import pickling_error
 from .chunks import MapRun
 from .dispatcher import Dispatcher
 from .futures import CrewFuture
+from .handlers import is_from_handler
 from .mapping import called
 from .options import TaskOptions
 from .packer import Packer
@@ -69,7 +70,7 @@ class Intake:
                 head, data = b"", self._surroundings.attach(table.join(head, data))
             payload = data if is_plain or options.retry_part is None else (data, options.retry_part)
         except BaseException as error:
-            if not isinstance(error, (Exception, SystemExit)):
+            if not isinstance(error, (Exception, SystemExit)) or is_from_handler(error):
                 raise
             dispatcher.check_open()
             future._finish_lost(pickling_error(error, fn, args, kwargs))

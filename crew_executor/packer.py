@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import table
-from .buffers import NEVER, Buffers, apart
+from .buffers import NEVER, Buffers, apart_each
 from .heads import Heads
 from .segments import Segment, SegmentPool
 from .serialize import PROTOCOL
@@ -57,7 +57,7 @@ class Packer:
     ) -> tuple[bytes, bytes, Segment | None]:
         """Pickle a call in two; return its large buffers in a segment, if there are any and they have room in one."""
         buffers = Buffers()
-        arguments = tuple(map(apart, arguments))
+        arguments = apart_each(arguments)
         packed = self._dumps(head, function, arguments, keywords, buffers)
         if not buffers.views:
             return (*packed, None)

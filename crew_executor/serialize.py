@@ -19,6 +19,7 @@ from typing import Any
 
 from . import late
 from .buffers import Buffers
+from .handlers import is_from_handler
 
 PROTOCOL = 5
 MAIN_MODULES = ("__main__", "__mp_main__")
@@ -60,7 +61,9 @@ def dumps_by_name(
             data = pickle.dumps(value, PROTOCOL, buffer_callback=take)
         else:
             data = _dumps_with(value, watch.reduce, take)
-    except Exception:  # a lambda, a local class: cloudpickle may know better, or raises the error to report
+    except Exception as error:  # a lambda, a local class: cloudpickle may know better, or raises the error to report
+        if is_from_handler(error):
+            raise
         return None
     if is_by_value(data) and (watch is None or watch.has_seen_by_value):
         return None
@@ -91,7 +94,9 @@ def dumps_each_by_name(values: Iterable[Any], buffers: Buffers) -> list[bytes] |
                 if buffers.views:
                     return pickles
             pickles.append(data)
-    except (Exception, SystemExit):  # of one of them, which is told when it is pickled alone
+    except (Exception, SystemExit) as error:  # of one of them, which is told when it is pickled alone
+        if is_from_handler(error):
+            raise
         return None
     if is_by_value(b"".join(pickles)):
         return None

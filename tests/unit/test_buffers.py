@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crew_executor import buffers
-from crew_executor.buffers import ALIGNMENT, APART_BYTES_MIN, NEVER, Buffers, apart, incoming, offsets_of
+from crew_executor.buffers import ALIGNMENT, APART_BYTES_MIN, NEVER, Buffers, apart, apart_each, incoming, offsets_of
 
 LEAST = 1000
 
@@ -147,6 +147,18 @@ def test_bytes_leave_their_pickle_and_are_bytes_again(size: int) -> None:
 
     assert (type(found), found) == (bytes, value)
     assert pickle.loads(whole(apart(value))) == value
+
+
+def test_bytes_that_are_the_same_twice_are_so_again_and_travel_once() -> None:
+    value = bytes(APART_BYTES_MIN)
+    taken = Buffers(beside_bytes_min=0)
+    data = taken.wrap(pickle.dumps(apart_each((value, 1, value)), 5, buffer_callback=taken.take))
+    assert len(taken.views) == 1
+    with incoming(taken.join()):
+        first, number, second = pickle.loads(data)
+
+    assert first == value
+    assert (first is second, number) == (True, 1)
 
 
 @pytest.mark.parametrize("value", [bytearray(APART_BYTES_MIN), "x" * APART_BYTES_MIN, type("Own", (bytes,), {})(10**5)])

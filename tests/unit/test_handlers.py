@@ -82,3 +82,10 @@ def test_no_handler_runs_in_another_thread() -> None:
         thread.join()
 
     assert [False] == answers
+
+
+def test_what_c_code_raises_that_was_called_here_is_no_handlers() -> None:
+    with installed(alarm), pytest.raises(TypeError) as caught:
+        len(5)  # type: ignore[arg-type]
+
+    assert not is_from_handler(caught.value)
