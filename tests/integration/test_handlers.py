@@ -47,8 +47,8 @@ CALLS: dict[str, Callable[[CrewExecutor, Struck], object]] = {
     "map in tasks": lambda executor, struck: executor.map(identity, [1, struck], chunksize=1),
 }
 TRIES = {"map": 4, "map of a lambda": 4, "submit of a lambda": 1}
-"""How often a value is pickled until it is given up, by plain pickle and cloudpickle, in a chunk and alone; else 2. Plain
-pickle gives a lambda up before its arguments."""
+"""How often a value is pickled until it is given up, by plain pickle and cloudpickle, in a chunk and alone; else 2.
+Plain pickle gives a lambda up before its arguments."""
 
 
 @pytest.mark.parametrize(
