@@ -158,6 +158,7 @@ class Client:
             return
         self._rests += 1
         self._longest_rest_seconds = max(self._longest_rest_seconds, time.monotonic() - begun)
+        self._executor._dispatcher.segments.trim(-1.0)  # what is kept for the next large arguments is no leak
         self._sampler.sample_at_rest()
 
     def _submit_once_more(self) -> None:
