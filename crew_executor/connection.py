@@ -51,6 +51,8 @@ from .ticket import LateOutcome, Ticket
 LOG_TAIL_BYTES = 4000
 SIGNAL_LOOK = 0.1
 """Seconds between looks for a Ctrl-C, when the main thread reads because no other can be started."""
+WHOLE_BYTES = 64 * 1024
+"""A constant with a longer pickle crosses a network once for all workers of a host."""
 
 
 class _Entry(NamedTuple):
@@ -280,7 +282,7 @@ class Connection:
         if share.number in self._shares:
             return
         fields, parts = {"share": share.number}, list[Buffer]([share.data])
-        if isinstance(self.ends, FarEnds) and share.whole.size > INLINE_BYTES:
+        if isinstance(self.ends, FarEnds) and share.whole.size > WHOLE_BYTES:
             number = self.ends.send_content(share.whole)
             if number is not None:
                 fields["data"], parts[0] = number, b""  # once for all workers of a host

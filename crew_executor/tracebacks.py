@@ -86,11 +86,11 @@ def _format(error: BaseException, frames: TracebackType | None) -> str:
         import traceback  # late: the first worker is up sooner
 
     kind, is_followed = type(error), error.__context__ is not None and not error.__suppress_context__
-    is_alone = error.__cause__ is None and not is_followed and not hasattr(error, "exceptions")
-    if frames is None or not is_alone or isinstance(error, _ENTANGLED):
-        return "".join(_formatted(error, frames).format())
-    text = _texts.of(frames, lambda: "".join(_formatted(error, frames).stack.format()) or None)
-    if text is None:  # without frames, there is no header
+    is_group = hasattr(kind, "exceptions")  # its class, for a user's attribute may do anything
+    text = None
+    if frames is not None and error.__cause__ is None and not (is_followed or is_group or issubclass(kind, _ENTANGLED)):
+        text = _texts.of(frames, lambda: "".join(_formatted(error, frames).stack.format()) or None)
+    if text is None:
         return "".join(_formatted(error, frames).format())
     last = traceback.TracebackException(kind, error, None, compact=True).format_exception_only()
     return "".join((_HEADER, text, *last))

@@ -228,7 +228,7 @@ class Workforce:
         """Send every worker a signal, and SIGKILL after EXIT_GRACE."""
         with contextlib.suppress(IndexError):  # the lent thread takes them, too
             while True:  # it may never come again: a Ctrl-C has sent it here
-                self.readerless.popleft().is_reader_done = True
+                self.reader_done(self.readerless.popleft())
         for connection in list(self.connections.values()):
             connection.killed_because = connection.killed_because or TOLD_TO_END
             connection.kill_at = time.monotonic() + EXIT_GRACE

@@ -191,3 +191,16 @@ def test_frames_arrive_as_they_were_however_often() -> None:
         ]
         assert loaded.__traceback__ is not None
         assert __name__ == loaded.__traceback__.tb_frame.f_globals["__name__"]
+
+
+class Guarded(Exception):
+    @property
+    def exceptions(self) -> object:
+        raise RuntimeError("not to be asked")
+
+
+def test_an_attribute_of_the_users_is_not_asked_for() -> None:
+    def refuse() -> None:
+        raise Guarded("no group")
+
+    assert tracebacks.describe(error_of(refuse))["traceback_text"].endswith("Guarded: no group\n")
